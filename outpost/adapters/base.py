@@ -1,0 +1,132 @@
+"""The seam of destination types: what a type declares, and what a publisher of it does.
+
+A type validates and completes what a tenant saves (`prepare`), names its target, and connects. A publisher sends;
+it never retries, never logs a payload, and answers one outcome an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from outpost import errors
+from outpost.domain import delivery
+
+
+class Field(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One field of a type's config or credentials, as `GET /destination-types` shows it."""
+
+    type: str
+    label: str
+    description: str
+    key: str
+    required: bool
+    sensitive: bool = False
+    default: str | None = None
+    minlength: int | None = None
+    maxlength: int | None = None
+    pattern: str | None = None
+    options: list[dict[str, str]] | None = None
+
+
+class DestinationType(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A type as `GET /destination-types` shows it. `icon` is an SVG text, `instructions` Markdown."""
+
+    type: str
+    label: str
+    description: str
+    icon: str
+    instructions: str
+    config_fields: list[Field]
+    credential_fields: list[Field]
+    setup_link: dict[str, str] | None = None
+
+
+class OpenDestination(msgspec.Struct, frozen=True):
+    """A destination with its secrets open, for a type's eyes only."""
+
+    tenant: str
+    id: str
+    type: str
+    config: dict[str, str]
+    credentials: dict[str, str]
+    delivery_metadata: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"OpenDestination({self.type!r})"
+
+
+class Save(msgspec.Struct, frozen=True):
+    """What a request wants to store. `config` and `credentials` are merged already; `previous` is what is stored
+    now (None on create); `requested` are the credential keys that this request itself sets; `admin` tells the
+    API key from a tenant's token; `now_ms` is the time of the request."""
+
+    config: dict[str, str]
+    credentials: dict[str, str]
+    previous: OpenDestination | None
+    requested: Mapping[str, str | None]
+    admin: bool
+    now_ms: int
+
+    def __repr__(self) -> str:
+        return "Save(..)"
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What is to be stored, or the problems that forbid it. `rotated` if a secret was replaced."""
+
+    config: dict[str, str] = {}
+    credentials: dict[str, str] = {}
+    problems: list[errors.Problem] = []
+    rotated: bool = False
+
+    def __repr__(self) -> str:
+        return f"Prepared(problems={self.problems!r})"
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One event to be sent. `time` is the event's own (RFC 3339 UTC); `data` goes out byte for byte."""
+
+    event_id: str
+    topic: str
+    time: str
+    metadata: dict[str, str]
+    data: bytes
+    attempt: int
+    manual: bool = False
+
+
+class Publisher(Protocol):
+    """An open way to one destination, shared by concurrent sends."""
+
+    max_batch: int  # how many events one `send` may carry
+
+    async def send(self, batch: Sequence[Delivery], deadline: float) -> list[delivery.Outcome]:
+        """One outcome an event, in order, before `deadline` (the loop's clock, seconds). Raises nothing but
+        CancelledError; a send that was cut off leaves no connection half used."""
+
+    async def close(self) -> None:
+        """Frees what it holds; sends under way may fail."""
+
+
+class Adapter(Protocol):
+    """One destination type."""
+
+    description: DestinationType
+
+    def prepare(self, save: Save) -> Prepared:
+        """Checks and completes what is to be stored; pure but for new secrets."""
+
+    def target(self, config: Mapping[str, str]) -> tuple[str, str | None]:
+        """A text that names where events go, and a page that shows it, if there is one."""
+
+    def shown_credentials(self, credentials: Mapping[str, str], now_ms: int) -> dict[str, str]:
+        """Credentials as responses show them: sensitive ones masked, expired ones left out."""
+
+    async def connect(self, destination: OpenDestination) -> Publisher:
+        """A publisher for `destination`. Raises errors.Invalid where what is stored cannot be used."""
+
+    async def close(self) -> None:
+        """Frees what the publishers share."""

@@ -1,0 +1,95 @@
+"""The entries of the three streams, decoded: what happened, in the words of the domain.
+
+`log/envelope` turns stream fields into these and back; `domain/upcast` brings old schema versions up to date.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from outpost.domain import delivery, tenant
+
+SCHEMA_VERSION = 1  # of every type so far
+
+EVENT_ACCEPTED = "event.accepted"
+ENTRY_SKIPPED = "entry.skipped"
+CONFIG_TYPES = (
+    "tenant.created", "tenant.updated", "tenant.deleted",
+    "destination.created", "destination.updated", "destination.enabled", "destination.disabled",
+    "destination.deleted", "destination.secret_rotated",
+)
+ATTEMPT_TYPES = ("attempt.succeeded", "attempt.failed")
+DELIVERY_TYPES = (*ATTEMPT_TYPES, "delivery.skipped", "delivery.cancelled", "retry.requested", "cancel.requested")
+
+
+class ConfigChanged(msgspec.Struct, frozen=True):
+    """An entry of `cfg` about a tenant."""
+
+    tenant: str
+    by: str
+    change: tenant.Change
+
+
+class EntrySkipped(msgspec.Struct, frozen=True):
+    """An operator's word that the entry `position` of this `cfg` stream is to be passed over."""
+
+    position: str
+    by: str
+
+
+class Matched(msgspec.Struct, frozen=True):
+    """A destination that an event goes to, and the tenant version that made it."""
+
+    destination: str
+    created: int
+
+    def __str__(self) -> str:
+        return f"{self.destination}@{self.created}"
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An accepted event. `time` is the event's own, RFC 3339 UTC with milliseconds; `version` is the tenant
+    version it was matched against; `data` is the value byte for byte as received."""
+
+    tenant: str
+    id: str
+    version: int
+    topic: str
+    time: str
+    eligible: bool
+    metadata: dict[str, str]
+    matched: tuple[Matched, ...]
+    by: str
+    data: bytes
+
+
+class AttemptDetail(msgspec.Struct, frozen=True):
+    """The `d` of an attempt. Times in ms; `next` says what follows: an automatic or a manual attempt, or none.
+    `response_data` is JSON as recorded. When a retry is due is the entry's own ms + `retry_in_ms`."""
+
+    topic: str
+    destination_type: str
+    status: Literal["success", "failed"]
+    code: str
+    started_ms: int
+    took_ms: int
+    manual: bool
+    next: Literal["auto", "manual", "none"]
+    response_data: msgspec.Raw | None = None
+    retry_in_ms: int | None = None
+
+
+class DeliveryEntry(msgspec.Struct, frozen=True):
+    """An entry of `dlv`; `detail` only for attempts."""
+
+    type: str
+    tenant: str
+    event_id: str
+    task: delivery.TaskId
+    by: str
+    detail: AttemptDetail | None = None
+
+
+Entry = ConfigChanged | EntrySkipped | Event | DeliveryEntry
