@@ -1,0 +1,102 @@
+"""The settings of one process: a frozen struct with units in its names, which holds the defaults too.
+
+`settings_load.load` is the one place that fills it from environment and file and that checks it; nothing reads
+the environment after that. Its printed forms never show a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import msgspec
+
+from outpost.ids import IdType
+
+VERSION = version("outpost-events")
+
+SECRET_FIELDS = frozenset(
+    {"api_key", "api_jwt_secret", "aes_encryption_secret", "redis_password", "postgres_url"}
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every field is checked by `settings_load.load`; a struct built by hand is taken at its word.
+
+    `""` stands for "not set", except in the four `webhook_*_header` fields, where None is "not set" and `""` is
+    "do not send this header".
+    """
+
+    # The process: which roles it runs, `all`, `api`, `delivery` or `log`.
+    service: str = "all"
+    log_level: str = "info"
+    deployment_id: str = ""
+    aes_encryption_secret: str = ""
+
+    # HTTP. `insecure` lets an empty `api_key` start.
+    api_port: int = 3333
+    api_key: str = ""
+    api_jwt_secret: str = ""
+    api_max_body_bytes: int = 1_048_576
+    insecure: bool = False
+
+    # Tenants, destinations, events. No `topics` means that any topic is allowed.
+    topics: tuple[str, ...] = ()
+    topics_allow_wildcards: bool = False
+    max_destinations_per_tenant: int = 20
+    publish_idempotency_ttl_ms: int = 3_600_000
+    idgen_type: IdType = "uuidv4"
+    idgen_event_prefix: str = ""
+    idgen_destination_prefix: str = ""
+    idgen_attempt_prefix: str = ""
+
+    # Delivery. `delivery_max_concurrency` is the number of send slots of this process.
+    delivery_timeout_ms: int = 5_000
+    delivery_max_concurrency: int = 1_000
+    delivery_watchdog_ms: int = 30_000
+    delivery_lease_margin_ms: int = 5_000
+    retry_schedule_ms: tuple[int, ...] = ()
+    retry_interval_ms: int = 30_000
+    retry_max_limit: int = 10
+
+    # The log and its stores. A `redis_unix_socket` takes the place of host and port.
+    log_batch_size: int = 1_000
+    redis_host: str = ""
+    redis_port: int = 6379
+    redis_unix_socket: str = ""
+    redis_username: str = ""
+    redis_password: str = ""
+    redis_database: int = 0
+    redis_tls_enabled: bool = False
+    redis_durability: str = "always"
+    postgres_url: str = ""
+
+    # Outgoing requests. CIDRs as text, in the form that `ipaddress` prints.
+    http_user_agent: str = f"Outpost/{VERSION}"
+    destinations_allowed_cidrs: tuple[str, ...] = ()
+    include_millisecond_timestamp: bool = False
+    webhook_header_prefix: str = "x-outpost-"
+    webhook_event_id_header: str | None = None
+    webhook_signature_header: str | None = None
+    webhook_timestamp_header: str | None = None
+    webhook_topic_header: str | None = None
+    webhook_signature_encoding: str = "hex"
+    webhook_signature_algorithm: str = "hmac-sha256"
+    webhook_max_response_body_bytes: int = 131_072
+
+    def __repr__(self) -> str:
+        """The fields, with `<set>` in the place of a secret."""
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """What rich prints; msgspec's own would show every secret."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            yield name, _Masked() if name in SECRET_FIELDS and value else value
+
+
+class _Masked:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<set>"
