@@ -1,0 +1,144 @@
+"""The way to Redis: two clients, the scripts, and the border where foreign errors become ours.
+
+Commands and blocking reads have clients of their own, because a blocking read must not be cut off by the time-out
+of a command. The library's own retries are off: a command that is sent twice writes twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.resources
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import redis.asyncio
+import redis.exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from outpost import errors
+from outpost.log import partition as partitions
+
+COMMAND_TIMEOUT_S = 5.0  # a command that takes longer has failed; what it did is found out by asking again
+BLOCK_MS = 2_000  # how long a blocking read waits for entries
+BLOCKING_TIMEOUT_S = BLOCK_MS / 1000 + 5.0
+CONNECTIONS = 32  # a process never has more commands under way than its few loops
+BLOCKING_CONNECTIONS = 8
+
+Arg = bytes | str | int | float
+Call = tuple[Sequence[str], Sequence[Arg]]  # keys and arguments of one script call
+
+
+class RedisAddress(msgspec.Struct, frozen=True):
+    """Where Redis is; `unix_socket` wins over host and port."""
+
+    host: str
+    port: int = 6379
+    username: str | None = None
+    password: str | None = None
+    database: int = 0
+    tls: bool = False
+    unix_socket: str | None = None
+
+    def __repr__(self) -> str:
+        return f"RedisAddress({self.unix_socket or self.host})"
+
+
+class Script(msgspec.Struct, frozen=True):
+    """A Lua script of ours; the SHA names the exact text, so two versions of this program run side by side."""
+
+    name: str
+    text: str
+    sha: str
+
+
+def load_script(name: str) -> Script:
+    """The script `scripts/<name>.lua`."""
+    text = importlib.resources.files("outpost.log").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Log:
+    """A deployment's log: its keys and the connections to it. One a process, closed by its owner."""
+
+    def __init__(self, address: RedisAddress, keys: partitions.Keys) -> None:
+        self.keys = keys
+        self.redis = _client(address, COMMAND_TIMEOUT_S, CONNECTIONS)
+        self.blocking = _client(address, BLOCKING_TIMEOUT_S, BLOCKING_CONNECTIONS)
+
+    async def call(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """Runs `script` once for each of `calls` in one round trip and returns the replies in order.
+
+        Loads the script where the server does not have it. Raises errors.StoreUnavailable: then any of the calls
+        may have happened.
+        """
+        with mapped_errors():
+            replies = await self._evalsha(script, calls)
+            missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+            if missing:
+                await self.redis.script_load(script.text)
+                for i, reply in zip(missing, await self._evalsha(script, [calls[i] for i in missing]), strict=True):
+                    replies[i] = reply
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
+
+    async def _evalsha(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        pipe = self.redis.pipeline(transaction=False)
+        for keys, args in calls:
+            pipe.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+        return await pipe.execute(raise_on_error=False)
+
+    async def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        """Plain commands in one round trip. Raises errors.StoreUnavailable."""
+        with mapped_errors():
+            pipe = self.redis.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command)
+            return await pipe.execute()
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.redis.aclose()
+        await self.blocking.aclose()
+
+
+@contextlib.contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Turns what redis-py raises into errors.StoreUnavailable; the text is the kind of failure only."""
+    try:
+        yield
+    except redis.exceptions.OutOfMemoryError as exc:
+        raise errors.StoreFull("redis", "its memory is used up") from exc
+    except (redis.exceptions.RedisError, OSError, TimeoutError) as exc:
+        if isinstance(exc, redis.exceptions.ResponseError) and str(exc).startswith("OOM"):
+            raise errors.StoreFull("redis", "its memory is used up") from exc
+        raise errors.StoreUnavailable("redis", type(exc).__name__) from exc
+
+
+def open_log(address: RedisAddress, deployment_id: str = "") -> Log:
+    """The log of a deployment; connects at the first command."""
+    return Log(address, partitions.keys_of(deployment_id))
+
+
+def _client(address: RedisAddress, timeout_s: float, connections: int) -> redis.asyncio.Redis:
+    common: dict[str, Any] = {
+        "username": address.username, "password": address.password, "db": address.database, "protocol": 2,
+        "socket_timeout": timeout_s, "retry": Retry(NoBackoff(), 0), "decode_responses": False,
+    }
+    connection: type[redis.asyncio.Connection | redis.asyncio.UnixDomainSocketConnection]
+    if address.unix_socket:
+        connection, extra = redis.asyncio.UnixDomainSocketConnection, {"path": address.unix_socket}
+    else:
+        connection = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
+        extra = {"host": address.host, "port": address.port, "socket_connect_timeout": COMMAND_TIMEOUT_S,
+                 "socket_keepalive": True}
+        if address.tls:
+            extra["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
+    pool = redis.asyncio.BlockingConnectionPool(
+        connection_class=connection, max_connections=connections, timeout=COMMAND_TIMEOUT_S, **common, **extra)
+    return redis.asyncio.Redis(connection_pool=pool)

@@ -1,0 +1,51 @@
+"""A place in the log: stream, partition, milliseconds, sequence.
+
+As text `evt.07.1790000000000-0`, compared as integers. An *entry id* is the `ms-seq` of it, as Redis spells it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from outpost.log import partition as partitions
+
+_TEXT = re.compile(r"(cfg|evt|dlv)\.([0-9]{2})\.([0-9]{1,15})-([0-9]{1,19})", re.ASCII)
+
+
+class Position(NamedTuple):
+    """Ordered within one stream of one partition."""
+
+    stream: str
+    partition: int
+    ms: int
+    seq: int
+
+    @property
+    def entry_id(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+    def __str__(self) -> str:
+        return f"{self.stream}.{self.partition:02}.{self.ms}-{self.seq}"
+
+
+def parse(text: str) -> Position | None:
+    """The inverse of `str`; None if `text` is not a position."""
+    found = _TEXT.fullmatch(text)
+    if found is None or int(found[2]) >= partitions.PARTITIONS:
+        return None
+    return Position(found[1], int(found[2]), int(found[3]), int(found[4]))
+
+
+def of_entry(stream: str, partition: int, entry_id: bytes | str) -> Position:
+    """The position of an entry id that Redis gave. Raises ValueError."""
+    text = entry_id.decode() if isinstance(entry_id, bytes) else entry_id
+    ms, _, seq = text.partition("-")
+    return Position(stream, partition, int(ms), int(seq))
+
+
+def entry_key(entry_id: bytes | str) -> tuple[int, int]:
+    """An entry id as a pair that compares in stream order."""
+    text = entry_id.decode() if isinstance(entry_id, bytes) else entry_id
+    ms, _, seq = text.partition("-")
+    return int(ms), int(seq)

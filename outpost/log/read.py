@@ -1,0 +1,139 @@
+"""Reading streams: from a position, over a range, one entry, as the group.
+
+redis-py shapes the reply of a read after its constructor's arguments, so that one place here makes of it what
+everybody else sees: `Read(position, fields)`, fields as bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from outpost import errors
+from outpost.log import client, partition as partitions, position as positions
+
+Fields = dict[bytes, bytes]
+
+
+class Read(NamedTuple):
+    """One entry as it stands in its stream; decode it with `envelope.decode`."""
+
+    position: positions.Position
+    fields: Fields
+
+
+async def after(
+    log: client.Log, starts: Mapping[tuple[partitions.Stream, int], str], count: int, block_ms: int = 0,
+) -> list[Read]:
+    """Entries behind `starts` (stream and partition -> entry id), at most `count` of each stream; waits up to
+    `block_ms` (0: not at all) for the first. Raises errors.StoreUnavailable."""
+    names = {log.keys.partitions[p].stream(s).encode(): (s, p) for s, p in starts}
+    ids = [starts[place] for place in names.values()]
+    block: tuple[str | int, ...] = ("BLOCK", block_ms) if block_ms else ()
+    with client.mapped_errors():
+        reply = await log.blocking.execute_command("XREAD", "COUNT", count, *block, "STREAMS", *names, *ids)
+    return _normalise(reply, names)
+
+
+async def as_group(
+    log: client.Log, consumer: str, count: int, start: str = ">", block_ms: int = client.BLOCK_MS,
+    among: Sequence[int] = tuple(range(partitions.PARTITIONS)),
+) -> list[Read]:
+    """New entries of `evt` for `consumer` of the group (`start` `0-0`: its own pending ones again).
+    Raises errors.StoreUnavailable."""
+    names = {log.keys.partitions[p].evt.encode(): ("evt", p) for p in among}
+    block: tuple[str | int, ...] = ("BLOCK", block_ms) if start == ">" and block_ms else ()
+    with client.mapped_errors():
+        reply = await log.blocking.execute_command(
+            "XREADGROUP", "GROUP", partitions.GROUP, consumer, "COUNT", count, *block, "STREAMS", *names,
+            *([start] * len(names)))
+    return _normalise(reply, names)
+
+
+async def claim_idle(
+    log: client.Log, partition: int, consumer: str, idle_ms: int, count: int, start: str = "0-0",
+) -> tuple[str, list[Read]]:
+    """Pending entries that were idle too long, whoever owned them, and where to go on (`0-0`: done)."""
+    key = log.keys.partitions[partition].evt
+    with client.mapped_errors():
+        reply = await log.redis.execute_command(
+            "XAUTOCLAIM", key, partitions.GROUP, consumer, idle_ms, start, "COUNT", count)
+    following = reply[0].decode()
+    return following, _entries(reply[1], "evt", partition)
+
+
+async def between(
+    log: client.Log, stream: partitions.Stream, partition: int, first: str = "-", last: str = "+",
+    count: int | None = None,
+) -> list[Read]:
+    """A range of one stream, bounds as `XRANGE` has them (`(` excludes)."""
+    limit: tuple[str | int, ...] = () if count is None else ("COUNT", count)
+    with client.mapped_errors():
+        reply = await log.redis.execute_command("XRANGE", log.keys.partitions[partition].stream(stream), first, last,
+                                                *limit)
+    return _entries(reply, stream, partition)
+
+
+async def exactly(log: client.Log, wanted: Sequence[positions.Position]) -> list[Read | None]:
+    """The entries at these positions in one round trip; None where one is gone."""
+    commands = [("XRANGE", log.keys.partitions[w.partition].stream(_stream(w)), w.entry_id, w.entry_id)
+                for w in wanted]
+    replies = await log.pipeline(commands) if commands else []
+    found = [_entries(reply, w.stream, w.partition) for w, reply in zip(wanted, replies, strict=True)]
+    return [entries[0] if entries else None for entries in found]
+
+
+async def heads(log: client.Log, places: Sequence[tuple[partitions.Stream, int]]) -> list[positions.Position]:
+    """The last id that each stream ever gave, trimmed or not (`0-0`: none yet)."""
+    with client.mapped_errors():
+        pipe = log.redis.pipeline(transaction=False)
+        for stream, p in places:
+            pipe.execute_command("XINFO", "STREAM", log.keys.partitions[p].stream(stream))
+        replies = await pipe.execute(raise_on_error=False)
+        result = []
+        for (stream, p), reply in zip(places, replies, strict=True):
+            if isinstance(reply, Exception):
+                if "no such key" not in str(reply):
+                    raise reply
+                result.append(positions.Position(stream, p, 0, 0))
+                continue
+            info = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+            last = info.get(b"last-generated-id", info.get("last-generated-id"))
+            result.append(positions.of_entry(stream, p, last))
+        return result
+
+
+def _stream(position: positions.Position) -> partitions.Stream:
+    for name in partitions.STREAMS:
+        if name == position.stream:
+            return name
+    raise ValueError(f"no stream {position.stream!r}")
+
+
+def _normalise(reply: Any, names: Mapping[bytes, tuple[str, int]]) -> list[Read]:
+    if not reply:
+        return []
+    pairs = reply.items() if isinstance(reply, dict) else reply
+    result: list[Read] = []
+    for key, entries in pairs:
+        stream, partition = names[key]
+        if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], (list, tuple)):
+            entries = entries[0]  # some shapes wrap the entries of a stream once more
+        result += _entries(entries, stream, partition)
+    return result
+
+
+def _entries(entries: Any, stream: str, partition: int) -> list[Read]:
+    result = []
+    for entry_id, fields in entries:
+        if fields is None:  # deleted meanwhile; only XAUTOCLAIM shows such
+            continue
+        if not isinstance(fields, dict):
+            fields = dict(zip(fields[::2], fields[1::2], strict=True))
+        result.append(Read(positions.of_entry(stream, partition, entry_id), fields))
+    return result
+
+
+def undecodable(read: Read, exc: errors.UndecodableEntry) -> dict[str, str]:
+    """What may be said of an entry that does not decode: where, and which rule it breaks, nothing it holds."""
+    return {"position": str(read.position), "field": exc.field, "rule": exc.rule}

@@ -1,0 +1,25 @@
+-- Completes `due` from a fold of the log, after the group was made again.
+--
+-- KEYS: 1 due, 2 want, 3 dlv, 4 mend
+-- ARGV: 1 the mark that the fold went up to, 2 last `dlv` entry that it read, 3 1 if these are the last tasks,
+--       then for each task: task, what was asked of it ('' | 'r' | 'c')
+-- Returns how many were added.
+-- Invariant: adds, never changes; leaves out every delivery that moved on after the fold.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local moved = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[3], '(' .. ARGV[2], '+')) do
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'ref' then moved[string.match(entry[2][i + 1], '^%d+(/.*)$')] = true end
+  end
+end
+local added = 0
+for at = 4, #ARGV, 2 do
+  local task, want = ARGV[at], ARGV[at + 1]
+  if not moved[string.match(task, '^%d+(/.*)$')] and redis.call('ZADD', KEYS[1], 'NX', now, task) == 1 then
+    if want ~= '' then redis.call('HSET', KEYS[2], task, want) end
+    added = added + 1
+  end
+end
+if ARGV[3] == '1' and redis.call('GET', KEYS[4]) == ARGV[1] then redis.call('DEL', KEYS[4]) end
+return added

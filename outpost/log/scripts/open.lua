@@ -1,0 +1,20 @@
+-- Takes read entries out of the pending list and makes their first attempts live.
+--
+-- KEYS: 1 evt, 2 due
+-- ARGV: 1 group, 2 watchdog ms, then for each entry: id, count of tasks, the tasks
+-- Returns for each entry 1 (hand its tasks over) or 0 (another dispatcher did).
+-- Invariant: gated by XACK, so that two dispatchers that hold the same entry hand it over once; nothing of an entry
+-- is handed over before it stands in `due`.
+local time = redis.call('TIME')
+local score = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
+local answers, at = {}, 3
+while at <= #ARGV do
+  local n = tonumber(ARGV[at + 1])
+  local acked = redis.call('XACK', KEYS[1], ARGV[1], ARGV[at])
+  if acked == 1 then
+    for i = at + 2, at + 1 + n do redis.call('ZADD', KEYS[2], score, ARGV[i]) end
+  end
+  answers[#answers + 1] = acked
+  at = at + 2 + n
+end
+return answers
