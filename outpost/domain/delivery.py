@@ -29,8 +29,17 @@ def parse_task_id(text: str) -> TaskId:
     attempt, event, rest = text.split("/", 2)
     destination, _, created = rest.rpartition("@")
     ms, _, seq = event.partition("-")
-    if not (destination and attempt.isascii() and attempt.isdigit() and created.isascii() and created.isdigit()
-            and ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()):
+    if not (
+        destination
+        and attempt.isascii()
+        and attempt.isdigit()
+        and created.isascii()
+        and created.isdigit()
+        and ms.isascii()
+        and ms.isdigit()
+        and seq.isascii()
+        and seq.isdigit()
+    ):
         raise ValueError("not a task id")
     return TaskId(int(attempt), event, destination, int(created))
 
@@ -68,7 +77,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             return None
         if self.schedule_ms:
             return self.schedule_ms[min(attempt, len(self.schedule_ms)) - 1]
-        return min(self.interval_ms * 2 ** (attempt - 1), MAX_DELAY_MS)
+        return min(self.interval_ms << (attempt - 1), MAX_DELAY_MS)
 
 
 MAX_DELAY_MS = 9_999_999_000  # the published ceiling of a delay, 9,999,999 s

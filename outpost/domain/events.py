@@ -9,19 +9,32 @@ from typing import Literal
 
 import msgspec
 
-from outpost.domain import delivery, tenant
+from outpost.domain import delivery
+from outpost.domain import tenant as tenants
 
 SCHEMA_VERSION = 1  # of every type so far
 
 EVENT_ACCEPTED = "event.accepted"
 ENTRY_SKIPPED = "entry.skipped"
 CONFIG_TYPES = (
-    "tenant.created", "tenant.updated", "tenant.deleted",
-    "destination.created", "destination.updated", "destination.enabled", "destination.disabled",
-    "destination.deleted", "destination.secret_rotated",
+    "tenant.created",
+    "tenant.updated",
+    "tenant.deleted",
+    "destination.created",
+    "destination.updated",
+    "destination.enabled",
+    "destination.disabled",
+    "destination.deleted",
+    "destination.secret_rotated",
 )
 ATTEMPT_TYPES = ("attempt.succeeded", "attempt.failed")
-DELIVERY_TYPES = (*ATTEMPT_TYPES, "delivery.skipped", "delivery.cancelled", "retry.requested", "cancel.requested")
+DELIVERY_TYPES = (
+    *ATTEMPT_TYPES,
+    "delivery.skipped",
+    "delivery.cancelled",
+    "retry.requested",
+    "cancel.requested",
+)
 
 
 class ConfigChanged(msgspec.Struct, frozen=True):
@@ -29,7 +42,7 @@ class ConfigChanged(msgspec.Struct, frozen=True):
 
     tenant: str
     by: str
-    change: tenant.Change
+    change: tenants.Change
 
 
 class EntrySkipped(msgspec.Struct, frozen=True):

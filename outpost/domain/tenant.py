@@ -15,9 +15,15 @@ import msgspec
 from outpost.domain import topics
 
 ChangeType = Literal[
-    "tenant.created", "tenant.updated", "tenant.deleted",
-    "destination.created", "destination.updated", "destination.enabled", "destination.disabled",
-    "destination.deleted", "destination.secret_rotated",
+    "tenant.created",
+    "tenant.updated",
+    "tenant.deleted",
+    "destination.created",
+    "destination.updated",
+    "destination.enabled",
+    "destination.disabled",
+    "destination.deleted",
+    "destination.secret_rotated",
 ]
 
 
@@ -90,8 +96,9 @@ class ChangeDestination(msgspec.Struct, frozen=True, tag=True):
     """Puts `destination` in the place of its namesake; `type` says what it was about."""
 
     destination: Destination
-    type: Literal["destination.updated", "destination.enabled", "destination.disabled",
-                  "destination.secret_rotated"]
+    type: Literal[
+        "destination.updated", "destination.enabled", "destination.disabled", "destination.secret_rotated"
+    ]
 
 
 class DeleteDestination(msgspec.Struct, frozen=True, tag=True):

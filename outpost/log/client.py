@@ -80,7 +80,9 @@ class Log:
             missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
             if missing:
                 await self.redis.script_load(script.text)
-                for i, reply in zip(missing, await self._evalsha(script, [calls[i] for i in missing]), strict=True):
+                for i, reply in zip(
+                    missing, await self._evalsha(script, [calls[i] for i in missing]), strict=True
+                ):
                     replies[i] = reply
             for reply in replies:
                 if isinstance(reply, Exception):
@@ -100,6 +102,16 @@ class Log:
             for command in commands:
                 pipe.execute_command(*command)
             return await pipe.execute()
+
+    async def command(self, *args: Arg) -> Any:
+        """One plain command. Raises errors.StoreUnavailable."""
+        with mapped_errors():
+            return await self.redis.execute_command(*args)  # type: ignore[no-untyped-call]
+
+    async def wait(self, *args: Arg) -> Any:
+        """One command that may block for `BLOCK_MS`. Raises errors.StoreUnavailable."""
+        with mapped_errors():
+            return await self.blocking.execute_command(*args)  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -127,18 +139,29 @@ def open_log(address: RedisAddress, deployment_id: str = "") -> Log:
 
 def _client(address: RedisAddress, timeout_s: float, connections: int) -> redis.asyncio.Redis:
     common: dict[str, Any] = {
-        "username": address.username, "password": address.password, "db": address.database, "protocol": 2,
-        "socket_timeout": timeout_s, "retry": Retry(NoBackoff(), 0), "decode_responses": False,
+        "username": address.username,
+        "password": address.password,
+        "db": address.database,
+        "protocol": 2,
+        "socket_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "decode_responses": False,
     }
     connection: type[redis.asyncio.Connection | redis.asyncio.UnixDomainSocketConnection]
     if address.unix_socket:
-        connection, extra = redis.asyncio.UnixDomainSocketConnection, {"path": address.unix_socket}
+        connection = redis.asyncio.UnixDomainSocketConnection
+        common["path"] = address.unix_socket
     else:
         connection = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
-        extra = {"host": address.host, "port": address.port, "socket_connect_timeout": COMMAND_TIMEOUT_S,
-                 "socket_keepalive": True}
+        common |= {
+            "host": address.host,
+            "port": address.port,
+            "socket_connect_timeout": COMMAND_TIMEOUT_S,
+            "socket_keepalive": True,
+        }
         if address.tls:
-            extra["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
+            common["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
     pool = redis.asyncio.BlockingConnectionPool(
-        connection_class=connection, max_connections=connections, timeout=COMMAND_TIMEOUT_S, **common, **extra)
+        connection_class=connection, max_connections=connections, timeout=COMMAND_TIMEOUT_S, **common
+    )
     return redis.asyncio.Redis(connection_pool=pool)

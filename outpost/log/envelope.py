@@ -33,22 +33,72 @@ def encode_change(entry: events.ConfigChanged) -> list[bytes | str | int]:
     """A `cfg` entry as field, value, field, value."""
     change = entry.change
     state = b"" if change.state is None else _json.encode(change.state)
-    return ["t", change.type, "v", events.SCHEMA_VERSION, "ten", entry.tenant, "id", change.id, "n", change.version,
-            "by", entry.by, "d", state]
+    return [
+        "t",
+        change.type,
+        "v",
+        events.SCHEMA_VERSION,
+        "ten",
+        entry.tenant,
+        "id",
+        change.id,
+        "n",
+        change.version,
+        "by",
+        entry.by,
+        "d",
+        state,
+    ]
 
 
 def encode_skip(entry: events.EntrySkipped) -> list[bytes | str | int]:
     """An `entry.skipped` of `cfg`; the position stands in `id`."""
-    return ["t", events.ENTRY_SKIPPED, "v", events.SCHEMA_VERSION, "ten", "", "id", entry.position, "n", 0,
-            "by", entry.by, "d", b""]
+    return [
+        "t",
+        events.ENTRY_SKIPPED,
+        "v",
+        events.SCHEMA_VERSION,
+        "ten",
+        "",
+        "id",
+        entry.position,
+        "n",
+        0,
+        "by",
+        entry.by,
+        "d",
+        b"",
+    ]
 
 
 def encode_event(event: events.Event) -> list[bytes | str | int]:
     """An `evt` entry; `data` is passed through byte for byte."""
-    return ["t", events.EVENT_ACCEPTED, "v", events.SCHEMA_VERSION, "ten", event.tenant, "id", event.id,
-            "n", event.version, "top", event.topic, "tm", event.time, "er", "1" if event.eligible else "0",
-            "md", _json.encode(event.metadata) if event.metadata else b"{}",
-            "m", encode_matched(event.matched), "by", event.by, "d", event.data]
+    return [
+        "t",
+        events.EVENT_ACCEPTED,
+        "v",
+        events.SCHEMA_VERSION,
+        "ten",
+        event.tenant,
+        "id",
+        event.id,
+        "n",
+        event.version,
+        "top",
+        event.topic,
+        "tm",
+        event.time,
+        "er",
+        "1" if event.eligible else "0",
+        "md",
+        _json.encode(event.metadata) if event.metadata else b"{}",
+        "m",
+        encode_matched(event.matched),
+        "by",
+        event.by,
+        "d",
+        event.data,
+    ]
 
 
 def encode_matched(matched: Sequence[events.Matched]) -> bytes:
@@ -74,8 +124,12 @@ def encode_detail(detail: events.AttemptDetail) -> bytes:
     """The `d` of an attempt but for what the script decides (`manual`, `next`, `retry_in_ms`) and the closing
     brace: the script appends those as text."""
     head = {
-        "topic": detail.topic, "destination_type": detail.destination_type, "status": detail.status,
-        "code": detail.code, "started_ms": detail.started_ms, "took_ms": detail.took_ms,
+        "topic": detail.topic,
+        "destination_type": detail.destination_type,
+        "status": detail.status,
+        "code": detail.code,
+        "started_ms": detail.started_ms,
+        "took_ms": detail.took_ms,
         "response_data": detail.response_data,
     }
     return _encode_plain(head)[:-1]
@@ -124,10 +178,16 @@ def _decode_event(type_: str, fields: Fields) -> events.Event:
         raise _BadField("t", "is not a type of evt")
     metadata = fields[b"md"]
     return events.Event(
-        tenant=fields[b"ten"].decode(), id=fields[b"id"].decode(), version=int(fields[b"n"]),
-        topic=fields[b"top"].decode(), time=fields[b"tm"].decode(), eligible=fields[b"er"] == b"1",
+        tenant=fields[b"ten"].decode(),
+        id=fields[b"id"].decode(),
+        version=int(fields[b"n"]),
+        topic=fields[b"top"].decode(),
+        time=fields[b"tm"].decode(),
+        eligible=fields[b"er"] == b"1",
         metadata=_NO_METADATA if metadata == b"{}" else _decode_metadata(metadata),
-        matched=decode_matched(fields[b"m"]), by=fields[b"by"].decode(), data=fields[b"d"],
+        matched=decode_matched(fields[b"m"]),
+        by=fields[b"by"].decode(),
+        data=fields[b"d"],
     )
 
 
@@ -153,5 +213,10 @@ def _decode_delivery(type_: str, fields: Fields) -> events.DeliveryEntry:
         raise _BadField("ref", "is not a task id") from exc
     detail = _decode_detail(fields[b"d"]) if type_ in events.ATTEMPT_TYPES else None
     return events.DeliveryEntry(
-        type_, fields[b"ten"].decode(), fields[b"id"].decode(), task, fields[b"by"].decode(), detail,
+        type_,
+        fields[b"ten"].decode(),
+        fields[b"id"].decode(),
+        task,
+        fields[b"by"].decode(),
+        detail,
     )

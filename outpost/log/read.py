@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outpost import errors
-from outpost.log import client, partition as partitions, position as positions
+from outpost.log import client
+from outpost.log import partition as partitions
+from outpost.log import position as positions
 
 Fields = dict[bytes, bytes]
 
@@ -23,61 +25,71 @@ class Read(NamedTuple):
 
 
 async def after(
-    log: client.Log, starts: Mapping[tuple[partitions.Stream, int], str], count: int, block_ms: int = 0,
+    log: client.Log,
+    starts: Mapping[tuple[partitions.Stream, int], str],
+    count: int,
+    block_ms: int = 0,
 ) -> list[Read]:
     """Entries behind `starts` (stream and partition -> entry id), at most `count` of each stream; waits up to
     `block_ms` (0: not at all) for the first. Raises errors.StoreUnavailable."""
     names = {log.keys.partitions[p].stream(s).encode(): (s, p) for s, p in starts}
     ids = [starts[place] for place in names.values()]
     block: tuple[str | int, ...] = ("BLOCK", block_ms) if block_ms else ()
-    with client.mapped_errors():
-        reply = await log.blocking.execute_command("XREAD", "COUNT", count, *block, "STREAMS", *names, *ids)
+    reply = await log.wait("XREAD", "COUNT", count, *block, "STREAMS", *names, *ids)
     return _normalise(reply, names)
 
 
 async def as_group(
-    log: client.Log, consumer: str, count: int, start: str = ">", block_ms: int = client.BLOCK_MS,
+    log: client.Log,
+    consumer: str,
+    count: int,
+    start: str = ">",
+    block_ms: int = client.BLOCK_MS,
     among: Sequence[int] = tuple(range(partitions.PARTITIONS)),
 ) -> list[Read]:
     """New entries of `evt` for `consumer` of the group (`start` `0-0`: its own pending ones again).
     Raises errors.StoreUnavailable."""
     names = {log.keys.partitions[p].evt.encode(): ("evt", p) for p in among}
     block: tuple[str | int, ...] = ("BLOCK", block_ms) if start == ">" and block_ms else ()
-    with client.mapped_errors():
-        reply = await log.blocking.execute_command(
-            "XREADGROUP", "GROUP", partitions.GROUP, consumer, "COUNT", count, *block, "STREAMS", *names,
-            *([start] * len(names)))
+    group = ("XREADGROUP", "GROUP", partitions.GROUP, consumer)
+    reply = await log.wait(*group, "COUNT", count, *block, "STREAMS", *names, *([start] * len(names)))
     return _normalise(reply, names)
 
 
 async def claim_idle(
-    log: client.Log, partition: int, consumer: str, idle_ms: int, count: int, start: str = "0-0",
+    log: client.Log,
+    partition: int,
+    consumer: str,
+    idle_ms: int,
+    count: int,
+    start: str = "0-0",
 ) -> tuple[str, list[Read]]:
     """Pending entries that were idle too long, whoever owned them, and where to go on (`0-0`: done)."""
     key = log.keys.partitions[partition].evt
-    with client.mapped_errors():
-        reply = await log.redis.execute_command(
-            "XAUTOCLAIM", key, partitions.GROUP, consumer, idle_ms, start, "COUNT", count)
+    reply = await log.command("XAUTOCLAIM", key, partitions.GROUP, consumer, idle_ms, start, "COUNT", count)
     following = reply[0].decode()
     return following, _entries(reply[1], "evt", partition)
 
 
 async def between(
-    log: client.Log, stream: partitions.Stream, partition: int, first: str = "-", last: str = "+",
+    log: client.Log,
+    stream: partitions.Stream,
+    partition: int,
+    first: str = "-",
+    last: str = "+",
     count: int | None = None,
 ) -> list[Read]:
     """A range of one stream, bounds as `XRANGE` has them (`(` excludes)."""
     limit: tuple[str | int, ...] = () if count is None else ("COUNT", count)
-    with client.mapped_errors():
-        reply = await log.redis.execute_command("XRANGE", log.keys.partitions[partition].stream(stream), first, last,
-                                                *limit)
+    reply = await log.command("XRANGE", log.keys.partitions[partition].stream(stream), first, last, *limit)
     return _entries(reply, stream, partition)
 
 
 async def exactly(log: client.Log, wanted: Sequence[positions.Position]) -> list[Read | None]:
     """The entries at these positions in one round trip; None where one is gone."""
-    commands = [("XRANGE", log.keys.partitions[w.partition].stream(_stream(w)), w.entry_id, w.entry_id)
-                for w in wanted]
+    commands = [
+        ("XRANGE", log.keys.partitions[w.partition].stream(_stream(w)), w.entry_id, w.entry_id) for w in wanted
+    ]
     replies = await log.pipeline(commands) if commands else []
     found = [_entries(reply, w.stream, w.partition) for w, reply in zip(wanted, replies, strict=True)]
     return [entries[0] if entries else None for entries in found]
@@ -98,7 +110,7 @@ async def heads(log: client.Log, places: Sequence[tuple[partitions.Stream, int]]
                 result.append(positions.Position(stream, p, 0, 0))
                 continue
             info = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
-            last = info.get(b"last-generated-id", info.get("last-generated-id"))
+            last = info[b"last-generated-id"]
             result.append(positions.of_entry(stream, p, last))
         return result
 

@@ -1,0 +1,218 @@
+"""Appending to `cfg` and `evt`: each entry once, each against the tenant version it was made for.
+
+`append` is the script with its retries. `GroupCommit` gathers the events of a process: whatever waits when a flush
+returns is the next flush, so a busy process pays one round trip for hundreds and an idle one adds no delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+
+import msgspec
+
+from outpost import errors
+from outpost.domain import events
+from outpost.log import client, envelope
+from outpost.log import partition as partitions
+from outpost.log import position as positions
+
+RETRY_PAUSE_S = 0.05  # between two tries of an append that got no answer
+APPEND_LIMIT_S = 4.0  # after which a caller hears that the store is away
+MAX_FLUSH = 512  # entries of one script call; bounds how long Redis is busy with it
+MAX_WAITING = 20_000  # entries that may wait for a flush; beyond it publishers are told to come again
+
+_SCRIPT = client.load_script("append")
+
+
+class Appended(msgspec.Struct, frozen=True, tag=True):
+    """The entry stands at `position`."""
+
+    position: positions.Position
+
+
+class Duplicate(msgspec.Struct, frozen=True, tag=True):
+    """Another request put this id there within the window; `matched` is what it was told."""
+
+    position: positions.Position
+    matched: tuple[events.Matched, ...]
+
+
+class Stale(msgspec.Struct, frozen=True, tag=True):
+    """The tenant is at `version`, not at the expected one; nothing was written."""
+
+    version: int
+
+
+Answer = Appended | Duplicate | Stale
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One entry to be appended. `mark` is what may be there once within the window, `request` tells a retry of
+    the same request from a second one (no spaces in it). `expected` None: any version; `following`: the version
+    after it, if it changes."""
+
+    tenant: str
+    mark: str
+    request: str
+    fields: Sequence[client.Arg]
+    expected: int | None = None
+    following: int | None = None
+    matched: bytes = b"[]"
+
+
+class Window(msgspec.Struct):
+    """The idempotency window and the offset of this process's clock from that of Redis, in ms."""
+
+    ttl_ms: int
+    clock_offset_ms: int = 0
+
+    @property
+    def bucket_ms(self) -> int:
+        return max(1, -(-self.ttl_ms // 2))  # half of the window, rounded up
+
+    def first_bucket(self) -> int:
+        """The oldest of the five buckets to declare: the window reaches back two, clocks differ by one."""
+        return (time.time_ns() // 1_000_000 + self.clock_offset_ms) // self.bucket_ms - 3
+
+
+BUCKETS = 5
+
+
+async def append(
+    log: client.Log,
+    stream: partitions.Stream,
+    batches: dict[int, Sequence[Item]],
+    window: Window,
+) -> dict[int, list[Answer]]:
+    """Appends the items of each partition and answers each, in order; one round trip if nothing goes wrong.
+
+    Tries again for `APPEND_LIMIT_S` where the outcome is unknown: marks make that safe. Raises
+    errors.StoreUnavailable when it gives up; every item then stands in the log once or not at all.
+    """
+    give_up = time.monotonic() + APPEND_LIMIT_S
+    while True:
+        first, width = window.first_bucket(), window.bucket_ms
+        try:
+            replies = await log.call(
+                _SCRIPT,
+                [
+                    _call(log.keys.partitions[p], stream, items, first, width, window.ttl_ms)
+                    for p, items in batches.items()
+                ],
+            )
+        except errors.StoreFull:
+            raise
+        except errors.StoreUnavailable:
+            if time.monotonic() + RETRY_PAUSE_S > give_up:
+                raise
+            await asyncio.sleep(RETRY_PAUSE_S)
+            continue
+        clock = next((answer for reply in replies for answer in reply if answer[0] == b"clock"), None)
+        if clock is None:
+            return {
+                p: [_answer(stream, p, answer) for answer in reply]
+                for p, reply in zip(batches, replies, strict=True)
+            }
+        window.clock_offset_ms = clock[1] - time.time_ns() // 1_000_000
+        if time.monotonic() > give_up:
+            raise errors.StoreUnavailable("redis", "its clock cannot be followed")
+
+
+def _call(
+    keys: partitions.PartitionKeys,
+    stream: partitions.Stream,
+    items: Sequence[Item],
+    first: int,
+    width: int,
+    window_ms: int,
+) -> client.Call:
+    args: list[client.Arg] = [first, width, window_ms]
+    for item in items:
+        args += (
+            item.tenant,
+            item.mark,
+            item.request,
+            "" if item.expected is None else item.expected,
+            "" if item.following is None else item.following,
+            item.matched,
+            len(item.fields),
+        )
+        args += item.fields
+    return [keys.stream(stream), keys.ver, *(keys.idem(first + i) for i in range(BUCKETS))], args
+
+
+def _answer(stream: str, partition: int, reply: list[bytes]) -> Answer:
+    match reply:
+        case [b"ok", entry_id]:
+            return Appended(positions.of_entry(stream, partition, entry_id))
+        case [b"duplicate", entry_id, matched]:
+            return Duplicate(positions.of_entry(stream, partition, entry_id), envelope.decode_matched(matched))
+        case [_, version]:
+            return Stale(int(version))
+    raise errors.StoreUnavailable("redis", "an append was answered in an unknown form")
+
+
+class GroupCommit:
+    """Appends the events of a process together. `run` is its one background task; `close` flushes what waits."""
+
+    def __init__(self, log: client.Log, window: Window) -> None:
+        self._log = log
+        self._window = window
+        self._waiting: deque[tuple[int, Item, asyncio.Future[Answer]]] = deque()
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    async def append(self, partition: int, item: Item) -> Answer:
+        """Waits until `item` is in the log, or is known not to be. Raises errors.StoreUnavailable."""
+        if self._closed or len(self._waiting) >= MAX_WAITING:
+            raise errors.StoreUnavailable(
+                "redis", "too many appends wait" if not self._closed else "shutting down"
+            )
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((partition, item, future))
+        self._wake.set()
+        return await future
+
+    async def run(self) -> None:
+        """Flushes until `close` was called and nothing waits any more."""
+        while self._waiting or not self._closed:
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._flush()
+
+    def close(self) -> None:
+        """Takes no more; `run` ends when the last flush is answered."""
+        self._closed = True
+        self._wake.set()
+
+    async def _flush(self) -> None:
+        batches: dict[int, list[Item]] = defaultdict(list)
+        futures: dict[int, list[asyncio.Future[Answer]]] = defaultdict(list)
+        for _ in range(min(len(self._waiting), MAX_FLUSH)):
+            partition, item, future = self._waiting.popleft()
+            batches[partition].append(item)
+            futures[partition].append(future)
+        try:
+            answers = await append(self._log, "evt", dict(batches), self._window)
+        except errors.OutpostError as exc:
+            _fail(futures, exc)
+        except BaseException:
+            _fail(futures, errors.StoreUnavailable("redis", "the append was cut off"))
+            raise
+        else:
+            for partition, waiting in futures.items():
+                for future, answer in zip(waiting, answers[partition], strict=True):
+                    if not future.done():
+                        future.set_result(answer)
+
+
+def _fail(futures: dict[int, list[asyncio.Future[Answer]]], exc: errors.OutpostError) -> None:
+    for waiting in futures.values():
+        for future in waiting:
+            if not future.done():
+                future.set_exception(exc)

@@ -1,0 +1,206 @@
+"""The life of a task in `due`: opened, held, claimed, begun, recorded. One thin wrapper for each script.
+
+A task is live if and only if it stands in `due`; its score says when it is to be dispatched again, and a score
+that ends in .5 that it was begun and when its lease ends. Every call is batched and makes one round trip; all
+raise errors.StoreUnavailable, and then any part of the batch may have happened: the scripts make repeating safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from outpost.domain import delivery, events
+from outpost.log import client
+from outpost.log import partition as partitions
+from outpost.log import position as positions
+
+_OPEN = client.load_script("open")
+_BEGIN = client.load_script("begin")
+_RECORD = client.load_script("record")
+_HOLD = client.load_script("hold")
+_CLAIM = client.load_script("claim_due")
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """A read entry of `evt` and the first attempts that it asks for."""
+
+    entry_id: str
+    tasks: tuple[str, ...]
+
+
+class Beginning(msgspec.Struct, frozen=True):
+    """A task that is about to be sent. `matched_version` is that of its event, `cached_version` the destination
+    version this process holds (0: none)."""
+
+    task: str
+    matched_version: int
+    tenant: str
+    event_id: str
+    destination: str
+    created: int
+    cached_version: int
+
+
+class Begun(msgspec.Struct, frozen=True, tag=True):
+    """The lease is ours. `field` is the destination's read-model field if the cached version is not current."""
+
+    manual: bool
+    field: bytes | None
+
+
+class Dropped(msgspec.Struct, frozen=True, tag=True):
+    """Not ours to send: `gone`, `leased`, `cancelled` or `skipped`."""
+
+    reason: str
+
+
+class TryAgain(msgspec.Struct, frozen=True, tag=True):
+    """Nothing changed: the read model is `behind` the event, or another `generation` is active."""
+
+    generation: int | None
+
+
+BeginAnswer = Begun | Dropped | TryAgain
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """An attempt that was made. `retry_in_ms` None: no automatic attempt follows. `detail` is
+    `envelope.encode_detail` of it."""
+
+    task: str
+    tenant: str
+    event_id: str
+    succeeded: bool
+    retry_in_ms: int | None
+    detail: bytes
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """What `claim_due` took from a partition, and in how many ms the next one is due (None: none waits)."""
+
+    tasks: list[str]
+    next_in_ms: float | None
+
+
+async def open_entries(
+    log: client.Log,
+    opening: dict[int, Sequence[Opening]],
+    watchdog_ms: int,
+) -> dict[int, list[bool]]:
+    """Acknowledges entries and makes their tasks live; True for those whose tasks are ours to hand over."""
+    calls: list[client.Call] = []
+    for partition, entries in opening.items():
+        keys = log.keys.partitions[partition]
+        args: list[client.Arg] = [partitions.GROUP, watchdog_ms]
+        for entry in entries:
+            args += (entry.entry_id, len(entry.tasks), *entry.tasks)
+        calls.append(((keys.evt, keys.due), args))
+    replies = await log.call(_OPEN, calls)
+    return {p: [acked == 1 for acked in reply] for p, reply in zip(opening, replies, strict=True)}
+
+
+async def begin(
+    log: client.Log,
+    beginning: dict[int, Sequence[Beginning]],
+    generation: int,
+    lease_ms: int,
+    by: str,
+) -> dict[int, list[BeginAnswer]]:
+    """Leases tasks for `lease_ms`, or says why they must not be sent. `by` is written where a delivery closes."""
+    calls: list[client.Call] = []
+    for partition, wanted in beginning.items():
+        keys = log.keys.partitions[partition]
+        hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=5)}
+        args: list[client.Arg] = [generation, lease_ms]
+        for b in wanted:
+            args += (
+                b.task,
+                b.matched_version,
+                hashes[b.tenant],
+                b.tenant,
+                b.event_id,
+                by,
+                b.destination,
+                b.created,
+                b.cached_version,
+            )
+        calls.append(
+            ([keys.due, keys.want, keys.dlv, keys.gen, *(keys.tenant(generation, t) for t in hashes)], args)
+        )
+    replies = await log.call(_BEGIN, calls)
+    return {p: [_begun(answer) for answer in reply] for p, reply in zip(beginning, replies, strict=True)}
+
+
+def _begun(answer: list[bytes | int | None]) -> BeginAnswer:
+    match answer:
+        case [b"begun", manual, field]:
+            return Begun(manual == 1, field if isinstance(field, bytes) else None)
+        case [b"generation", bytes() as active]:
+            return TryAgain(int(active))
+        case [b"behind"]:
+            return TryAgain(None)
+        case [bytes() as reason, *_]:
+            return Dropped(reason.decode())
+    raise TypeError("begin was answered in an unknown form")
+
+
+async def record(
+    log: client.Log,
+    recording: dict[int, Sequence[Recording]],
+    by: str,
+) -> dict[int, list[positions.Position | None]]:
+    """Records attempts and schedules what follows. None: there is a record already, or the lease had ended and the
+    delivery was closed by another."""
+    calls: list[client.Call] = []
+    for partition, attempts in recording.items():
+        keys, args = log.keys.partitions[partition], list[client.Arg]()
+        for a in attempts:
+            args += (
+                a.task,
+                a.tenant,
+                a.event_id,
+                by,
+                int(a.succeeded),
+                "" if a.retry_in_ms is None else a.retry_in_ms,
+                a.detail,
+            )
+        calls.append(((keys.due, keys.want, keys.dlv), args))
+    replies = await log.call(_RECORD, calls)
+    return {
+        p: [None if entry_id is None else positions.of_entry("dlv", p, entry_id) for entry_id in reply]
+        for p, reply in zip(recording, replies, strict=True)
+    }
+
+
+async def hold(log: client.Log, held: dict[int, Sequence[str]], delay_ms: int) -> set[tuple[int, str]]:
+    """Lets tasks come back in `delay_ms` (0: now, to whoever claims them). Returns those (partition, task)
+    that are not the caller's to keep."""
+    replies = await log.call(
+        _HOLD, [((log.keys.partitions[p].due,), [delay_ms, *tasks]) for p, tasks in held.items()]
+    )
+    return {(p, task.decode()) for p, reply in zip(held, replies, strict=True) for task in reply}
+
+
+async def claim_due(
+    log: client.Log,
+    watchdog_ms: int,
+    most: int,
+    among: Sequence[int] = tuple(range(partitions.PARTITIONS)),
+) -> dict[int, Claimed]:
+    """Takes at most `most` tasks of each partition whose time has come."""
+    replies = await log.call(_CLAIM, [((log.keys.partitions[p].due,), (watchdog_ms, most)) for p in among])
+    return {p: _claimed(reply) for p, reply in zip(among, replies, strict=True)}
+
+
+def _claimed(reply: list[bytes | int | None]) -> Claimed:
+    now, following, *tasks = reply
+    assert isinstance(now, int)
+    next_in_ms = None if following is None else float(following) - now
+    return Claimed([t.decode() for t in tasks if isinstance(t, bytes)], next_in_ms)
+
+
+def first_attempts(event: events.Event, entry_id: str) -> tuple[str, ...]:
+    """The tasks that an accepted event asks for, one a matched destination."""
+    return tuple(str(delivery.TaskId(1, entry_id, m.destination, m.created)) for m in event.matched)
