@@ -1,7 +1,7 @@
 """Ids: random ones for what callers do not name, and attempt ids, which are a position in other letters.
 
-An attempt id is computed from where the attempt stands in the log, so a rebuild makes the same one and a look-up
-needs no index. Nothing here knows the log's keys or formats beyond three integers.
+An attempt id is computed from where the attempt stands in the log, so a rebuild makes the same one and a
+look-up needs no index. Nothing here knows the log's keys or formats beyond three integers.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """The settings of one process: a frozen struct with units in its names, which holds the defaults too.
 
-`settings_load.load` is the one place that fills it from environment and file and that checks it; nothing reads
-the environment after that. Its printed forms never show a secret.
+`settings_load.load` is the one place that fills it from environment and file and checks it; nothing reads the
+environment after that. Its printed forms never show a secret.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.metadata import version
+from typing import Any
 
 import msgspec
 
@@ -15,16 +15,14 @@ from outpost.ids import IdType
 
 VERSION = version("outpost-events")
 
-SECRET_FIELDS = frozenset(
-    {"api_key", "api_jwt_secret", "aes_encryption_secret", "redis_password", "postgres_url"}
-)
+SECRET_FIELDS = frozenset({"api_key", "api_jwt_secret", "aes_encryption_secret", "redis_password", "postgres_url"})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every field is checked by `settings_load.load`; a struct built by hand is taken at its word.
 
-    `""` stands for "not set", except in the four `webhook_*_header` fields, where None is "not set" and `""` is
-    "do not send this header".
+    `""` stands for "not set", except in the four `webhook_*_header` fields, where None is "not set" and `""`
+    is "do not send this header".
     """
 
     # The process: which roles it runs, `all`, `api`, `delivery` or `log`.
@@ -88,11 +86,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The fields, with `<set>` in the place of a secret."""
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What rich prints; msgspec's own would show every secret."""
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            yield name, _Masked() if name in SECRET_FIELDS and value else value
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [(name, _Masked() if name in SECRET_FIELDS and value else value) for name, value in values]
 
 
 class _Masked:
