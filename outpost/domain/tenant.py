@@ -26,6 +26,10 @@ ChangeType = Literal[
     "destination.secret_rotated",
 ]
 
+ChangeKind = Literal[
+    "destination.updated", "destination.enabled", "destination.disabled", "destination.secret_rotated"
+]
+
 
 class Tenant(msgspec.Struct, frozen=True):
     """What the operator says of a tenant; times in Unix milliseconds."""
@@ -96,9 +100,7 @@ class ChangeDestination(msgspec.Struct, frozen=True, tag=True):
     """Puts `destination` in the place of its namesake; `type` says what it was about."""
 
     destination: Destination
-    type: Literal[
-        "destination.updated", "destination.enabled", "destination.disabled", "destination.secret_rotated"
-    ]
+    type: ChangeKind
 
 
 class DeleteDestination(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,116 @@
+"""Publishing an event: match, append, answer.
+
+Matching uses the tenant in memory; the append is fenced by the version it was matched against, so the answer is
+right whatever the cache held. Every accepted event is stored, with zero matches too.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from outpost import errors
+from outpost.commands import actor as actors
+from outpost.domain import events, filters
+from outpost.domain import tenant as tenants
+from outpost.domain import topics as topic_rules
+from outpost.log import append, envelope
+from outpost.log import partition as partitions
+from outpost.log import position as positions
+from projections.config import cache
+
+TRIES = 5  # against a tenant that changes meanwhile
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """A checked request. `time` is RFC 3339 UTC with milliseconds, `data` a JSON object as received."""
+
+    tenant: str
+    id: str
+    topic: str
+    time: str
+    data: bytes
+    destination: str | None = None
+    eligible: bool = True
+    metadata: dict[str, str] = {}
+
+
+class Published(msgspec.Struct, frozen=True):
+    """The answer, the first one for every repetition of the same id within the window."""
+
+    id: str
+    duplicate: bool
+    destinations: tuple[str, ...]
+    position: positions.Position
+
+
+class Publisher:
+    """Publishes through the group commit of this process."""
+
+    def __init__(self, commit: append.GroupCommit, tenants: cache.TenantCache) -> None:
+        self._commit = commit
+        self._tenants = tenants
+
+    async def publish(self, actor: actors.Actor, request: Publish) -> Published:
+        """Appends the event once. Raises errors.Contended, errors.Halted, errors.StoreUnavailable; then the event
+        is in the log once or not at all, and publishing it again with its id is safe."""
+        partition = partitions.partition_of(request.tenant)
+        state = self._tenants.known(request.tenant)
+        for _ in range(TRIES):
+            if state is None:
+                state = await self._tenants.refresh(request.tenant)
+            matched = match(state, request)
+            answer = await self._commit.append(partition, _item(request, state.version, matched, actor.by))
+            match answer:
+                case append.Appended(position):
+                    return Published(request.id, False, tuple(m.destination for m in matched), position)
+                case append.Duplicate(position, first):
+                    return Published(request.id, True, tuple(m.destination for m in first), position)
+            state = None
+        raise errors.Contended(request.tenant)
+
+
+def match(state: tenants.TenantState, request: Publish) -> tuple[events.Matched, ...]:
+    """The destinations that the event goes to: enabled, of its topic, and passed by their filter."""
+    document = None
+    matched = []
+    for destination in state.destinations.values():
+        if request.destination is not None and destination.id != request.destination:
+            continue
+        if not destination.enabled or not topic_rules.matches(destination.topics, request.topic):
+            continue
+        if destination.filter:
+            if document is None:
+                document = _document(request)
+            if not filters.matches(destination.filter, document):
+                continue
+        matched.append(events.Matched(destination.id, destination.created))
+    return tuple(matched)
+
+
+def _document(request: Publish) -> dict[str, object]:
+    seconds = f"{request.time[:19]}Z"  # filters see the time without its fraction
+    data = msgspec.json.decode(request.data)
+    return filters.document(request.id, request.topic, seconds, request.metadata, data)
+
+
+def _item(request: Publish, version: int, matched: tuple[events.Matched, ...], by: str) -> append.Item:
+    event = events.Event(
+        tenant=request.tenant,
+        id=request.id,
+        version=version,
+        topic=request.topic,
+        time=request.time,
+        eligible=request.eligible,
+        metadata=request.metadata,
+        matched=matched,
+        by=by,
+        data=request.data,
+    )
+    return append.Item(
+        tenant=request.tenant,
+        mark=f"{request.tenant}\0{request.id}",
+        request=by,
+        fields=envelope.encode_event(event),
+        expected=version,
+        matched=envelope.encode_matched(matched),
+    )

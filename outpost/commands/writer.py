@@ -1,0 +1,77 @@
+"""Load, decide, append: the one way in which a tenant changes.
+
+Optimistic: the append is fenced by the version that was decided on, and a writer that lost reads again and decides
+again. Nothing is written to the read model here; readers catch up with the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from outpost import errors
+from outpost.commands import actor as actors
+from outpost.domain import events
+from outpost.domain import tenant as tenants
+from outpost.log import append, client, envelope
+from outpost.log import partition as partitions
+from outpost.log import position as positions
+from projections.config import query
+
+TRIES = 5  # against the same tenant being changed by others; then the caller is told to come again
+
+_REFUSALS: dict[str, Callable[[], errors.OutpostError]] = {
+    "tenant_not_found": lambda: errors.NotFound("tenant"),
+    "destination_not_found": lambda: errors.NotFound("destination"),
+    "destination_exists": lambda: errors.Refused("destination already exists"),
+    "too_many_destinations": lambda: errors.Refused("maximum number of destinations per tenant reached"),
+}
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What a command did: the state before and after, and where the change stands in the log."""
+
+    before: tenants.TenantState
+    after: tenants.TenantState
+    change: tenants.Change
+    position: positions.Position
+
+
+class Writer:
+    """Appends changes to `cfg`."""
+
+    def __init__(self, log: client.Log, window: append.Window) -> None:
+        self.log = log
+        self._window = window
+
+    async def execute(
+        self, tenant: str, actor: actors.Actor, plan: Callable[[tenants.TenantState], tenants.Command | None]
+    ) -> Written | tenants.TenantState:
+        """Runs the command that `plan` makes of the present state; where it makes none, nothing is to change and
+        the state comes back.
+
+        Raises what `plan` raises, errors.NotFound, errors.Refused, errors.Contended, errors.Halted and
+        errors.StoreUnavailable.
+        """
+        partition = partitions.partition_of(tenant)
+        for _ in range(TRIES):
+            state = await query.fresh(self.log, tenant)
+            command = plan(state)
+            if command is None:
+                return state
+            change = tenants.decide(state, command)
+            if isinstance(change, tenants.Refusal):
+                raise _REFUSALS[change.reason]()
+            item = append.Item(
+                tenant=tenant,
+                mark=f"{tenant}\0\0{actor.by}",
+                request=actor.by,
+                fields=envelope.encode_change(events.ConfigChanged(tenant, actor.by, change)),
+                expected=state.version,
+                following=change.version,
+            )
+            answer = (await append.append(self.log, "cfg", {partition: [item]}, self._window))[partition][0]
+            if not isinstance(answer, append.Stale):
+                return Written(state, tenants.evolve(state, change), change, answer.position)
+        raise errors.Contended(tenant)

@@ -1,0 +1,141 @@
+"""Bringing the config read model up to a position, by whoever needs it.
+
+`advance` is a compare-and-set, so that any process may do it at any time; the background loop calls the same
+function. An entry that does not decode halts its partition visibly until an operator appends `entry.skipped`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from outpost import errors, telemetry
+from outpost.domain import events
+from outpost.log import checkpoint, client, envelope, read
+from outpost.log import partition as partitions
+from outpost.log import position as positions
+from projections.config import apply
+
+BATCH = 500  # entries applied by one `advance`
+_FIRST = "0-0"
+BACK_OFF_S = (0.1, 5.0)  # first and longest pause after a failure of the background loop
+
+
+async def catch_up(log: client.Log, partition: int, target: str, generation: int | None = None) -> None:
+    """Returns when the read model of `partition` contains the entry id `target`.
+
+    Raises errors.Halted if an entry up to there cannot be decoded, errors.StoreUnavailable if Redis is away.
+    """
+    if generation is None:
+        generation = (await checkpoint.generations(log, [partition]))[0]
+    present = await checkpoint.read(log, partition, generation)
+    wanted = positions.entry_key(target)
+    while positions.entry_key(present) < wanted:
+        found = await read.between(log, "cfg", partition, f"({present}", "+", BATCH)
+        if not found:
+            return
+        changes, end, bad = await _decode(log, partition, found)
+        if end is not None:
+            writes = [_operation(log, partition, generation, w) for w in apply.apply(changes)]
+            moved = await checkpoint.advance(log, partition, generation, present, end, writes)
+            present = moved.present if isinstance(moved, checkpoint.Lost) else end
+            if isinstance(moved, checkpoint.Lost):
+                continue
+        if bad is not None and (bad.ms, bad.seq) <= wanted:
+            raise errors.Halted(str(bad))
+        if bad is not None:
+            return
+
+
+async def to_head(log: client.Log, partition: int) -> None:
+    """`catch_up` to the head of `cfg`: what every API read does first, so that it sees every acknowledged write.
+    Raises as `catch_up`."""
+    head = (await read.heads(log, [("cfg", partition)]))[0]
+    await catch_up(log, partition, head.entry_id)
+
+
+async def _decode(
+    log: client.Log, partition: int, found: Sequence[read.Read]
+) -> tuple[list[events.ConfigChanged], str | None, positions.Position | None]:
+    """The changes up to the first entry that stops us, the entry id they reach, and that entry."""
+    changes: list[events.ConfigChanged] = []
+    end = None
+    for item in found:
+        try:
+            entry = envelope.decode("cfg", str(item.position), item.fields)
+        except errors.UndecodableEntry:
+            if not await _skipped(log, partition, item.position):
+                return changes, end, item.position
+        else:
+            if isinstance(entry, events.ConfigChanged):
+                changes.append(entry)
+        end = item.position.entry_id
+    return changes, end, None
+
+
+async def _skipped(log: client.Log, partition: int, position: positions.Position) -> bool:
+    """Whether an `entry.skipped` behind `position` names it."""
+    start = position.entry_id
+    while found := await read.between(log, "cfg", partition, f"({start}", "+", BATCH):
+        for item in found:
+            if item.fields.get(b"t") == b"entry.skipped" and item.fields.get(b"id") == str(position).encode():
+                return True
+        start = found[-1].position.entry_id
+    return False
+
+
+def _operation(log: client.Log, partition: int, generation: int, write: apply.Write) -> checkpoint.Operation:
+    keys = log.keys.partitions[partition]
+    key = keys.tenant(generation, write.tenant) if write.target == "tenant" else keys.tenants(generation)
+    return checkpoint.Operation(write.command, key, write.args)
+
+
+class ConfigProjector:
+    """The background loop: applies what is appended to `cfg` as it comes. `halted` maps a partition to the
+    position that it stopped before."""
+
+    def __init__(self, log: client.Log) -> None:
+        self._log = log
+        self._seen: dict[int, str] = dict.fromkeys(range(partitions.PARTITIONS), _FIRST)
+        self.halted: dict[int, str] = {}
+        self.healthy = True
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`: waits for entries, applies them, backs off while Redis is away."""
+        pause = BACK_OFF_S[0]
+        while not stop.is_set():
+            try:
+                await self.step()
+            except errors.StoreUnavailable as exc:
+                self._became(healthy=False, reason=exc.reason)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, BACK_OFF_S[1])
+            else:
+                self._became(healthy=True)
+                pause = BACK_OFF_S[0]
+
+    async def step(self, block_ms: int = client.BLOCK_MS) -> None:
+        """Waits up to `block_ms` for entries behind those seen, and applies them."""
+        starts: dict[tuple[partitions.Stream, int], str] = {("cfg", p): i for p, i in self._seen.items()}
+        found = await read.after(self._log, starts, BATCH, block_ms)
+        for item in found:
+            self._seen[item.position.partition] = item.position.entry_id
+        for partition in sorted({item.position.partition for item in found}):
+            await self._catch_up(partition)
+
+    async def _catch_up(self, partition: int) -> None:
+        try:
+            await catch_up(self._log, partition, self._seen[partition])
+        except errors.Halted as exc:
+            if self.halted.get(partition) != exc.position:
+                telemetry.emit("config_halted", "error", position=exc.position)
+            self.halted[partition] = exc.position
+        else:
+            self.halted.pop(partition, None)
+
+    def _became(self, *, healthy: bool, reason: str = "") -> None:
+        if healthy != self.healthy:
+            event = "store_recovered" if healthy else "store_unavailable"
+            telemetry.emit(event, "info" if healthy else "warning", store="redis", by="config", reason=reason)
+        self.healthy = healthy

@@ -1,0 +1,80 @@
+"""Reading the config read model: one tenant, many tenants, the listing.
+
+Callers that must see every acknowledged write run `catch_up.to_head` first; `fresh` does both.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import msgspec
+
+from outpost.domain import tenant as tenants
+from outpost.log import checkpoint, client
+from outpost.log import partition as partitions
+from projections.config import apply, catch_up
+
+ALL = tuple(range(partitions.PARTITIONS))
+
+
+class Listed(msgspec.Struct, frozen=True, order=True):
+    """A tenant's place in the listing: by creation, then by id."""
+
+    created_ms: int
+    tenant: str
+
+
+async def load(log: client.Log, wanted: Sequence[str]) -> list[tenants.TenantState]:
+    """The states of these tenants as the read model has them now, in two round trips."""
+    places = [partitions.partition_of(t) for t in wanted]
+    among = sorted(set(places))
+    active = dict(zip(among, await checkpoint.generations(log, among), strict=True))
+    commands = [
+        ("HGETALL", log.keys.partitions[p].tenant(active[p], t)) for p, t in zip(places, wanted, strict=True)
+    ]
+    replies = await log.pipeline(commands) if commands else []
+    return [apply.decode_state(reply) for reply in replies]
+
+
+async def fresh(log: client.Log, tenant: str) -> tenants.TenantState:
+    """The state of a tenant with every acknowledged change in it. Raises as `catch_up`."""
+    await catch_up.to_head(log, partitions.partition_of(tenant))
+    return (await load(log, [tenant]))[0]
+
+
+async def count(log: client.Log) -> int:
+    """How many tenants there are."""
+    active = await checkpoint.generations(log, ALL)
+    replies = await log.pipeline([("ZCARD", log.keys.partitions[p].tenants(active[p])) for p in ALL])
+    return sum(replies)
+
+
+async def listing(log: client.Log, *, descending: bool, after: Listed | None, limit: int) -> list[Listed]:
+    """The next `limit` tenants behind `after` in the given direction, over all partitions."""
+    active = await checkpoint.generations(log, ALL)
+    found: list[Listed] = []
+    for p in ALL:
+        found += await _page(log, log.keys.partitions[p].tenants(active[p]), descending, after, limit)
+    return heapq.nlargest(limit, found) if descending else heapq.nsmallest(limit, found)
+
+
+async def _page(log: client.Log, key: str, descending: bool, after: Listed | None, limit: int) -> list[Listed]:
+    """Up to `limit` of one partition. Tenants of the same ms as `after` may have to be read over."""
+    command, edge = ("ZREVRANGEBYSCORE", "-inf") if descending else ("ZRANGEBYSCORE", "+inf")
+    start = ("+inf" if descending else "-inf") if after is None else str(after.created_ms)
+    found: list[Listed] = []
+    offset = 0
+    while len(found) < limit:
+        reply = await log.command(command, key, start, edge, "WITHSCORES", "LIMIT", offset, limit)
+        pairs = (
+            reply
+            if reply and isinstance(reply[0], (list, tuple))
+            else list(zip(reply[::2], reply[1::2], strict=True))
+        )
+        page = [Listed(int(float(score)), member.decode()) for member, score in pairs]
+        found += [item for item in page if after is None or (item < after if descending else item > after)]
+        if len(page) < limit:
+            break
+        offset += limit
+    return found
