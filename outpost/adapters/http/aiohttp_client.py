@@ -1,0 +1,198 @@
+"""The delivery client on aiohttp.
+
+aiohttp never asks its resolver about address literals, so `endpoint` judges those; names are judged here, in the
+resolver, when a connection is made, and the connection goes to a judged address under the name's own TLS identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import io
+import socket
+import ssl
+from typing import Final
+
+import aiohttp
+from aiohttp import abc, client_proto, client_reqrep
+from multidict import CIMultiDict
+
+from outpost.adapters import egress
+from outpost.adapters.http import client, names
+from outpost.adapters.http import endpoint as endpoints
+
+IDLE_SECONDS = 15.0  # how long an unused connection is kept
+MAX_LINE_BYTES = 16_384  # a status line or a header's name
+MAX_HEADER_BYTES = 65_536  # the value of one response header: long policies and cookies are common
+MAX_HEADERS = 256
+LARGE_BODY_BYTES = 1_000_000  # aiohttp warns of a plain bytes body over 1 MiB
+
+BLOCKED: Final = client.Unanswered("blocked_address")
+_NO_LIMIT = aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, sock_connect=None)
+_BY_ERRNO: dict[int, client.Code] = {
+    errno.ECONNREFUSED: "connection_refused",
+    errno.ECONNRESET: "connection_reset", errno.EPIPE: "connection_reset", errno.ECONNABORTED: "connection_reset",
+    errno.ENETUNREACH: "network_unreachable", errno.EHOSTUNREACH: "network_unreachable",
+    errno.ENETDOWN: "network_unreachable", errno.EHOSTDOWN: "network_unreachable",
+    errno.ETIMEDOUT: "timeout",
+}
+
+
+@functools.cache
+def system_trust() -> ssl.SSLContext:
+    """The process's one context with the system's authorities; building it takes 15 ms."""
+    return ssl.create_default_context()
+
+
+class AiohttpClient:
+    """See client.Client. `max_body_bytes` caps a response body (0: no cap), `connections` those in use at once;
+    `trust` and `lookup` default to the system's. Bound to the loop of its first `post`."""
+
+    def __init__(
+        self, guard: egress.Guard, *, max_body_bytes: int, connections: int,
+        trust: ssl.SSLContext | None = None, lookup: names.Lookup = names.system_lookup,
+    ) -> None:
+        self._guard = guard
+        self._max_body = max_body_bytes
+        self._connections = connections
+        self._trust = trust
+        self._lookup = lookup
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    def endpoint(self, url: str) -> endpoints.Endpoint:
+        """`url`, judged. Raises errors.Invalid if it cannot be used."""
+        return endpoints.judge(url, self._guard)
+
+    async def post(
+        self, endpoint: endpoints.Endpoint, headers: CIMultiDict[str], body: bytes, deadline: float,
+    ) -> client.Answer | client.Unanswered:
+        """See client.Client."""
+        if endpoint.refused:
+            return BLOCKED
+        session = self._session or self._open()
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await session.post(
+                    endpoint.url, headers=headers, allow_redirects=False,
+                    data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body))
+                return await self._read(response)
+        except TimeoutError:
+            if response is not None:
+                return client.Answer(response.status, b"", "late")
+            return client.Unanswered("timeout")
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
+            # RuntimeError: closed meanwhile. ValueError: aiohttp's word for a request that it cannot write.
+            if response is not None:
+                return client.Answer(response.status, b"", "broken")
+            return client.Unanswered(code_of(exc))
+        finally:
+            if response is not None and not response.closed:
+                response.close()
+
+    async def close(self) -> None:
+        """Closes all connections; sends under way fail."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    async def _read(self, response: aiohttp.ClientResponse) -> client.Answer:
+        content, cap = response.content, self._max_body
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await content.readany():
+            chunks.append(chunk)
+            size += len(chunk)
+            if cap and size > cap:
+                return client.Answer(response.status, b"", "too_large")
+        return client.Answer(response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        connector = _Connector(
+            resolver=_Resolver(names.Names(self._guard, self._lookup)), use_dns_cache=False,
+            ssl=self._trust or system_trust(), limit=self._connections, keepalive_timeout=IDLE_SECONDS)
+        self._session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=_NO_LIMIT, trust_env=False,
+            auto_decompress=False, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS)
+        return self._session
+
+
+def code_of(exc: BaseException) -> client.Code:
+    """The published word for why there was no response."""
+    match exc:
+        case aiohttp.ClientConnectorDNSError(os_error=_Unusable(code=code)):
+            return code
+        case aiohttp.ClientConnectorDNSError():
+            return "dns_error"
+        case aiohttp.ClientSSLError() | ssl.SSLError():
+            return "tls_error"
+        case aiohttp.ServerDisconnectedError():
+            return "connection_reset"
+        case aiohttp.ClientConnectorError(os_error=error):
+            return _by_errno(error)
+        case OSError():
+            return _by_errno(exc)
+        case _:
+            return "network_error"
+
+
+def _by_errno(error: OSError) -> client.Code:
+    if error.errno is None and isinstance(error, ConnectionResetError):
+        return "connection_reset"
+    return _BY_ERRNO.get(error.errno or 0, "network_error")
+
+
+class _Unusable(OSError):
+    """How the resolver tells aiohttp, which expects an OSError, that it gives no address; never leaves here."""
+
+    def __init__(self, code: client.Code) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class _Resolver(abc.AbstractResolver):
+    """Answers judged addresses only."""
+
+    def __init__(self, known: names.Names) -> None:
+        self._names = known
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
+    ) -> list[abc.ResolveResult]:
+        verdict = await self._names.resolve(host)
+        if isinstance(verdict, names.Unresolved):
+            raise _Unusable("dns_error")
+        if isinstance(verdict, egress.Refused):
+            raise _Unusable("blocked_address")
+        return [
+            abc.ResolveResult(
+                hostname=host, host=address, port=port, proto=0, flags=socket.AI_NUMERICHOST,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+            for address in verdict.addresses
+        ]
+
+    async def close(self) -> None:
+        self._names.close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp closes a connection gracefully even when it gives it up: one with unsent bytes to a peer that does
+    not read would hold its socket for minutes. Ours is aborted."""
+
+    def _release(
+        self, key: client_reqrep.ConnectionKey, protocol: client_proto.ResponseHandler, *,
+        should_close: bool = False,
+    ) -> None:
+        if should_close or protocol.should_close:
+            protocol.abort()
+            should_close = True
+        super()._release(key, protocol, should_close=should_close)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        await super().close(abort_ssl=abort_ssl)
+        await self._resolver.close()

@@ -1,0 +1,49 @@
+"""The seam of the delivery client: one POST to a judged endpoint, one answer or the word for why there is none.
+
+`tests/contract/test_webhook_delivery.py` is the suite that every implementation has to pass.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+from multidict import CIMultiDict
+
+from outpost.adapters.http import endpoint as endpoints
+
+BodyFault = Literal["", "too_large", "late", "broken"]
+Code = Literal["blocked_address", "connection_refused", "connection_reset", "dns_error", "network_unreachable",
+               "timeout", "tls_error", "network_error"]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A response whose head came. `fault` says why `body` is empty though there was one: over the cap, not there
+    before the deadline, or cut short."""
+
+    status: int
+    body: bytes
+    fault: BodyFault = ""
+
+
+class Unanswered(msgspec.Struct, frozen=True):
+    """No response: the published word for the reason."""
+
+    code: Code
+
+
+class Client(Protocol):
+    """Sends requests over connections that it keeps and shares."""
+
+    def endpoint(self, url: str) -> endpoints.Endpoint:
+        """`url`, judged. Raises errors.Invalid if it cannot be used."""
+
+    async def post(
+        self, endpoint: endpoints.Endpoint, headers: CIMultiDict[str], body: bytes, deadline: float,
+    ) -> Answer | Unanswered:
+        """Sends `body` under exactly `headers` (plus Host, Content-Length, Accept), never follows a redirect, is
+        back by `deadline` (the loop's clock, seconds). Raises nothing but CancelledError; a connection that
+        carried anything but a whole exchange is aborted."""
+
+    async def close(self) -> None:
+        """Closes all connections; sends under way fail."""

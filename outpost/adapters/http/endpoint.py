@@ -1,0 +1,66 @@
+"""From a destination's URL to where its requests go: parsed once, its host judged before anything connects."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import msgspec
+import yarl
+
+from outpost import errors
+from outpost.adapters import egress
+
+MAX_URL_LENGTH = 2048  # characters; longer ones break proxies and log rows
+
+_SHAPE = re.compile(r"https?://[^\s\x00-\x1f\x7f]+")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """`url` has a canonical host and neither user nor fragment; `authorization` is what its user meant;
+    `refused` if the host is an address that may not be spoken to."""
+
+    url: yarl.URL
+    authorization: str | None = None
+    refused: bool = False
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.url.host!r})"
+
+
+def parse(text: str) -> yarl.URL | None:
+    """The URL, or None if it is not http or https with a host and a port that can exist."""
+    if len(text) > MAX_URL_LENGTH or not _SHAPE.fullmatch(text):
+        return None
+    try:
+        url = yarl.URL(text)
+        host, port = url.raw_host, url.port
+    except ValueError:
+        return None
+    if not host or not port:
+        return None
+    return url if ":" in host or _NAME.fullmatch(host) else None
+
+
+def judge(text: str, guard: egress.Guard) -> Endpoint:
+    """The endpoint of `text`. Raises errors.Invalid if it is no usable URL."""
+    url = parse(text)
+    if url is None:
+        raise errors.Invalid([errors.Problem("config.url", "pattern")])
+    plain = url.with_user(None).with_fragment(None)
+    authorization = _basic(url)
+    match guard.host(url.raw_host or ""):
+        case egress.Literal(address):
+            return Endpoint(plain.with_host(address), authorization)
+        case egress.Refused():
+            return Endpoint(plain, authorization, refused=True)
+        case egress.Name():
+            return Endpoint(plain, authorization)
+
+
+def _basic(url: yarl.URL) -> str | None:
+    if url.user is None and url.password is None:
+        return None
+    pair = f"{url.user or ''}:{url.password or ''}"
+    return "Basic " + base64.b64encode(pair.encode()).decode("ascii")

@@ -1,0 +1,129 @@
+"""The webhook destination type: an event becomes a signed POST, the answer an outcome.
+
+Only 2xx is success. Redirects are not followed: counting a 301 as delivered would lose events, and following it
+would defeat the address guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from outpost import errors
+from outpost.adapters import base, descriptions, signing, webhook_headers, webhook_save
+from outpost.adapters.http import client as clients
+from outpost.adapters.http import endpoint as endpoints
+from outpost.domain import delivery
+
+TYPE = "webhook"
+UNFORMATTED = delivery.Failed("ERR", {"error": "could not format event for delivery"})
+BLOCKED = "blocked_address"
+_BODY_FAULT = {
+    "late": "Response body did not arrive before the delivery timeout and was not stored",
+    "broken": "Response body ended early and was not stored",
+}
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What all webhooks of a deployment have in common. `max_body_bytes` caps the stored response (0: no cap)."""
+
+    names: webhook_headers.Names
+    signer: signing.Signer
+    user_agent: str
+    max_body_bytes: int
+    milliseconds: bool = False
+
+
+class Webhook:
+    """The type; see base.Adapter. `clock_ns` is Unix time in nanoseconds."""
+
+    def __init__(
+        self, client: clients.Client, options: Options, clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.description = descriptions.load(TYPE)
+        self._client = client
+        self._options = options
+        self._clock_ns = clock_ns
+
+    def prepare(self, save: base.Save) -> base.Prepared:
+        """Checks config, headers and secrets; makes or replaces the secret."""
+        return webhook_save.prepare(save, self.description.config_fields)
+
+    def target(self, config: Mapping[str, str]) -> tuple[str, str | None]:
+        """The URL as saved; there is no page to show."""
+        return config.get("url", ""), None
+
+    def shown_credentials(self, credentials: Mapping[str, str], now_ms: int) -> dict[str, str]:
+        """Webhook secrets are shown in clear, since receivers need them; expired ones are left out."""
+        return webhook_save.shown(dict(credentials), now_ms)
+
+    async def connect(self, destination: base.OpenDestination) -> Publisher:
+        """A publisher; opens no connection yet. Raises errors.Invalid where what is stored cannot be used."""
+        endpoint = self._client.endpoint(destination.config.get("url", ""))
+        custom, problems = webhook_headers.parse_custom(destination.config.get("custom_headers", ""))
+        if problems:
+            raise errors.Invalid(problems)
+        headers = webhook_headers.Headers(
+            self._options.names, user_agent=self._options.user_agent, authorization=endpoint.authorization,
+            custom=custom, delivery_metadata=destination.delivery_metadata,
+            milliseconds=self._options.milliseconds)
+        secrets = signing.secrets_of(destination.credentials)
+        return Publisher(self._client, endpoint, headers, secrets, self._options, self._clock_ns)
+
+    async def close(self) -> None:
+        """Closes the connections that the publishers share."""
+        await self._client.close()
+
+
+class Publisher:
+    """Sends to one webhook; see base.Publisher."""
+
+    max_batch = 1
+
+    def __init__(
+        self, client: clients.Client, endpoint: endpoints.Endpoint, headers: webhook_headers.Headers,
+        secrets: signing.Secrets, options: Options, clock_ns: Callable[[], int],
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._headers = headers
+        self._secrets = secrets
+        self._options = options
+        self._signature = options.names.of(webhook_headers.SIGNATURE)
+        self._clock_ns = clock_ns
+
+    async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
+        """One POST an event, at once; one outcome each, in order."""
+        if len(batch) == 1:
+            return [await self._post(batch[0], deadline)]
+        return await asyncio.gather(*(self._post(event, deadline) for event in batch))
+
+    async def close(self) -> None:
+        """Nothing is held here: the connections belong to the type."""
+
+    async def _post(self, event: base.Delivery, deadline: float) -> delivery.Outcome:
+        now_ns = self._clock_ns()
+        headers = self._headers.build(event, now_ns)
+        if headers is None:
+            return UNFORMATTED
+        if self._signature:
+            value = self._options.signer.header(self._secrets.valid(now_ns // 1_000_000), event.data)
+            if value:
+                headers[self._signature] = value
+        answer = await self._client.post(self._endpoint, headers, event.data, deadline)
+        if isinstance(answer, clients.Unanswered):
+            return delivery.Failed(answer.code, retryable=answer.code != BLOCKED)
+        response: dict[str, object] = {"status": answer.status, "body": self._text(answer)}
+        if 200 <= answer.status < 300:
+            return delivery.Delivered(str(answer.status), response)
+        return delivery.Failed(str(answer.status), response)
+
+    def _text(self, answer: clients.Answer) -> str:
+        if not answer.fault:
+            return answer.body.decode("utf-8", "replace")
+        if answer.fault == "too_large":
+            return f"Response body exceeded {self._options.max_body_bytes} bytes and was not stored"
+        return _BODY_FAULT[answer.fault]

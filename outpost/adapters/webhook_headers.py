@@ -1,0 +1,163 @@
+"""The headers of a webhook request: which names they have, and who wins where two want the same name.
+
+Content type < custom headers < metadata under the prefix (system < delivery metadata < event metadata); the
+signature, added last by the publisher, beats all of them. What never changes is worked out once a publisher.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+import msgspec
+from multidict import CIMultiDict
+
+from outpost import errors
+from outpost.adapters import base
+
+# Headers that frame the request or that we answer for: neither custom headers nor metadata may set them.
+RESERVED = frozenset({
+    "content-type", "content-length", "host", "connection", "user-agent",  # the published list
+    "transfer-encoding", "te", "trailer", "upgrade", "expect", "keep-alive", "proxy-connection",
+})
+EVENT_ID, TOPIC, TIMESTAMP, TIMESTAMP_MS, SIGNATURE = "event-id", "topic", "timestamp", "timestamp-ms", "signature"
+MAX_REMEMBERED_NAMES = 4096  # metadata keys whose header name is kept; keys come from tenants, so it is bounded
+
+_CUSTOM_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # https://www.rfc-editor.org/rfc/rfc9110#name-field-names
+_BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+
+
+class Names:
+    """Metadata key to header name. `pinned` renames single keys exactly, "" leaves them out."""
+
+    def __init__(self, prefix: str, pinned: Mapping[str, str | None]) -> None:
+        self._prefix = prefix.strip()
+        self._pinned = {key: name.strip() for key, name in pinned.items() if name is not None}
+        self._known: dict[str, str | None] = {}
+
+    def of(self, key: str) -> str | None:
+        """The header for `key`: "" if it is not to be sent, None if it could not be a header's name."""
+        try:
+            return self._known[key]
+        except KeyError:
+            name = self._make(key)
+            if len(self._known) < MAX_REMEMBERED_NAMES:
+                self._known[key] = name
+            return name
+
+    def _make(self, key: str) -> str | None:
+        if key in self._pinned:
+            return self._pinned[key]
+        name = self._prefix + key
+        if not _NAME.fullmatch(name):
+            return None
+        return "" if name.lower() in RESERVED else name
+
+
+def parse_custom(text: str) -> tuple[dict[str, str], list[errors.Problem]]:
+    """The custom headers in the config value `text`, and everything that is wrong with them."""
+    path = "config.custom_headers"
+    if not text:
+        return {}, []
+    try:
+        headers = msgspec.json.decode(text, type=dict[str, str])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return {}, [errors.Problem(path, "invalid")]
+    problems: list[errors.Problem] = []
+    for name, value in headers.items():
+        if not _CUSTOM_NAME.fullmatch(name):
+            problems.append(errors.Problem(f"{path}.{name}", "pattern"))
+        elif name.lower() in RESERVED:
+            problems.append(errors.Problem(f"{path}.{name}", "forbidden"))
+        elif not value:
+            problems.append(errors.Problem(f"{path}.{name}", "required"))
+        elif _BAD_VALUE.search(value):
+            problems.append(errors.Problem(f"{path}.{name}", "pattern"))
+    return headers, problems
+
+
+class Headers:
+    """The headers of one destination. `milliseconds` adds the system key `timestamp-ms`."""
+
+    def __init__(
+        self, names: Names, *, user_agent: str, authorization: str | None, custom: Mapping[str, str],
+        delivery_metadata: Mapping[str, str], milliseconds: bool,
+    ) -> None:
+        self._names = names
+        self._valid = True
+        fixed: CIMultiDict[str] = CIMultiDict({
+            "Content-Type": "application/json",
+            "User-Agent": user_agent,
+            "Accept-Encoding": "identity",  # the body is stored as text, and the cap counts what came in
+        })
+        if authorization is not None:
+            fixed["Authorization"] = authorization
+        for name, value in custom.items():
+            fixed[name] = value
+        self._fixed = fixed
+        system = [EVENT_ID, TOPIC, TIMESTAMP, *([TIMESTAMP_MS] if milliseconds else [])]
+        wanted = {key: names.of(key) or "" for key in system if key not in delivery_metadata}
+        # A custom header of the same name stands before the system's value, and so does delivery metadata's.
+        for name in wanted.values():
+            fixed.popall(name, None)
+        self._valid = self._put_all(fixed, delivery_metadata)
+        self._event_id = self._still_mine(wanted.get(EVENT_ID))
+        self._topic = self._still_mine(wanted.get(TOPIC))
+        self._timestamp = self._still_mine(wanted.get(TIMESTAMP))
+        self._timestamp_ms = self._still_mine(wanted.get(TIMESTAMP_MS))
+
+    def build(self, delivery: base.Delivery, now_ns: int) -> CIMultiDict[str] | None:
+        """The headers for one request sent at `now_ns` (Unix time), unsigned; None if a name or a value of the
+        metadata cannot stand in a header."""
+        headers = self._fixed.copy()
+        if self._event_id:
+            headers[self._event_id] = delivery.event_id
+        if self._topic:
+            headers[self._topic] = delivery.topic
+        if self._timestamp:
+            headers[self._timestamp] = _seconds.text(now_ns // 1_000_000_000)
+        if self._timestamp_ms:
+            headers[self._timestamp_ms] = _nanoseconds(now_ns)
+        valid = self._valid and not _BAD_VALUE.search(delivery.event_id) and not _BAD_VALUE.search(delivery.topic)
+        if delivery.metadata:
+            valid = self._put_all(headers, delivery.metadata) and valid
+        return headers if valid else None
+
+    def _put_all(self, headers: CIMultiDict[str], metadata: Mapping[str, str]) -> bool:
+        for key, value in metadata.items():
+            name = self._names.of(key)
+            if name is None or _BAD_VALUE.search(value):
+                return False
+            if name:
+                headers[name] = value
+        return True
+
+    def _still_mine(self, name: str | None) -> str:
+        """`name`, unless delivery metadata under another key came to the same header."""
+        return name if name and name not in self._fixed else ""
+
+
+class _Seconds:
+    """The text of the present second, made once a second rather than once a request."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def text(self, second: int) -> str:
+        if second != self._second:
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+            self._second = second
+        return self._text
+
+
+_seconds = _Seconds()
+
+
+def _nanoseconds(now_ns: int) -> str:
+    """RFC 3339 with as many digits of the second as are not trailing zeros, as published."""
+    second, rest = divmod(now_ns, 1_000_000_000)
+    fraction = f".{rest:09}".rstrip("0").rstrip(".")
+    return f"{_seconds.text(second)[:-1]}{fraction}Z"
