@@ -22,6 +22,8 @@ NOBODY_ID = 65534
 # From linux/prctl.h, linux/sched.h and linux/capability.h.
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CLONE_NEWUSER = 0x10000000
@@ -45,12 +47,13 @@ def _enter_user_namespace(libc: ctypes.CDLL) -> None:
 
 
 def _become_nobody(libc: ctypes.CDLL) -> None:
-    """Nobody, who may still pass root's closed folders: the virtual environment and the data often lie in
-    one.
+    """Nobody, who may still pass root's closed folders: virtual environment and data often lie in one.
 
     The one capability kept is CAP_DAC_OVERRIDE; without it (a container may lack it) the paths must be open.
     """
     libc.prctl(PR_SET_KEEPCAPS, ctypes.c_ulong(1), 0, 0, 0)
+    # Without it access(2), by which initdb looks for its sister programs, disregards the capability.
+    libc.prctl(PR_SET_SECUREBITS, ctypes.c_ulong(SECBIT_NO_SETUID_FIXUP), 0, 0, 0)
     os.setgroups([])
     os.setresgid(NOBODY_ID, NOBODY_ID, NOBODY_ID)
     os.setresuid(NOBODY_ID, NOBODY_ID, NOBODY_ID)

