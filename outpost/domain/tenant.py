@@ -96,7 +96,7 @@ class CreateDestination(msgspec.Struct, frozen=True, tag=True):
     limit: int
 
 
-class ChangeDestination(msgspec.Struct, frozen=True, tag=True):
+class ChangeDestination(msgspec.Struct, frozen=True):
     """Puts `destination` in the place of its namesake; `type` says what it was about."""
 
     destination: Destination
