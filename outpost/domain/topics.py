@@ -73,7 +73,7 @@ def matches(subscribed: Iterable[str], topic: str) -> bool:
     for every subscription, the empty one included."""
     if topic in ("", WILDCARD):
         return True
-    return any(pattern_matches(entry, topic) for entry in subscribed)
+    return any(entry == topic or (WILDCARD in entry and pattern_matches(entry, topic)) for entry in subscribed)
 
 
 def pattern_matches(pattern: str, topic: str) -> bool:
