@@ -1,6 +1,6 @@
-"""A tiny Outpost-compatible server for tests of the bench: tenants, destinations, publish with real webhooks, event and
-attempt lists with cursors. It can be told to misbehave on every n-th event, so that a test can prove that the bench
-notices.
+"""A tiny Outpost-compatible server for tests of the bench: tenants, destinations, publish with real webhooks,
+event and attempt lists with cursors. It can be told to misbehave on every n-th event, so that a test can prove
+that the bench notices.
 
 `python -m tests.harness.fake_outpost PORT` runs it alone, to measure the bench's own processes.
 """
@@ -38,6 +38,7 @@ class Faults:
     reject_every: int = 0  # 422
     hang_up_every: int = 0  # the connection is closed in place of the first answer
     log_delay_s: float = 0.0
+    answer_delay_s: float = 0.0  # before a publish is looked at
     fail_first_attempt_every: int = 0  # one failed attempt in the log before the successful one
 
 
@@ -115,6 +116,8 @@ class FakeOutpost:
         event = json.loads(raw)
         if self.keep_bodies:
             self.bodies.append(raw)
+        if self.faults.answer_delay_s:
+            await asyncio.sleep(self.faults.answer_delay_s)
         self.published += 1
         faults, ident = self.faults, event["id"]
         if _hit(self.published, faults.hang_up_every) and ident not in self.hung_up:

@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A new connection takes up at once what is due."""
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports are not subclasses
         self.parser = httptools.HttpResponseParser(self)
 
     def take(self, load: Load) -> None:

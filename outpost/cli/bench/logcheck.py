@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from time import monotonic
 
+from outpost import errors
 from outpost.cli.bench import target as bench_target
 from outpost.cli.bench import wire
 
@@ -74,11 +75,17 @@ class Log:
         """Wait until the last accepted events and a spread of the others are listed with all their deliveries."""
         probes = pick(numbers, max(1, min(PROBE_EVENTS, bench_target.PAGE_LIMIT // (2 * self._fan_out))))
         deadline = monotonic() + limit_s
-        while not await self._listed(probes):
+        while not await self._try(probes):
             if monotonic() > deadline:
                 return False
             await asyncio.sleep(POLL_S)
         return True
+
+    async def _try(self, probes: list[int]) -> bool:
+        try:
+            return await self._listed(probes)
+        except errors.StartRefused:  # the log may be away for a moment; the full reading has the last word
+            return False
 
     async def _listed(self, probes: list[int]) -> bool:
         """One page of each list holds all that is asked for, unless most deliveries were retried."""

@@ -38,7 +38,6 @@ class Sheet:
         self.first = array("q")
         self.places = {wire.hook_path(n).encode(): divmod(n, fan_out) for n in range(tenants * fan_out)}
         self.distinct = self.doubled = self.misrouted = self.foreign = self.malformed = 0
-        self.last_ns = 0
         self.doubled_ids: list[int] = []
 
     def arrived(self, path: bytes, event_id: bytes) -> None:
@@ -67,14 +66,14 @@ class Sheet:
             if len(self.doubled_ids) < SHOWN_DOUBLES:
                 self.doubled_ids.append(number)
             return
-        first[key] = self.last_ns = now
+        first[key] = now
         self.distinct += 1
 
     def counts(self) -> wire.Received:
         """The counts so far."""
         return wire.Received(
             distinct=self.distinct, doubled=self.doubled, misrouted=self.misrouted, foreign=self.foreign,
-            malformed=self.malformed, last_ns=self.last_ns, doubled_ids=self.doubled_ids,
+            malformed=self.malformed, doubled_ids=self.doubled_ids,
         )
 
 
@@ -90,7 +89,7 @@ class Hook(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport for the answers."""
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports are not subclasses
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below."""

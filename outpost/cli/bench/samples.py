@@ -4,6 +4,7 @@ arrival of every delivery by its key. Pure arithmetic over arrays; no I/O but re
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -34,8 +35,7 @@ class Percentiles(msgspec.Struct, frozen=True):
         if not values_ns:
             return cls()
         ordered = sorted(values_ns)
-        last = len(ordered) - 1
-        ranks = [min(last, int(share * len(ordered))) for share in (0.5, 0.9, 0.99, 0.999, 1.0)]
+        ranks = [math.ceil(share * len(ordered)) - 1 for share in (0.5, 0.9, 0.99, 0.999, 1.0)]
         return cls(*(round(ordered[rank] / 1e6, 3) for rank in ranks))
 
 

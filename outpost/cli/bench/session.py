@@ -143,7 +143,8 @@ async def _measure(bench: Bench, named: tuple[Named, ...], tell: Callable[[str],
     if options.warmup_s:
         tell(f"warming up for {options.warmup_s:g} s")
         await bench.load(options.warmup_s)
-        await bench.drain(monotonic() + options.drain_s)
+        if await bench.drain(monotonic() + options.drain_s) is None:
+            tell("the warm-up was not delivered and logged in time; the load comes on top of it")
     tell(f"loading for {options.seconds:g} s")
     before = processes.usage(named)
     measured = await bench.load(options.seconds)

@@ -71,7 +71,6 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     misrouted: int
     foreign: int
     malformed: int
-    last_ns: int
     doubled_ids: list[int]
 
 
