@@ -26,7 +26,7 @@ _SYSTEM_HEADERS = {
 # Those that frame the request or that its client sets.
 RESERVED_HEADERS = frozenset(
     {"connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer"}
-    | {"transfer-encoding", "upgrade", "user-agent"}
+    | {"proxy-connection", "transfer-encoding", "upgrade", "user-agent"}
 )
 # Longer values are cut where a sentence repeats them.
 _SHOWN_CHARACTERS = 40

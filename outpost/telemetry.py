@@ -12,28 +12,40 @@ import re
 import sys
 import time
 from collections import Counter
+from json import dumps
+from pathlib import PurePath
 from typing import Literal
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-Level = Literal["debug", "info", "warn", "error"]
+Level = Literal["debug", "info", "warning", "error"]
 
 # Every event name that the code emits, and what it tells an operator. A test holds it against the sources.
 EVENTS: dict[str, str] = {
+    "adapter_failed": "a destination adapter raised what it should have answered as an outcome",
+    "adapter_failed": "a destination type raised where it should answer; the attempt counts as failed",
     "config_halted": "the config projection stopped before an entry that it cannot decode",
     "deliveries_recorded": "a batch of attempts was appended to the log",
     "dispatch_opened": "a batch of events became delivery tasks",
+    "entry_undecodable": "the dispatcher passed over an event that it cannot decode",
+    "entry_undecodable": "the dispatcher met an entry that breaks the envelope and opened nothing for it",
     "library_warning": "a library used the standard logging; its words, without what it put into them",
+    "log_halted": "the log no longer holds what the log projection is to read next",
     "log_projected": "a batch of entries became rows in Postgres",
     "log_rejected": "an entry could not be decoded, or Postgres refused its row; it is kept in log_rejected",
     "partition_tables_created": "the log tables of coming days were made",
+    "publisher_refused": "a destination's stored configuration or credentials cannot be used",
+    "schema_migrated": "one migration of the log tables was applied",
+    "service_failed": "a background task ended with an error, so the process stops",
     "service_started": "the roles of this process run",
     "service_stopped": "everything is flushed and closed",
     "service_stopping": "no new work is taken",
     "store_recovered": "a store answers again",
+    "task_without_event": "the event of a due task is not to be had now; the task stays due",
     "store_unavailable": "a store cannot be reached or does not answer",
+    "task_without_event": "a due task names an event that neither the stream nor the log store gives",
 }
 
 # Words that make a key suspect wherever they stand in it, such as `api_token` or `response_body` ..
@@ -50,7 +62,14 @@ _WORDS = re.compile(r"[a-z0-9]+")
 # A line is flat by rule; what is deeper than this is not looked through but masked.
 _MAX_DEPTH = 4
 
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+# LOG_LEVEL says warn, a line says warning.
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 
 # In memory, for the metrics route and the lines of a batch; a restart begins at nought.
 counters: Counter[str] = Counter()
@@ -118,20 +137,22 @@ def count(name: str, n: int = 1) -> None:
 
 
 def redact(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Masks what a key's name or a value's type gives away as a payload or a secret."""
+    """Masks what its key gives away as a payload or a secret; of an object it leaves the type's name."""
     first = {key: line.pop(key) for key in _FIRST_KEYS if key in line}
     return first | {key: _guarded(key, value, 0) for key, value in line.items()}
 
 
 def _to_json(line: EventDict, **_: object) -> str:
-    return msgspec.json.encode(line, enc_hook=repr).decode()
+    try:
+        return msgspec.json.encode(line).decode()
+    except (UnicodeEncodeError, OverflowError):
+        # Half a surrogate pair, such as in a path, or an integer beyond 64 bits: logging must not raise.
+        return dumps(line)
 
 
 def _guarded(key: str, value: object, depth: int) -> object:
     words = _WORDS.findall(key.lower())
     if not _SECRET_WORDS.isdisjoint(words) and words[-1] not in _ABOUT_WORDS:
-        return _MASK
-    if isinstance(value, bytes | bytearray | memoryview | msgspec.Raw):
         return _MASK
     if isinstance(value, dict | list | tuple) and depth >= _MAX_DEPTH:
         return _MASK
@@ -139,7 +160,10 @@ def _guarded(key: str, value: object, depth: int) -> object:
         return {name: _guarded(str(name), item, depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_guarded("", item, depth + 1) for item in value]
-    return value
+    if isinstance(value, str | int | float | None) or key == "exc_info":
+        return value
+    # Any other object may hold or print a payload; msgspec would even write out the fields of a struct.
+    return str(value) if isinstance(value, PurePath) else f"<{type(value).__name__}>"
 
 
 class _LibraryHandler(logging.Handler):
@@ -153,9 +177,30 @@ class _LibraryHandler(logging.Handler):
         kind = record.exc_info[0] if record.exc_info else None
         emit(
             "library_warning",
-            "error" if record.levelno >= logging.ERROR else "warn",
+            "error" if record.levelno >= logging.ERROR else "warning",
             logger=record.name,
             text=str(record.msg).partition("\n")[0][:200],
             error_type=kind.__name__ if kind else None,
             place=f"{record.filename}:{record.lineno}",
         )
+
+
+class Health:
+    """How a background loop is; one line when that changes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.healthy = True
+        self.reason = ""
+
+    def fell(self, store: str, reason: str) -> None:
+        """A step failed because `store` is away."""
+        if self.healthy:
+            emit("store_unavailable", "warning", store=store, by=self.name, reason=reason)
+        self.healthy, self.reason = False, f"{store}: {reason}"
+
+    def rose(self) -> None:
+        """A step succeeded."""
+        if not self.healthy:
+            emit("store_recovered", by=self.name)
+        self.healthy, self.reason = True, ""
