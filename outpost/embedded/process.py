@@ -41,7 +41,7 @@ class Server:
         self.log = log
         self._popen = popen
         self._stop_steps = stop_steps
-        self._stopping = False
+        self._stop_began: float | None = None
 
     @property
     def pid(self) -> int:
@@ -74,15 +74,20 @@ class Server:
 
     def begin_stop(self) -> None:
         """Sends the first signal, once, without waiting, so that several servers can end at the same time."""
-        if self.running() and not self._stopping:
-            self._popen.send_signal(self._stop_steps[0][0])
-        self._stopping = True
+        if self._stop_began is None:
+            self._stop_began = time.monotonic()
+            if self.running():
+                self._popen.send_signal(self._stop_steps[0][0])
 
     def stop(self) -> None:
-        """Ends the server: each signal with its limit, then SIGKILL. Harmless when it has ended."""
+        """Ends the server: each signal with its limit, then SIGKILL. Harmless when it has ended.
+
+        The first limit counts from `begin_stop`.
+        """
         self.begin_stop()
+        assert self._stop_began is not None
         (_, first_limit_s), *more = self._stop_steps
-        if self._ended_within(first_limit_s):
+        if self._ended_within(max(0.0, self._stop_began + first_limit_s - time.monotonic())):
             return
         for number, limit_s in more:
             self._popen.send_signal(number)
