@@ -40,7 +40,7 @@ class DestinationForm(msgspec.Struct):
     metadata: Map = UNSET
     created_ms: int | UnsetType = UNSET
     updated_ms: int | UnsetType = UNSET
-    disabled_ms: int | None | UnsetType = UNSET
+    disabled_ms: int | UnsetType | None = UNSET
     problems: list[errors.Problem] = msgspec.field(default_factory=list)
 
 

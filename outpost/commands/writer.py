@@ -21,13 +21,6 @@ from projections.config import query
 
 TRIES = 5  # against the same tenant being changed by others; then the caller is told to come again
 
-_REFUSALS: dict[str, Callable[[], errors.OutpostError]] = {
-    "tenant_not_found": lambda: errors.NotFound("tenant"),
-    "destination_not_found": lambda: errors.NotFound("destination"),
-    "destination_exists": lambda: errors.Refused("destination already exists"),
-    "too_many_destinations": lambda: errors.Refused("maximum number of destinations per tenant reached"),
-}
-
 
 class Written(msgspec.Struct, frozen=True):
     """What a command did: the state before and after, and where the change stands in the log."""
@@ -62,7 +55,7 @@ class Writer:
                 return state
             change = tenants.decide(state, command)
             if isinstance(change, tenants.Refusal):
-                raise _REFUSALS[change.reason]()
+                raise _refused(change)
             item = append.Item(
                 tenant=tenant,
                 mark=f"{tenant}\0\0{actor.by}",
@@ -75,3 +68,15 @@ class Writer:
             if not isinstance(answer, append.Stale):
                 return Written(state, tenants.evolve(state, change), change, answer.position)
         raise errors.Contended(tenant)
+
+
+def _refused(refusal: tenants.Refusal) -> errors.OutpostError:
+    match refusal.reason:
+        case "tenant_not_found":
+            return errors.NotFound("tenant")
+        case "destination_not_found":
+            return errors.NotFound("destination")
+        case "destination_exists":
+            return errors.Refused("destination already exists")
+        case "too_many_destinations":
+            return errors.Refused("maximum number of destinations per tenant reached")

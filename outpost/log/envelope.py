@@ -6,7 +6,7 @@ there ever was (through `domain/upcast`) and names the field and the rule that a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -14,6 +14,14 @@ from outpost import errors
 from outpost.domain import delivery, events, tenant, upcast
 
 Fields = Mapping[bytes, bytes]
+_NULL = b"null"
+
+
+class _WireDetail(events.AttemptDetail, frozen=True):
+    """An attempt's `d` as it stands in the log: msgspec decodes `Raw | None` only where the value is null."""
+
+    response_data: msgspec.Raw = msgspec.Raw(_NULL)
+
 
 CFG_FIELDS = ("t", "v", "ten", "id", "n", "by", "d")
 EVT_FIELDS = ("t", "v", "ten", "id", "n", "top", "tm", "er", "md", "m", "by", "d")
@@ -24,7 +32,7 @@ _decode_tenant = msgspec.json.Decoder(tenant.Tenant).decode
 _decode_destination = msgspec.json.Decoder(tenant.Destination).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 _decode_matched = msgspec.json.Decoder(list[str]).decode
-_decode_detail = msgspec.json.Decoder(events.AttemptDetail).decode
+_decode_wire_detail = msgspec.json.Decoder(_WireDetail).decode
 _encode_plain = msgspec.json.Encoder().encode
 _NO_METADATA: dict[str, str] = {}
 
@@ -135,11 +143,28 @@ def encode_detail(detail: events.AttemptDetail) -> bytes:
     return _encode_plain(head)[:-1]
 
 
+def _decode_detail(text: bytes) -> events.AttemptDetail:
+    wire = _decode_wire_detail(text)
+    response = bytes(wire.response_data)
+    return events.AttemptDetail(
+        topic=wire.topic,
+        destination_type=wire.destination_type,
+        status=wire.status,
+        code=wire.code,
+        started_ms=wire.started_ms,
+        took_ms=wire.took_ms,
+        manual=wire.manual,
+        next=wire.next,
+        response_data=None if response == _NULL else msgspec.Raw(response),
+        retry_in_ms=wire.retry_in_ms,
+    )
+
+
 def decode(stream: str, position: str, fields: Fields) -> events.Entry:
     """The entry at `position`. Raises errors.UndecodableEntry, naming the field and the rule."""
-    version, type_ = _head(position, fields)
     try:
-        fields = upcast.upcast(type_, version, fields)
+        version, type_ = int(fields[b"v"]), fields[b"t"].decode()
+        fields = _upcast(type_, version, fields)
         match stream:
             case "evt":
                 return _decode_event(type_, fields)
@@ -153,7 +178,7 @@ def decode(stream: str, position: str, fields: Fields) -> events.Entry:
     except _BadField as exc:
         raise errors.UndecodableEntry(position, exc.field, exc.rule) from exc
     except (ValueError, RecursionError) as exc:  # msgspec's and Unicode's errors are ValueErrors
-        raise errors.UndecodableEntry(position, "d", "does not decode") from exc
+        raise errors.UndecodableEntry(position, *_blame(fields)) from exc
 
 
 class _BadField(Exception):
@@ -163,14 +188,27 @@ class _BadField(Exception):
         self.rule = rule
 
 
-def _head(position: str, fields: Fields) -> tuple[int, str]:
-    for name in (b"t", b"v"):
-        if name not in fields:
-            raise errors.UndecodableEntry(position, name.decode(), "is missing")
+def _upcast(type_: str, version: int, fields: Fields) -> Fields:
     try:
-        return int(fields[b"v"]), fields[b"t"].decode()
+        return upcast.upcast(type_, version, fields)
     except ValueError as exc:
-        raise errors.UndecodableEntry(position, "v", "is not a number") from exc
+        raise _BadField("v", "is not a version that is known here") from exc
+
+
+def _blame(fields: Fields) -> tuple[str, str]:
+    """Which field does not decode, and how; looked for only once it is known that one does not."""
+    checks: tuple[tuple[bytes, Callable[[bytes], object], str], ...] = (
+        *((name, bytes.decode, "is not UTF-8") for name in (b"t", b"ten", b"id", b"top", b"tm", b"by")),
+        *((name, int, "is not a number") for name in (b"v", b"n")),
+        (b"md", _decode_metadata, "is not a JSON object of text"),
+        (b"m", decode_matched, "is not an array of matches"),
+    )
+    for name, check, rule in checks:
+        try:
+            check(fields.get(name, b"{}" if name == b"md" else b"[]" if name == b"m" else b"0"))
+        except (ValueError, RecursionError):
+            return name.decode(), rule
+    return "d", "does not decode"
 
 
 def _decode_event(type_: str, fields: Fields) -> events.Event:

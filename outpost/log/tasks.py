@@ -7,7 +7,7 @@ raise errors.StoreUnavailable, and then any part of the batch may have happened:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -104,14 +104,15 @@ async def open_entries(
 async def begin(
     log: client.Log,
     beginning: dict[int, Sequence[Beginning]],
-    generation: int,
+    generations: Mapping[int, int],
     lease_ms: int,
     by: str,
 ) -> dict[int, list[BeginAnswer]]:
-    """Leases tasks for `lease_ms`, or says why they must not be sent. `by` is written where a delivery closes."""
+    """Leases tasks for `lease_ms`, or says why they must not be sent. `generations`: the read-model generation
+    that the caller believes active in each partition; `by` is written where a delivery closes."""
     calls: list[client.Call] = []
     for partition, wanted in beginning.items():
-        keys = log.keys.partitions[partition]
+        keys, generation = log.keys.partitions[partition], generations[partition]
         hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=5)}
         args: list[client.Arg] = [generation, lease_ms]
         for b in wanted:

@@ -1,7 +1,7 @@
 """What an entry of `cfg` does to the read model; pure.
 
-One hash a tenant holds `version`, `tenant` (JSON) and a field `d:<destination>` for each destination. That field is
-`created version enabled JSON`: the numbers stand in front so that the `begin` script need not decode JSON.
+One hash a tenant holds `version`, `tenant` (JSON) and a field `d:<destination>` for each destination. That field
+is `created version enabled JSON`: the numbers stand in front so that the `begin` script need not decode JSON.
 A deleted tenant keeps its hash with the version alone, because versions only grow.
 """
 

@@ -7,10 +7,9 @@ function. An entry that does not decode halts its partition visibly until an ope
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Sequence
 
-from outpost import errors, telemetry
+from outpost import errors, pacing, telemetry
 from outpost.domain import events
 from outpost.log import checkpoint, client, envelope, read
 from outpost.log import partition as partitions
@@ -19,7 +18,6 @@ from projections.config import apply
 
 BATCH = 500  # entries applied by one `advance`
 _FIRST = "0-0"
-BACK_OFF_S = (0.1, 5.0)  # first and longest pause after a failure of the background loop
 
 
 async def catch_up(log: client.Log, partition: int, target: str, generation: int | None = None) -> None:
@@ -99,21 +97,20 @@ class ConfigProjector:
         self._log = log
         self._seen: dict[int, str] = dict.fromkeys(range(partitions.PARTITIONS), _FIRST)
         self.halted: dict[int, str] = {}
-        self.healthy = True
+        self.health = telemetry.Health("config")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`: waits for entries, applies them, backs off while Redis is away."""
-        pause = BACK_OFF_S[0]
+        pause = pacing.Pause()
         while not stop.is_set():
             try:
                 await self.step()
             except errors.StoreUnavailable as exc:
-                self._became(healthy=False, reason=exc.reason)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, BACK_OFF_S[1])
+                self.health.fell("redis", exc.reason)
+                await pacing.sleep(pause.next_s(), stop)
             else:
-                self._became(healthy=True)
-                pause = BACK_OFF_S[0]
+                self.health.rose()
+                pause.reset()
 
     async def step(self, block_ms: int = client.BLOCK_MS) -> None:
         """Waits up to `block_ms` for entries behind those seen, and applies them."""
@@ -133,9 +130,3 @@ class ConfigProjector:
             self.halted[partition] = exc.position
         else:
             self.halted.pop(partition, None)
-
-    def _became(self, *, healthy: bool, reason: str = "") -> None:
-        if healthy != self.healthy:
-            event = "store_recovered" if healthy else "store_unavailable"
-            telemetry.emit(event, "info" if healthy else "warning", store="redis", by="config", reason=reason)
-        self.healthy = healthy

@@ -1,0 +1,147 @@
+"""From `evt` to the queue: read as the group, open, hand over.
+
+`open` acknowledges and makes the tasks live in one step, before anything is handed over, so that an entry read by
+two dispatchers is handed over once and a crash at any point leaves the task where the scheduler finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+from outpost import errors, pacing, telemetry
+from outpost.dispatch import lanes as lane_rules
+from outpost.domain import delivery, events
+from outpost.log import client, consumers, envelope, read, tasks
+from outpost.log import partition as partitions
+from outpost.queue import base as queues
+from projections.due import repair
+
+READ_COUNT = 100  # entries of each partition by one read
+SWEEP_EVERY_S = 15.0
+SWEEP_IDLE_MS = 20_000  # a pending entry this old is taken from whoever read it: replies and processes get lost
+FULL_PAUSE_S = 0.02  # while the lanes are full, the log keeps what is not read yet
+
+
+class Dispatcher:
+    """One a process. `run` until `stop`."""
+
+    def __init__(
+        self,
+        log: client.Log,
+        queue: queues.Queue,
+        lanes: lane_rules.Lanes,
+        watchdog_ms: int,
+        holder: str,
+    ) -> None:
+        self._log = log
+        self._queue = queue
+        self._lanes = lanes
+        self._watchdog_ms = watchdog_ms
+        self._holder = holder
+        self._name: str | None = None
+        self._renew_at = 0.0
+        self._sweep_at = 0.0
+        self._recover = True
+        self.health = telemetry.Health("dispatcher")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reads and opens until `stop`; backs off while Redis is away; gives its name back."""
+        pause = pacing.Pause()
+        while not stop.is_set():
+            try:
+                await self.step()
+            except errors.OutpostError as exc:
+                self._recover = True  # what a lost reply held is pending under our own name
+                self.health.fell("redis", type(exc).__name__)
+                await pacing.sleep(pause.next_s(), stop)
+            else:
+                self.health.rose()
+                pause.reset()
+        if self._name is not None:
+            await consumers.release_name(self._log, self._name)
+
+    async def step(self, block_ms: int = client.BLOCK_MS) -> int:
+        """One read and what comes of it; returns how many entries were opened by us.
+        Raises errors.StoreUnavailable."""
+        name = await self._leased_name()
+        if self._recover:
+            await repair.mend_if_needed(self._log)
+            opened = await self._read_own_pending(name)
+            self._recover = False
+            return opened
+        if self._lanes.full:
+            await asyncio.sleep(FULL_PAUSE_S)
+            return 0
+        opened = await self._sweep(name)
+        return opened + await self._open(await read.as_group(self._log, name, READ_COUNT, block_ms=block_ms))
+
+    async def _leased_name(self) -> str:
+        now = asyncio.get_running_loop().time()
+        if self._name is None or now >= self._renew_at:
+            renewed = (
+                None if self._name is None else await consumers.lease_name(self._log, self._holder, self._name)
+            )
+            self._recover = self._recover or renewed is None
+            self._name = renewed or await consumers.lease_name(self._log, self._holder)
+            self._renew_at = now + consumers.RENEW_MS / 1000
+        assert self._name is not None
+        return self._name
+
+    async def _read_own_pending(self, name: str) -> int:
+        opened = 0
+        while found := await read.as_group(self._log, name, READ_COUNT, start="0-0"):
+            opened += await self._open(found)
+        return opened
+
+    async def _sweep(self, name: str) -> int:
+        now = asyncio.get_running_loop().time()
+        if now < self._sweep_at:
+            return 0
+        self._sweep_at = now + SWEEP_EVERY_S
+        opened = 0
+        for partition in range(partitions.PARTITIONS):
+            start = "0-0"
+            while True:
+                start, found = await read.claim_idle(self._log, partition, name, SWEEP_IDLE_MS, READ_COUNT, start)
+                opened += await self._open(found)
+                if start == "0-0":
+                    break
+        return opened
+
+    async def _open(self, found: Sequence[read.Read]) -> int:
+        """Opens what was read and hands over what is ours."""
+        if not found:
+            return 0
+        openings: dict[int, list[tasks.Opening]] = defaultdict(list)
+        decoded: dict[int, list[events.Event | None]] = defaultdict(list)
+        for item in found:
+            event = _decode(item)
+            entry_id = item.position.entry_id
+            attempts = () if event is None else tasks.first_attempts(event, entry_id)
+            openings[item.position.partition].append(tasks.Opening(entry_id, attempts))
+            decoded[item.position.partition].append(event)
+        answers = await tasks.open_entries(self._log, dict(openings), self._watchdog_ms)
+        ours: list[queues.Task] = []
+        opened = 0
+        for partition, group in openings.items():
+            for opening, event, mine in zip(group, decoded[partition], answers[partition], strict=True):
+                opened += mine
+                if mine and event is not None:
+                    ours += [
+                        queues.Task(partition, text, delivery.parse_task_id(text), event) for text in opening.tasks
+                    ]
+        await self._queue.publish(ours)
+        telemetry.emit_sampled("dispatch_opened", "debug", entries=len(found), opened=opened, tasks=len(ours))
+        return opened
+
+
+def _decode(item: read.Read) -> events.Event | None:
+    """The event, or None where it does not decode: the log projection keeps such an entry in `log_rejected`."""
+    try:
+        entry = envelope.decode("evt", str(item.position), item.fields)
+    except errors.UndecodableEntry as exc:
+        telemetry.emit("entry_undecodable", "error", **read.undecodable(item, exc))
+        return None
+    return entry if isinstance(entry, events.Event) else None

@@ -1,0 +1,114 @@
+"""From `due` to the queue: retries whose time has come, and tasks whose watchdog or lease has ended.
+
+Also keeps what waits in this process from coming due (`hold`), and sends what exceeds a bound of the lanes back to
+`due` for a while. Any number of schedulers may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from outpost import errors, pacing, telemetry
+from outpost.dispatch import lanes as lane_rules
+from outpost.domain import delivery, events
+from outpost.log import client, envelope, read, tasks
+from outpost.log import position as positions
+from outpost.queue import base as queues
+
+CLAIM = 200  # tasks of each partition by one claim
+LOOK_EVERY_S = 0.5  # the longest sleep: other processes make retries due, too
+SHORTEST_SLEEP_S = 0.01
+HOLD_EVERY_S = 10.0
+OVERFLOW_DELAY_MS = 10_000  # when what did not fit into the lanes is tried again
+HOLD_BATCH = 2_000
+
+
+class Scheduler:
+    """One a process. `run` until `stop`."""
+
+    def __init__(self, log: client.Log, queue: queues.Queue, lanes: lane_rules.Lanes, watchdog_ms: int) -> None:
+        self._log = log
+        self._queue = queue
+        self._lanes = lanes
+        self._watchdog_ms = watchdog_ms
+        self._hold_at = 0.0
+        self.health = telemetry.Health("scheduler")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Claims until `stop`, then gives back what waits in the lanes."""
+        pause = pacing.Pause()
+        while not stop.is_set():
+            try:
+                sleep_s = await self.step()
+            except errors.StoreUnavailable as exc:
+                self.health.fell("redis", exc.reason)
+                sleep_s = pause.next_s()
+            else:
+                self.health.rose()
+                pause.reset()
+            await pacing.sleep(sleep_s, stop)
+
+    async def step(self) -> float:
+        """One look at every partition; returns for how long nothing is due, in seconds.
+        Raises errors.StoreUnavailable."""
+        await self._keep()
+        if self._lanes.full:
+            return LOOK_EVERY_S
+        claimed = await tasks.claim_due(self._log, self._watchdog_ms, CLAIM)
+        found = [(p, text) for p, c in claimed.items() for text in c.tasks]
+        if found:
+            await self._hand_over(found)
+        if any(len(c.tasks) == CLAIM for c in claimed.values()):
+            return 0.0
+        next_ms = min((c.next_in_ms for c in claimed.values() if c.next_in_ms is not None), default=None)
+        return LOOK_EVERY_S if next_ms is None else min(max(next_ms / 1000, SHORTEST_SLEEP_S), LOOK_EVERY_S)
+
+    async def release(self) -> None:
+        """Gives back every task that waits here, to be claimed at once. Raises errors.StoreUnavailable."""
+        await self._hold(self._lanes.held(), 0)
+        self._lanes.drop({(p, t) for p, texts in self._lanes.held().items() for t in texts})
+
+    async def _keep(self) -> None:
+        overflow = self._lanes.take_overflow()
+        if overflow:
+            grouped: dict[int, list[str]] = {}
+            for task in overflow:
+                grouped.setdefault(task.partition, []).append(task.text)
+            await self._hold(grouped, OVERFLOW_DELAY_MS)
+        now = asyncio.get_running_loop().time()
+        if now >= self._hold_at:
+            self._hold_at = now + HOLD_EVERY_S
+            self._lanes.drop(await self._hold(self._lanes.held(), self._watchdog_ms))
+
+    async def _hold(self, held: dict[int, list[str]], delay_ms: int) -> set[tuple[int, str]]:
+        lost: set[tuple[int, str]] = set()
+        for partition, texts in held.items():
+            for at in range(0, len(texts), HOLD_BATCH):
+                lost |= await tasks.hold(self._log, {partition: texts[at : at + HOLD_BATCH]}, delay_ms)
+        return lost
+
+    async def _hand_over(self, found: Sequence[tuple[int, str]]) -> None:
+        """Reads the events of claimed tasks and hands them over. A task whose event is not had stays in `due`."""
+        ids = [delivery.parse_task_id(text) for _, text in found]
+        wanted = list(dict.fromkeys((p, i.event) for (p, _), i in zip(found, ids, strict=True)))
+        entries = await read.exactly(self._log, [positions.of_entry("evt", p, event) for p, event in wanted])
+        known = {place: _decode(entry) for place, entry in zip(wanted, entries, strict=True)}
+        ready = []
+        for (partition, text), task_id in zip(found, ids, strict=True):
+            event = known[partition, task_id.event]
+            if event is None:
+                telemetry.emit_sampled("task_without_event", "error", partition=partition, task=text)
+                continue
+            ready.append(queues.Task(partition, text, task_id, event))
+        await self._queue.publish(ready)
+
+
+def _decode(item: read.Read | None) -> events.Event | None:
+    if item is None:
+        return None
+    try:
+        entry = envelope.decode("evt", str(item.position), item.fields)
+    except errors.UndecodableEntry:
+        return None
+    return entry if isinstance(entry, events.Event) else None

@@ -1,0 +1,309 @@
+"""From the lanes to the destinations and back into the log: begin in batches, send, record in batches.
+
+A task is begun only with a send slot in hand, and the slot is free again when its attempt is recorded. A fixed set
+of senders pulls what was begun; nothing is created per delivery. One recorder commits whatever has finished while
+its last commit was under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+
+import msgspec
+
+from outpost import errors, pacing, telemetry
+from outpost.adapters import base
+from outpost.dispatch import lanes as lane_rules
+from outpost.dispatch import publishers
+from outpost.domain import delivery, events
+from outpost.log import client, envelope, tasks
+from outpost.log import partition as partitions
+from outpost.queue import base as queues
+from projections.config import catch_up
+
+MOST_A_BEGIN = 256  # tasks of one begin round trip
+MOST_A_RECORD = 512
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """`slots` sends at once in this process; a send has `timeout_ms`, its lease `margin_ms` more."""
+
+    slots: int
+    timeout_ms: int
+    margin_ms: int
+
+
+class Sending(msgspec.Struct):
+    """A begun task on its way. `field` is the destination's state where `lease` is not of the current one."""
+
+    task: queues.Task
+    manual: bool
+    field: bytes | None
+    lease: publishers.Lease | None
+    outcome: delivery.Outcome | None = None
+    started_ms: int = 0
+    took_ms: int = 0
+
+
+class Worker:
+    """Delivers what the lanes hold. Three kinds of background task, all owned by `run`: the beginner, the senders
+    and the recorder."""
+
+    def __init__(
+        self,
+        log: client.Log,
+        lanes: lane_rules.Lanes,
+        opened: publishers.Publishers,
+        policy: delivery.RetryPolicy,
+        limits: Limits,
+        by: str,
+    ) -> None:
+        self._log = log
+        self._lanes = lanes
+        self._publishers = opened
+        self._policy = policy
+        self._limits = limits
+        self._by = by
+        self._generations = dict.fromkeys(range(partitions.PARTITIONS), 1)
+        self._free = limits.slots
+        self._begun: asyncio.Queue[Sending] = asyncio.Queue()
+        self._finished: deque[Sending] = deque()
+        self._recordable = asyncio.Event()
+        self._senders: list[asyncio.Task[None]] = []
+        self._idle = 0
+        self._settled = asyncio.Event()  # nothing is in flight
+        self._closing = False
+        self.health = telemetry.Health("worker")
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks begun and not yet recorded."""
+        return self._limits.slots - self._free
+
+    async def run(self, stop: asyncio.Event, drain_s: float) -> None:
+        """Until `stop`; then begins nothing more and gives what is under way `drain_s` to finish. What does not
+        is left to its lease: it stays live."""
+        recorder = asyncio.create_task(self._record_loop())
+        waker = asyncio.create_task(self._wake_at(stop))
+        try:
+            await self._begin_loop(stop)
+            deadline = asyncio.get_running_loop().time() + drain_s
+            await pacing.sleep(0 if not self.in_flight else drain_s, self._settled)
+            self._closing = True
+            self._recordable.set()
+            await asyncio.wait([recorder], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        finally:
+            helpers = (recorder, waker, *self._senders)
+            for task in helpers:
+                task.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._lanes.wake()
+
+    async def _begin_loop(self, stop: asyncio.Event) -> None:
+        """Ends between two round trips, never inside one: what was begun goes out."""
+        pause = pacing.Pause()
+        while not stop.is_set():
+            taken = self._lanes.take(min(self._free, MOST_A_BEGIN))
+            if not taken:
+                await self._lanes.changed()
+                continue
+            self._free -= len(taken)
+            self._settled.clear()
+            try:
+                await self._begin(taken)
+            except errors.OutpostError as exc:
+                for task in taken:
+                    self._back(task)
+                self.health.fell("redis", type(exc).__name__)
+                await pacing.sleep(pause.next_s(), stop)
+            else:
+                self.health.rose()
+                pause.reset()
+
+    async def _begin(self, taken: list[queues.Task]) -> None:
+        """Begins what was taken; consumes from `taken` what it has dealt with."""
+        grouped: dict[int, list[queues.Task]] = defaultdict(list)
+        for task in taken:
+            grouped[task.partition].append(task)
+        leases = {id(t): self._publishers.known(t.event.tenant, t.id.destination) for t in taken}
+        try:
+            answers = await tasks.begin(
+                self._log,
+                {p: [_beginning(t, leases[id(t)]) for t in group] for p, group in grouped.items()},
+                self._generations,
+                self._limits.timeout_ms + self._limits.margin_ms,
+                self._by,
+            )
+        except BaseException:
+            for lease in leases.values():
+                await self._give_back(lease)
+            raise
+        taken.clear()
+        behind: list[queues.Task] = []
+        for partition, group in grouped.items():
+            for task, answer in zip(group, answers[partition], strict=True):
+                lease = leases[id(task)]
+                match answer:
+                    case tasks.Begun(manual, field):
+                        if field is not None:
+                            await self._give_back(lease)
+                            lease = None
+                        self._begun.put_nowait(Sending(task, manual, field, lease))
+                        continue
+                    case tasks.TryAgain(None):
+                        behind.append(task)
+                    case tasks.TryAgain(generation) if generation is not None:
+                        self._generations[partition] = generation
+                        self._back(task)
+                    case _:
+                        self._release(task)
+                await self._give_back(lease)
+        self._staff()
+        if behind:
+            await self._catch_up(behind)
+
+    async def _catch_up(self, behind: list[queues.Task]) -> None:
+        try:
+            for partition in {t.partition for t in behind}:
+                await catch_up.to_head(self._log, partition)
+        finally:
+            for task in behind:
+                self._back(task)
+
+    def _staff(self) -> None:
+        """Enough senders for what waits; they stay."""
+        wanted = min(self._begun.qsize() - self._idle, self._limits.slots - len(self._senders))
+        self._senders += [asyncio.create_task(self._send_loop()) for _ in range(wanted)]
+
+    async def _send_loop(self) -> None:
+        while True:
+            self._idle += 1
+            try:
+                sending = await self._begun.get()
+            finally:
+                self._idle -= 1
+            await self._send(sending)
+            self._finished.append(sending)
+            self._recordable.set()
+
+    async def _send(self, sending: Sending) -> None:
+        task, loop = sending.task, asyncio.get_running_loop()
+        started = loop.time()
+        sending.started_ms = time.time_ns() // 1_000_000
+        try:
+            if sending.lease is None:
+                assert sending.field is not None
+                sending.lease = await self._publishers.open(task.event.tenant, task.id.destination, sending.field)
+            publisher = sending.lease.publisher
+            if publisher is None:
+                sending.outcome = delivery.Failed("ERR", {"error": sending.lease.problem})
+            else:
+                deadline = started + self._limits.timeout_ms / 1000
+                sending.outcome = (await publisher.send([_delivery(sending)], deadline))[0]
+        except Exception as exc:  # noqa: BLE001 -- a fault of an adapter is a failed attempt, not a lost one
+            telemetry.emit("adapter_failed", "error", kind=type(exc).__name__, destination=task.id.destination)
+            sending.outcome = delivery.Failed("ERR", {"error": "client_creation_failed"})
+        sending.took_ms = round((loop.time() - started) * 1000)
+
+    async def _record_loop(self) -> None:
+        pause = pacing.Pause()
+        while self._finished or not self._closing:
+            if not self._finished:
+                self._recordable.clear()
+                await self._recordable.wait()
+                continue
+            batch = [self._finished[i] for i in range(min(len(self._finished), MOST_A_RECORD))]
+            try:
+                await self._record(batch)
+            except errors.StoreUnavailable as exc:
+                self.health.fell("redis", exc.reason)
+                await asyncio.sleep(pause.next_s())
+                continue
+            pause.reset()
+            for sending in batch:
+                self._finished.popleft()
+                self._release(sending.task)
+                await self._give_back(sending.lease)
+
+    async def _record(self, batch: Sequence[Sending]) -> None:
+        recording: dict[int, list[tasks.Recording]] = defaultdict(list)
+        failed = 0
+        for sending in batch:
+            failed += isinstance(sending.outcome, delivery.Failed)
+            recording[sending.task.partition].append(self._recording(sending))
+        answers = await tasks.record(self._log, dict(recording), self._by)
+        unknown = sum(position is None for group in answers.values() for position in group)
+        telemetry.emit_sampled(
+            "deliveries_recorded", "debug", attempts=len(batch), failed=failed, duplicates=unknown
+        )
+
+    def _recording(self, sending: Sending) -> tasks.Recording:
+        task, outcome = sending.task, sending.outcome
+        assert outcome is not None
+        succeeded = isinstance(outcome, delivery.Delivered)
+        retry_in_ms = None
+        if isinstance(outcome, delivery.Failed) and outcome.retryable and task.event.eligible:
+            retry_in_ms = self._policy.delay_ms(task.id.attempt)
+        response = None if outcome.response is None else msgspec.Raw(msgspec.json.encode(outcome.response))
+        detail = events.AttemptDetail(
+            topic=task.event.topic,
+            destination_type=sending.lease.type if sending.lease else "",
+            status="success" if succeeded else "failed",
+            code=outcome.code,
+            started_ms=sending.started_ms,
+            took_ms=sending.took_ms,
+            manual=sending.manual,
+            next="none",  # the script decides it
+            response_data=response,
+        )
+        return tasks.Recording(
+            task.text, task.event.tenant, task.event.id, succeeded, retry_in_ms, envelope.encode_detail(detail)
+        )
+
+    def _release(self, task: queues.Task) -> None:
+        self._lanes.done(task)
+        self._freed()
+
+    def _back(self, task: queues.Task) -> None:
+        self._lanes.back(task)
+        self._freed()
+
+    def _freed(self) -> None:
+        self._free += 1
+        if self._free == self._limits.slots:
+            self._settled.set()
+
+    async def _give_back(self, lease: publishers.Lease | None) -> None:
+        if lease is not None:
+            await self._publishers.give_back(lease)
+
+
+def _beginning(task: queues.Task, lease: publishers.Lease | None) -> tasks.Beginning:
+    return tasks.Beginning(
+        task=task.text,
+        matched_version=task.event.version,
+        tenant=task.event.tenant,
+        event_id=task.event.id,
+        destination=task.id.destination,
+        created=task.id.created,
+        cached_version=0 if lease is None else lease.version,
+    )
+
+
+def _delivery(sending: Sending) -> base.Delivery:
+    event = sending.task.event
+    return base.Delivery(
+        event_id=event.id,
+        topic=event.topic,
+        time=event.time,
+        metadata=event.metadata,
+        data=event.data,
+        attempt=sending.task.id.attempt,
+        manual=sending.manual,
+    )
