@@ -24,9 +24,11 @@ Level = Literal["debug", "info", "warning", "error"]
 
 # Every event name that the code emits, and what it tells an operator. A test holds it against the sources.
 EVENTS: dict[str, str] = {
+    "adapter_failed": "a destination type raised where it should answer; the attempt counts as failed",
     "config_halted": "the config projection stopped before an entry that it cannot decode",
     "deliveries_recorded": "a batch of attempts was appended to the log",
     "dispatch_opened": "a batch of events became delivery tasks",
+    "entry_undecodable": "the dispatcher passed over an event that it cannot decode",
     "library_warning": "a library used the standard logging; its words, without what it put into them",
     "log_halted": "the log no longer holds what the log projection is to read next",
     "log_projected": "a batch of entries became rows in Postgres",
@@ -40,6 +42,7 @@ EVENTS: dict[str, str] = {
     "service_stopping": "no new work is taken",
     "store_recovered": "a store answers again",
     "store_unavailable": "a store cannot be reached or does not answer",
+    "task_without_event": "the event of a due task is not to be had now; the task stays due",
 }
 
 # Words that make a key suspect wherever they stand in it, such as `api_token` or `response_body` ..
