@@ -13,7 +13,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from outpost.embedded import folder, look, postgres_setup, process
+from outpost.embedded import claim, folder, look, postgres_setup, process
 from outpost.embedded.valkey import HOST, INSTALL, PORT_TRIES
 from outpost.errors import EmbeddedError
 
@@ -88,7 +88,7 @@ def start(
     path = folder.make(path)
     programs = programs or binaries()
     data = path / "postgres"
-    lock = process.claim(path / "postgres.lock", str(data))
+    lock = claim.take(path / "postgres.lock", str(data))
     try:
         setup = postgres_setup.prepare(path, programs, lock, identity)
         if not data.exists():

@@ -14,7 +14,7 @@ import signal
 import socket
 from pathlib import Path
 
-from outpost.embedded import folder, process
+from outpost.embedded import claim, folder, process
 from outpost.errors import EmbeddedError
 
 HOST = "127.0.0.1"
@@ -83,7 +83,7 @@ def start(
     path = folder.make(path)
     server = server or binary()
     config = path / "valkey.conf"
-    lock = process.claim(path / "valkey.lock", str(config))
+    lock = claim.take(path / "valkey.lock", str(config))
     try:
         for tries_left in reversed(range(PORT_TRIES)):
             chosen = port or process.free_port()

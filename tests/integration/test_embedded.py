@@ -18,7 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from outpost.embedded import folder, look, postgres, process, stores, valkey
+from outpost.embedded import claim, folder, look, postgres, process, stores, valkey
 from outpost.errors import EmbeddedError
 from tests.harness import servers
 from tests.harness.polling import eventually
@@ -178,7 +178,7 @@ def test_throw_away_stores_leave_no_file_behind(path: Path) -> None:
 
 
 def test_a_server_that_ignores_its_signal_is_killed_after_the_limit(path: Path) -> None:
-    lock = process.claim(path / "deaf.lock", "deaf")
+    lock = claim.take(path / "deaf.lock", "deaf")
     ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     server = process.spawn(
         "Deaf",
