@@ -3,9 +3,11 @@ that behaves, and that it fails, with a sentence, on each way in which a server 
 """
 
 import argparse
+import importlib.util
 import json
 import os
 
+import httpx
 import pytest
 
 from outpost.cli import bench
@@ -203,3 +205,19 @@ def test_a_process_that_is_not_there_ends_the_bench_before_it_starts(tmp_path, c
     with fake_outpost.running() as fake:
         assert (2, None) == run(fake, tmp_path, "--pid", "server=4194305")
     assert "--pid server=4194305: there is no such process" in capsys.readouterr().err
+
+
+SERVE = importlib.util.find_spec("outpost.cli.serve")
+
+
+@pytest.mark.skipif(SERVE is None, reason="`outpost serve` is not built yet")
+def test_a_server_of_its_own_is_started_measured_and_stopped(tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    path = tmp_path / "result.json"
+    code = bench.run(parser.parse_args(["--json", str(path), *SHORT.split()]))
+    assert 0 == code, capsys.readouterr().err
+    result = json.loads(path.read_text())
+    assert {"server", "valkey", "postgres"} <= {one["name"] for one in result["processes"]}
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(result["url"] + "/healthz", trust_env=False)

@@ -9,9 +9,7 @@ import asyncio
 import gc
 import ssl
 import sys
-from array import array
 from collections import deque
-from pathlib import Path
 from time import monotonic_ns
 from typing import cast
 from urllib.parse import urlsplit
@@ -21,65 +19,12 @@ import uvloop
 
 from outpost import errors
 from outpost.cli.bench import pipe, ticker, wire
+from outpost.cli.bench.load import Load
 
 CONNECT_LIMIT_S = 5.0
-LEAD_NS = 50_000_000  # between the decision to start and the first event
 TICK_FLOOR_NS = 250_000  # at high rates the timer fires this often and sends all that is due
-LOST = -1
-GROWTH = 65_536
+CLOSED_TICK_NS = 50_000_000  # in closed loop the answers drive; the timer only starts idle connections
 NOTHING = wire.Phase(first=0, count=0, interval_ns=1.0, seconds=0.0, closed=False, limit_s=0.0, path="")
-
-
-class Load:
-    """One phase: what was sent when, what was answered when and how."""
-
-    def __init__(self, phase: wire.Phase) -> None:
-        self.phase = phase
-        size = GROWTH if phase.closed else phase.count
-        self.sent = array("q", bytes(8 * size))
-        self.answered = array("q", bytes(8 * size))
-        self.status = array("h", bytes(2 * size))
-        self.start_ns = monotonic_ns() + LEAD_NS
-        self.end_ns = self.start_ns + int(phase.seconds * 1e9)
-        self.issued = self.finished = self.blocked = self.resent = 0
-        self.over = asyncio.get_running_loop().create_future()
-
-    def due(self, now: int) -> int:
-        """How many events are due by `now`."""
-        if self.phase.closed:
-            return sys.maxsize if self.start_ns <= now < self.end_ns else self.issued
-        return min(self.phase.count, int((now - self.start_ns) // self.phase.interval_ns) + 1)
-
-    def issue(self) -> int:
-        """The next event's place in the arrays, which grow in closed loop."""
-        place = self.issued
-        self.issued = place + 1
-        if place == len(self.sent):
-            self.sent.frombytes(bytes(8 * GROWTH))
-            self.answered.frombytes(bytes(8 * GROWTH))
-            self.status.frombytes(bytes(2 * GROWTH))
-        return place
-
-    def finish(self, place: int, status: int) -> None:
-        """Note an answer, or the loss of its connection."""
-        now = self.answered[place] = monotonic_ns()
-        self.status[place] = status
-        self.finished += 1
-        if self.finished == self.issued and not self.over.done():
-            whole = now >= self.end_ns if self.phase.closed else self.issued == self.phase.count
-            if whole:
-                self.over.set_result(None)
-
-    def report(self) -> wire.Sent:
-        """Write the arrays to the phase's file and say what they hold."""
-        issued = self.issued
-        with Path(self.phase.path).open("wb") as file:
-            for samples in (self.sent, self.answered, self.status):
-                samples[:issued].tofile(file)
-        scheduled = issued if self.phase.closed else self.phase.count
-        return wire.Sent(
-            start_ns=self.start_ns, issued=issued, scheduled=scheduled, blocked=self.blocked, resent=self.resent
-        )
 
 
 class Connection(asyncio.Protocol):
@@ -196,13 +141,13 @@ class Pool:
     async def _replace(self, old: Connection) -> None:
         in_flight = old.place >= 0
         if in_flight and old.again:
-            old.load.finish(old.place, LOST)
+            old.load.finish(old.place, wire.LOST)
             in_flight = False
         try:
             new = await self.connect()
         except errors.StartRefused:
             if in_flight:
-                old.load.finish(old.place, LOST)
+                old.load.finish(old.place, wire.LOST)
             return
         if not in_flight:
             self.free(new)
@@ -214,7 +159,7 @@ class Pool:
     async def run(self, phase: wire.Phase) -> wire.Sent:
         """One phase, to its end or its limit."""
         load = self.load = Load(phase)
-        tick_ns = LEAD_NS if phase.closed else max(TICK_FLOOR_NS, int(phase.interval_ns))
+        tick_ns = CLOSED_TICK_NS if phase.closed else max(TICK_FLOOR_NS, int(phase.interval_ns))
         with ticker.ticking(self.tick, load.start_ns, tick_ns):
             try:
                 async with asyncio.timeout(phase.seconds + phase.limit_s):

@@ -21,7 +21,7 @@ from outpost.cli.bench.options import Named, Options
 
 RUN_ID_BYTES = 4
 COMMAND_LIMIT_S = 30.0  # to write or answer what is at hand
-COUNT_POLL_S = 0.1
+COUNT_POLL_S = 0.02
 RECHECK_S = 0.5
 NS_A_SECOND = 1e9
 
@@ -130,12 +130,16 @@ async def _with_workers(
     if not options.keep:
         stack.push_async_callback(_remove, target, options.tenants, tell)
     tell(f"creating {options.tenants} tenant(s) with {options.fan_out} destination(s) each")
-    await target.set_up(options.tenants, options.fan_out, f"http://{options.receiver_host}:{port}")
+    await target.set_up(options.tenants, options.fan_out, f"http://{_authority(options.receiver_host)}:{port}")
     generator, _ = await pipe.Worker.start("outpost.cli.bench.generator", plan)
     stack.push_async_callback(generator.stop)
     bench = Bench(options, plan, (generator, receiver), target, folder)
     named = (*pids, Named(figures.GENERATOR, generator.pid), Named(figures.RECEIVER, receiver.pid))
     return await _measure(bench, named, tell)
+
+
+def _authority(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 async def _measure(bench: Bench, named: tuple[Named, ...], tell: Callable[[str], None]) -> report.Result:

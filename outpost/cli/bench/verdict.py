@@ -12,7 +12,6 @@ import msgspec
 from outpost.cli.bench import logcheck, samples, wire
 
 SHOWN_IDS = 3
-UNANSWERED, LOST = 0, -1
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +90,7 @@ def _publishing(outcomes: Outcomes) -> list[str]:
         found.append(f"{unsent} of {outcomes.scheduled} scheduled events could not be sent in time")
     if not outcomes.accepted:
         found.append("no event was accepted")
-    names = {UNANSWERED: "were not answered in time", LOST: "lost their connection twice"}
+    names = {wire.UNANSWERED: "were not answered in time", wire.LOST: "lost their connection twice"}
     for status, number in sorted(outcomes.statuses.items()):
         if status != samples.ACCEPTED and status not in samples.REFUSALS:
             found.append(f"{number} publishes {names.get(status, f'were answered {status}')}")

@@ -11,6 +11,7 @@ import msgspec
 
 DIGITS = 9  # of the number at the end of an event id: a billion events a run
 SMALLEST_BODY_BYTES = 320
+UNANSWERED, LOST = 0, -1  # in place of a status: no answer in time, connection lost twice
 _NOTE = "@note@"
 
 
@@ -48,7 +49,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """The generator's answer. Times are CLOCK_MONOTONIC ns. `path` holds three arrays of `issued` items: sent at,
-    answered at (int64 each, 0: never), status (int16; 0: no answer, -1: connection lost)."""
+    answered at (int64 each, 0: never), status (int16; see UNANSWERED and LOST)."""
 
     start_ns: int
     issued: int
