@@ -6,6 +6,7 @@
     +-- EmbeddedError           an embedded store could not be installed, started or locked
     +-- StoreUnavailable        Redis or Postgres cannot be reached or does not answer
     |   +-- StoreFull           Redis refuses writes because its memory is used up
+    |   +-- GroupMissing        the dispatcher's group is gone from a partition; `projections.due.repair` makes it
     +-- Halted                  the config projection stopped before an entry that it cannot decode
     +-- UndecodableEntry        one entry of a stream breaks a rule of the envelope
     +-- Contended               a tenant changed under a command more often than it retries
@@ -76,6 +77,10 @@ class StoreUnavailable(OutpostError):
 
 class StoreFull(StoreUnavailable):
     """Redis answered that it is out of memory."""
+
+
+class GroupMissing(StoreUnavailable):
+    """The consumer group of `evt` is not there in at least one of the partitions that were asked."""
 
 
 class Halted(OutpostError):

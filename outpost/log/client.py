@@ -129,6 +129,8 @@ def mapped_errors() -> Iterator[None]:
     except (redis.exceptions.RedisError, OSError, TimeoutError) as exc:
         if isinstance(exc, redis.exceptions.ResponseError) and str(exc).startswith("OOM"):
             raise errors.StoreFull("redis", "its memory is used up") from exc
+        if isinstance(exc, redis.exceptions.ResponseError) and str(exc).startswith("NOGROUP"):
+            raise errors.GroupMissing("redis", "the consumer group is missing") from exc
         raise errors.StoreUnavailable("redis", type(exc).__name__) from exc
 
 
