@@ -25,14 +25,18 @@ import msgspec
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One broken rule: a dotted path into the request (`config.url`) and the rule's name (`required`)."""
+    """One broken rule: a dotted path into the request (`config.url`) and the rule's name (`required`). `text` is
+    the sentence where the published one does not follow from the rule."""
 
     path: str
     rule: str
     limit: int | None = None
+    text: str | None = None
 
     def sentence(self) -> str:
         """The published wording, such as `config.url is required`."""
+        if self.text is not None:
+            return self.text
         match self.rule:
             case "required" | "forbidden":
                 return f"{self.path} is {self.rule}"

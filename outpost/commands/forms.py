@@ -1,0 +1,137 @@
+"""The body of a publish into a command: what was asked, or everything that is wrong with it.
+
+It is read twice at most: once typed, at the cost of a microsecond or two, and once more, loosely, to tell what was
+wrong. Bodies from a queue go through here as well as those of HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from outpost import errors, ids
+from outpost.commands import publish, values
+from outpost.domain import times
+from outpost.domain import topics as topic_rules
+from outpost.settings import Settings
+
+NOT_AN_OBJECT = "data must be a valid JSON object"
+_TOPIC_RULES = {"topic is required": "required", "topic is invalid": "invalid"}
+
+
+class _Event(msgspec.Struct):
+    """A publish body, every field optional so that what is absent can be told together with what is wrong."""
+
+    tenant_id: str | None = None
+    data: msgspec.Raw | UnsetType = UNSET
+    id: str | None = None
+    topic: str | None = None
+    destination_id: str | None = None
+    eligible_for_retry: bool | None = None
+    time: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+_TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(_Event)}
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_loosely = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_any = msgspec.json.Decoder().decode
+_TEXTS = ("tenant_id", "id", "topic", "destination_id")
+
+
+def publish_request(body: bytes, settings: Settings, now_ms: int) -> publish.Publish:
+    """The event that `body` describes, what it leaves out filled in. Raises errors.Invalid with every problem."""
+    values.check_json(body)
+    found: list[errors.Problem] = []
+    try:
+        event = _decode_event(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        event = _read_loosely(body, found)
+    data = bytes(event.data) if isinstance(event.data, msgspec.Raw) else b""
+    time_ms = _check_event(event, data, settings, now_ms, found)
+    if found:
+        raise errors.Invalid(found)
+    return publish.Publish(
+        tenant=event.tenant_id or "",
+        id=event.id or ids.new_id(settings.idgen_type, settings.idgen_event_prefix),
+        topic=event.topic or "",
+        time=times.text(time_ms),
+        data=data,
+        destination=event.destination_id or None,
+        eligible=event.eligible_for_retry is not False,
+        metadata=event.metadata or {},
+    )
+
+
+def _check_event(event: _Event, data: bytes, settings: Settings, now_ms: int, found: list[errors.Problem]) -> int:
+    """Adds what is wrong beyond types; returns the event's time."""
+    told = {problem.path for problem in found}
+    if not event.tenant_id and "tenant_id" not in told:
+        found.append(errors.Problem("tenant_id", "required"))
+    for name in _TEXTS:
+        value = getattr(event, name)
+        if value and not values.plain(value) and (problem := values.text_problem(name, value)):
+            found.append(problem)
+            told.add(name)
+    if "topic" not in told and (sentence := topic_rules.topic_problem(event.topic, settings.topics)):
+        found.append(errors.Problem("topic", _TOPIC_RULES.get(sentence, "invalid"), text=sentence))
+    if event.metadata:
+        found += values.metadata_problems("metadata", event.metadata)
+    if "data" not in told and (problem := _data_problem(data)):
+        found.append(problem)
+    if event.time is None:
+        return now_ms
+    return values.moment("time", event.time, found) or 0
+
+
+def _data_problem(data: bytes) -> errors.Problem | None:
+    if not data:
+        return errors.Problem("data", "required")
+    if data[:1] != b"{":
+        return errors.Problem("data", "type", text=NOT_AN_OBJECT)
+    try:
+        _decode_any(data)  # skipping, as Raw does, accepts numbers that nothing can read
+    except (msgspec.MsgspecError, RecursionError):
+        return errors.Problem("data", "json")
+    return None
+
+
+def _read_loosely(body: bytes, found: list[errors.Problem]) -> _Event:
+    """The fields that have the right type, and a problem for each of the others."""
+    try:
+        raw = _decode_loosely(body)
+    except msgspec.ValidationError:  # JSON, but no object
+        raise errors.Invalid([errors.Problem("body", "type")], values.INVALID_JSON) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise errors.Invalid([errors.Problem("body", "json")], values.INVALID_JSON) from None
+    event = _Event()
+    for name, type_ in _TYPES.items():
+        if name not in raw:
+            continue
+        if name == "data":
+            event.data = raw[name]
+        elif name == "metadata":
+            event.metadata = _read_metadata(raw[name], found)
+        else:
+            try:
+                setattr(event, name, msgspec.json.decode(raw[name], type=type_))
+            except (msgspec.MsgspecError, RecursionError):
+                found.append(errors.Problem(name, "type"))
+    return event
+
+
+def _read_metadata(raw: msgspec.Raw, found: list[errors.Problem]) -> dict[str, str] | None:
+    try:
+        members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw] | None)
+    except (msgspec.MsgspecError, RecursionError):
+        found.append(errors.Problem("metadata", "type"))
+        return None
+    texts = {}
+    for key, value in (members or {}).items():
+        try:
+            texts[key] = msgspec.json.decode(value, type=str)
+        except (msgspec.MsgspecError, RecursionError):
+            found.append(errors.Problem(values.path_of("metadata", key), "type"))
+    return texts

@@ -1,0 +1,124 @@
+"""Values of request bodies: JSON that is safe to look into, text that is safe to keep, maps of text, moments.
+
+Problems are collected, not raised: a request is told everything that is wrong with it at once. Only a body that is
+no JSON at all, where nothing more can be said, raises.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+
+import msgspec
+
+from outpost import errors
+from outpost.domain import times
+
+MAX_TEXT_BYTES = 255  # of ids, topics, keys and values of event metadata, in UTF-8
+MAX_VALUE_BYTES = 2_048  # of a value of tenant, destination and delivery metadata, which may hold JSON
+MAX_DEPTH = 256  # objects and arrays within each other; leaves the stack room for those who read it again
+
+# C0, DEL, C1 (a NUL fails a whole COPY, a line break a header) and lone surrogates, which have no UTF-8.
+_UNSTORABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff]")
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_WHOLE = 1e21  # from here on JSON spells a float with an exponent
+_SHOWN_KEY = 64  # characters of a key that an answer repeats
+
+INVALID_JSON = "invalid JSON"
+
+
+def read_object(body: bytes) -> dict[str, object]:
+    """The decoded JSON object. Raises errors.Invalid if `body` is not one, in UTF-8."""
+    check_json(body)
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise errors.Invalid([errors.Problem("body", "json")], INVALID_JSON) from None
+    if not isinstance(value, dict):
+        raise errors.Invalid([errors.Problem("body", "type")], INVALID_JSON)
+    return value
+
+
+def check_json(body: bytes) -> None:
+    """Refuses what a decoder lets through or breaks on: bytes that are not UTF-8, and nesting without end. Raises
+    errors.Invalid."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise errors.Invalid([errors.Problem("body", "utf8")], INVALID_JSON) from None
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+        text = f"body must be nested at most {MAX_DEPTH} deep"
+        raise errors.Invalid([errors.Problem("body", "depth", text=text)], INVALID_JSON)
+
+
+def _depth(body: bytes) -> int:
+    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+
+
+def plain(text: str) -> bool:
+    """Whether text may be kept, at a glance; a False has to be looked at by `text_problem`."""
+    return len(text) <= MAX_TEXT_BYTES and text.isascii() and text.isprintable()
+
+
+def text_problem(path: str, text: str, most: int = MAX_TEXT_BYTES) -> errors.Problem | None:
+    """Why `text` may not be kept, or None."""
+    if _UNSTORABLE.search(text):
+        return errors.Problem(path, "control", text=f"{path} must not contain control characters")
+    if len(text.encode()) > most:
+        return errors.Problem(path, "maxlength", most, f"{path} must be at most {most} bytes")
+    return None
+
+
+def metadata_problems(path: str, values: dict[str, str], most: int = MAX_TEXT_BYTES) -> list[errors.Problem]:
+    """What is wrong with keys (255 bytes) and values (`most` bytes) of metadata."""
+    found = []
+    for key, value in values.items():
+        if plain(key) and plain(value):
+            continue
+        at = path_of(path, key)
+        problem = text_problem(at, key) or text_problem(at, value, most)
+        if problem is not None:
+            found.append(problem)
+    return found
+
+
+def path_of(path: str, key: str) -> str:
+    """The path of a key that the client made up, fit to be repeated to it."""
+    return f"{path}.{_UNSTORABLE.sub('?', key)[:_SHOWN_KEY]}"
+
+
+def coerced(value: object) -> str:
+    """A JSON value as text: strings as they are, numbers and booleans as JSON spells them (whole ones without a
+    fraction), null as nothing, objects and arrays as compact JSON."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE:
+        value = int(value)
+    return msgspec.json.encode(value).decode()
+
+
+def moment(path: str, value: object, found: list[errors.Problem]) -> int | None:
+    """The milliseconds of an RFC 3339 text, or None and a problem."""
+    if not isinstance(value, str):
+        found.append(errors.Problem(path, "type"))
+        return None
+    ms = times.parse(value)
+    if ms is None or not times.storable(ms):
+        text = f"{path} must be an RFC 3339 date-time between 1970 and 2200"
+        found.append(errors.Problem(path, "rfc3339", text=text))
+        return None
+    return ms
+
+
+def past(path: str, value: object, now_ms: int, found: list[errors.Problem]) -> int | None:
+    """As `moment`, and it must not lie in the future."""
+    ms = moment(path, value, found)
+    if ms is not None and ms > now_ms:
+        found.append(errors.Problem(path, "future", text=f"{path} cannot be in the future"))
+        return None
+    return ms
