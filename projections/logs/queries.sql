@@ -1,0 +1,92 @@
+-- name: checkpoints
+-- How far projection $1 has come, in every stream of every partition.
+SELECT stream, partition, ms, seq FROM checkpoint WHERE projection = $1
+
+-- name: lock_checkpoints
+-- The same for the partitions $2 and streams $3 (pairs), locked in the one order that all lockers use.
+SELECT c.stream, c.partition, c.ms, c.seq
+FROM checkpoint c
+JOIN unnest($2::smallint[], $3::text[]) AS wanted(partition, stream) USING (partition, stream)
+WHERE c.projection = $1
+ORDER BY c.partition, c.stream
+FOR UPDATE OF c
+
+-- name: move_checkpoints
+-- Sets the checkpoints of projection $1 in (partition, stream) to (ms, seq).
+UPDATE checkpoint c SET ms = moved.ms, seq = moved.seq
+FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[]) AS moved(partition, stream, ms, seq)
+WHERE c.projection = $1 AND c.partition = moved.partition AND c.stream = moved.stream
+
+-- name: reject
+-- Keeps an entry that has no row. It can be there already when checkpoints were set back by hand.
+INSERT INTO log_rejected (stream, partition, ms, seq, reason, fields) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT DO NOTHING
+
+-- name: reached
+-- Whether projection $1 has come to (ms, seq) = ($4, $5) in stream $2 of partition $3.
+SELECT (ms, seq) >= ($4::bigint, $5::bigint) FROM checkpoint
+WHERE projection = $1 AND stream = $2 AND partition = $3
+
+-- name: events
+-- A page of events. {where}, {dir} and {limit} are filled in by query.py from the fragments below.
+SELECT e.accepted_at, e.partition, e.seq, e.time, e.tenant_id, e.event_id, e.topic, e.eligible_for_retry,
+       e.metadata, e.matched_destination_ids, e.data
+FROM event e
+WHERE {where}
+ORDER BY e.time {dir}, e.accepted_at {dir}, e.partition {dir}, e.seq {dir}
+LIMIT {limit}
+
+-- name: event
+-- The newest event with an id; ids are unique only within a tenant and the idempotency window.
+SELECT e.accepted_at, e.partition, e.seq, e.time, e.tenant_id, e.event_id, e.topic, e.eligible_for_retry,
+       e.metadata, e.matched_destination_ids, e.data
+FROM event e
+WHERE {where}
+ORDER BY e.accepted_at DESC, e.partition DESC, e.seq DESC
+LIMIT 1
+
+-- name: attempts
+-- A page of attempts. {response} is the column or NULL.
+SELECT a.accepted_at, a.partition, a.seq, a.time, a.tenant_id, a.event_id, a.destination_id,
+       a.destination_created, a.destination_type, a.topic, a.status, a.code, a.attempt_number, a.manual,
+       {response} AS response_data, a.event_accepted_at, a.event_seq
+FROM attempt a
+WHERE {where}
+ORDER BY a.time {dir}, a.accepted_at {dir}, a.partition {dir}, a.seq {dir}
+LIMIT {limit}
+
+-- name: with_events
+-- The attempts of {page} in its order, each with its event if that is there. {data} is the column or NULL.
+SELECT page.*, e.tenant_id AS e_tenant_id, e.time AS e_time, e.topic AS e_topic,
+       e.eligible_for_retry, e.metadata, e.matched_destination_ids, {data} AS data
+FROM ({page}) AS page
+LEFT JOIN event e ON e.accepted_at = page.event_accepted_at AND e.partition = page.partition
+    AND e.seq = page.event_seq
+ORDER BY page.time {dir}, page.accepted_at {dir}, page.partition {dir}, page.seq {dir}
+
+-- name: tables
+-- Columns of the tables and views of this schema.
+SELECT table_name, column_name FROM information_schema.columns
+WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position
+
+-- name: partition_tables
+-- The tables that are partitions of $1 (a table of this schema).
+SELECT child.relname FROM pg_inherits
+JOIN pg_class child ON child.oid = inhrelid
+WHERE inhparent = to_regclass($1)
+
+-- name: migrations
+-- What was applied, in order.
+SELECT version, name, checksum FROM migration ORDER BY version
+
+-- name: migration_table
+-- The one table that no migration makes.
+CREATE TABLE IF NOT EXISTS migration (
+    version integer PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+
+-- name: record_migration
+INSERT INTO migration (version, name, checksum) VALUES ($1, $2, $3)
