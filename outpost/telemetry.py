@@ -40,6 +40,7 @@ EVENTS: dict[str, str] = {
     "service_started": "the roles of this process run",
     "service_stopped": "everything is flushed and closed",
     "service_stopping": "no new work is taken",
+    "store_awaited": "the start waits for a store that does not answer yet",
     "store_recovered": "a store answers again",
     "store_unavailable": "a store cannot be reached or does not answer",
     "task_without_event": "the event of a due task is not to be had now; the task stays due",

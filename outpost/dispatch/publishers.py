@@ -10,7 +10,7 @@ import asyncio
 
 import msgspec
 
-from outpost import crypto, errors, telemetry
+from outpost import crypto, errors, pacing, telemetry
 from outpost.adapters import base
 from outpost.adapters import registry as registries
 from outpost.commands import sealing
@@ -78,6 +78,12 @@ class Publishers:
         lease.users -= 1
         if lease.retired and not lease.users:
             await _close(lease)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Closes idle ones now and then, until `stop`."""
+        while not stop.is_set():
+            await pacing.sleep(IDLE_S / 4, stop)
+            await self.close_idle()
 
     async def close_idle(self) -> None:
         """Closes what was not used for `IDLE_S`; called now and then."""

@@ -1,0 +1,122 @@
+"""`outpost serve`: one process with the roles that its settings name; with `--embedded` also the stores it needs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from outpost import http_server, settings_load, supervise, telemetry
+from outpost.embedded import folder, stores
+from outpost.settings import Settings
+
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"  # a server in a container is reached from outside of it
+LOOPBACK_CIDRS = ("127.0.0.0/8", "::1/128")
+DEFAULT_FOLDER = Path(".outpost")
+
+Announce = Callable[[str], None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `serve`."""
+    parser.add_argument("--service", choices=["all", "api", "delivery", "log"], help="which roles (also: SERVICE)")
+    parser.add_argument("-c", "--config", metavar="FILE", help="a YAML or .env file (also: CONFIG)")
+    parser.add_argument("--host", help=f"address to listen on ({EVERYWHERE}; {LOOPBACK} with --embedded)")
+    parser.add_argument("--port", type=int, help="port to listen on (also: API_PORT; default 3333)")
+    parser.add_argument(
+        "--embedded", action="store_true", help="start Valkey and Postgres too, with their data in --folder"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="for --embedded (default ./.outpost)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until SIGINT or SIGTERM. Raises errors.ConfigurationError, errors.StartRefused, errors.EmbeddedError."""
+    if args.embedded:
+        return _run_embedded(args)
+    settings = settings_load.load(os.environ, args.config, args.service)
+    return serve(settings, args.host or EVERYWHERE, settings.api_port if args.port is None else args.port)
+
+
+def serve(settings: Settings, host: str, port: int, announce: Announce | None = None) -> int:
+    """One process on one event loop; its exit code."""
+    telemetry.configure(settings.log_level)
+    listening = http_server.bind(host, port)
+    return uvloop.run(supervise.run(settings, listening, announce))
+
+
+def _run_embedded(args: argparse.Namespace) -> int:
+    held = folder.hold(args.folder)
+    try:
+        secrets = folder.secrets(held.path)
+        settings = _embedded_settings(args, secrets)
+        started = stores.start(held.path)
+        try:
+            settings = msgspec.structs.replace(
+                settings,
+                redis_host=started.redis_host,
+                redis_port=started.redis_port,
+                redis_password=started.redis_password,
+                redis_unix_socket=started.redis_unix_socket,
+                postgres_url=started.postgres_url,
+            )
+
+            def announce(base_url: str) -> None:
+                held.write_state(base_url, started.redis_port, started.postgres_port)
+                _print_banner(base_url, secrets.api_key, held.path, settings)
+
+            port = settings.api_port if args.port is None else args.port
+            return serve(settings, args.host or LOOPBACK, port, announce)
+        finally:
+            started.stop()
+    finally:
+        held.release()
+
+
+def _embedded_settings(args: argparse.Namespace, secrets: folder.Secrets) -> Settings:
+    """The settings, with the folder's secrets where none are given. Loopback destinations are allowed, because
+    whoever tries this out has nothing else."""
+    made = {
+        "API_KEY": secrets.api_key,
+        "AES_ENCRYPTION_SECRET": secrets.aes_encryption_secret,
+        "API_JWT_SECRET": secrets.api_jwt_secret,
+    }
+    environ = {**made, **{k: v for k, v in os.environ.items() if v}}
+    settings = settings_load.load(environ, args.config, args.service, embedded=True)
+    if settings.destinations_allowed_cidrs:
+        return settings
+    return msgspec.structs.replace(settings, destinations_allowed_cidrs=LOOPBACK_CIDRS)
+
+
+def _print_banner(base_url: str, api_key: str, path: Path, settings: Settings) -> None:
+    auth = f"-H 'Authorization: Bearer {api_key}'"
+    json = "-H 'Content-Type: application/json'"
+    destination = '{"type":"webhook","topics":"*","config":{"url":"http://127.0.0.1:9000/"}}'
+    event = '{"tenant_id":"acme","topic":"order.created","data":{"order":1}}'
+    print(
+        f"""
+Outpost is running.
+
+  base URL   {base_url}
+  API key    {api_key}
+  data       {path} (Valkey with AOF always, Postgres)
+  allowed    webhooks to {", ".join(settings.destinations_allowed_cidrs)} besides public addresses
+
+Try it:
+
+  curl -X PUT {base_url}/tenants/acme {auth}
+  curl -X POST {base_url}/tenants/acme/destinations {auth} {json} -d '{destination}'
+  curl -X POST {base_url}/publish {auth} {json} -d '{event}'
+
+Ctrl-C stops it.
+""",
+        file=sys.stdout,
+        flush=True,
+    )

@@ -1,0 +1,99 @@
+"""What a process is made of: the parts of each role, built from the settings and wired together.
+
+`api` is HTTP and config catch-up, `delivery` the dispatcher, workers and scheduler, `log` the log projector
+with its table partitions; `all` is every role in one process. Starting and stopping them is `supervise`'s.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+
+from outpost import crypto
+from outpost.adapters import registry as registries
+from outpost.api import app as api
+from outpost.commands import destinations, publish, writer
+from outpost.dispatch import dispatcher, lanes, publishers, scheduler, worker
+from outpost.domain import delivery
+from outpost.log import append, client
+from outpost.queue import inprocess
+from outpost.settings import Settings
+from projections.config import cache, catch_up
+from projections.logs import projector, store
+
+LANE_SHARE = 4  # a destination may hold this part of the send slots of a process at most
+
+
+class Delivery:
+    """The parts of the role `delivery`."""
+
+    def __init__(
+        self, settings: Settings, log: client.Log, types: registries.Registry, sealer: crypto.Sealer
+    ) -> None:
+        holder = uuid.uuid4().hex
+        slots = settings.delivery_max_concurrency
+        policy = delivery.RetryPolicy(
+            settings.retry_interval_ms, settings.retry_max_limit, settings.retry_schedule_ms
+        )
+        limits = worker.Limits(slots, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms)
+        self.publishers = publishers.Publishers(types, sealer)
+        self.lanes = lanes.Lanes(max(1, slots // LANE_SHARE))
+        self.queue = inprocess.InProcessQueue(self.lanes)
+        self.worker = worker.Worker(log, self.lanes, self.publishers, policy, limits, f"worker/{holder}")
+        self.dispatcher = dispatcher.Dispatcher(log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder)
+        self.scheduler = scheduler.Scheduler(log, self.queue, self.lanes, settings.delivery_watchdog_ms)
+
+
+class Api:
+    """The parts of the role `api`. `health` tells how the loops of this process are."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: client.Log,
+        target: store.Store,
+        types: registries.Registry,
+        sealer: crypto.Sealer,
+        health: Callable[[], dict[str, str | None]],
+    ) -> None:
+        window = append.Window(settings.publish_idempotency_ttl_ms)
+        writes = writer.Writer(log, window)
+        self.commit = append.GroupCommit(log, window)
+        self.config = catch_up.ConfigProjector(log)
+        self.app = api.build(
+            api.Deps(
+                settings=settings,
+                log=log,
+                writer=writes,
+                destinations=destinations.Destinations(writes, types, sealer, settings),
+                publisher=publish.Publisher(self.commit, cache.TenantCache(log)),
+                registry=types,
+                sealer=sealer,
+                store=target,
+                health=health,
+                now_ms=lambda: time.time_ns() // 1_000_000,
+            )
+        )
+
+
+class Projection:
+    """The parts of the role `log`."""
+
+    def __init__(self, settings: Settings, log: client.Log, target: store.Store) -> None:
+        self.store = target
+        self.projector = projector.LogProjector(log, target, settings.log_batch_size)
+
+
+def open_log(settings: Settings) -> client.Log:
+    """The log of this deployment; connects at the first command."""
+    address = client.RedisAddress(
+        host=settings.redis_host,
+        port=settings.redis_port,
+        username=settings.redis_username or None,
+        password=settings.redis_password or None,
+        database=settings.redis_database,
+        tls=settings.redis_tls_enabled,
+        unix_socket=settings.redis_unix_socket or None,
+    )
+    return client.open_log(address, settings.deployment_id)

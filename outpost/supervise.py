@@ -1,0 +1,245 @@
+"""The life of a process: start its roles, watch them, and end them in an order that loses and delays nothing.
+
+At a stop: no new requests, the last appends flushed, no more reading of `evt`, tasks that wait given back, sends
+finished and recorded, the log projected, connections closed. A background task that ends with an error ends the
+process: whoever runs it starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from outpost import crypto, errors, http_server, pacing, roles, telemetry
+from outpost.adapters import registry as registries
+from outpost.api import app as api
+from outpost.log import client, health
+from outpost.settings import Settings
+from projections.logs import migrate, partitions, store
+
+STORE_WAIT_S = 60.0  # how long a start waits for a store
+HTTP_GRACE_S = 3.0  # open requests, at a stop
+DRAIN_S = 5.0  # sends under way, at a stop
+PROJECT_S = 2.0  # what is left for the log projection, at a stop
+CLOSE_S = 2.0
+
+Announce = Callable[[str], None]
+
+
+async def run(settings: Settings, listening: socket.socket, announce: Announce | None = None) -> int:
+    """Runs the roles of `settings.service` until SIGINT or SIGTERM; the exit code.
+
+    `announce` is called with the base URL once everything runs. Raises errors.StartRefused if the stores do not
+    fit. A second signal ends the process at once.
+    """
+    process = _Process(settings, listening)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, process.on_signal)
+    try:
+        await process.start()
+        if announce is not None:
+            announce(f"http://127.0.0.1:{listening.getsockname()[1]}/api/v1")
+        return await process.until_stopped()
+    finally:
+        await process.close()
+
+
+class _Process:
+    def __init__(self, settings: Settings, listening: socket.socket) -> None:
+        self._settings = settings
+        self._listening = listening
+        self._stop = asyncio.Event()
+        self._stop_reading = asyncio.Event()
+        self._stop_worker = asyncio.Event()
+        self._stop_projecting = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._log: client.Log | None = None
+        self._store: store.Store | None = None
+        self._types: registries.Registry | None = None
+        self._api: roles.Api | None = None
+        self._delivery: roles.Delivery | None = None
+        self._projection: roles.Projection | None = None
+        self._server: http_server.Server | None = None
+
+    def on_signal(self) -> None:
+        if self._stop.is_set():
+            os._exit(130)  # the user asked twice; stores of ours die with us
+        self._stop.set()
+
+    async def start(self) -> None:
+        settings = self._settings
+        self._log = roles.open_log(settings)
+        self._types = registries.build(settings)
+        sealer = crypto.Sealer(settings.aes_encryption_secret)
+        await self._await_store("redis", lambda: self._check_log(settings))
+        app: Any = None
+        if settings.service != "delivery":
+            self._store = await store.open_store(settings.postgres_url, settings.deployment_id)
+            await self._prepare_schema(self._store)
+        if settings.service in ("log", "all"):
+            assert self._store is not None
+            self._projection = roles.Projection(settings, self._log, self._store)
+        if settings.service in ("delivery", "all"):
+            self._delivery = roles.Delivery(settings, self._log, self._types, sealer)
+        if settings.service in ("api", "all"):
+            assert self._store is not None
+            self._api = roles.Api(settings, self._log, self._store, self._types, sealer, self.health)
+            app = self._api.app
+        self._server = http_server.build(app or api.build_health(self.health))
+        self._run_all()
+        telemetry.emit("service_started", service=settings.service, port=self._listening.getsockname()[1])
+
+    def _run_all(self) -> None:
+        assert self._server is not None
+        if self._projection:
+            self._spawn("log-projector", self._projection.projector.run(self._stop_projecting))
+            self._spawn("table-partitions", partitions.keep(self._projection.store, self._stop))
+        if self._delivery:
+            self._spawn("worker", self._delivery.worker.run(self._stop_worker, DRAIN_S))
+            self._spawn("scheduler", self._delivery.scheduler.run(self._stop_reading))
+            self._spawn("dispatcher", self._delivery.dispatcher.run(self._stop_reading))
+            self._spawn("publishers", self._delivery.publishers.run(self._stop))
+        if self._api:
+            self._spawn("config-projector", self._api.config.run(self._stop))
+            self._spawn("append", self._api.commit.run())
+        self._spawn("http-server", self._server.serve(sockets=[self._listening]))
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        self._tasks[name] = asyncio.create_task(work, name=name)
+
+    async def until_stopped(self) -> int:
+        """Until a signal, or until a background task ends; then stops in order. The exit code."""
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([stopped, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        failed = {name: task for name, task in self._tasks.items() if task.done()}
+        for name, task in failed.items():
+            exc = None if task.cancelled() else task.exception()
+            telemetry.emit("service_failed", "error", task=name, kind=type(exc).__name__, at=_where(exc))
+        self._stop.set()
+        telemetry.emit("service_stopping", service=self._settings.service)
+        await self._end()
+        telemetry.emit("service_stopped", service=self._settings.service)
+        return 1 if failed else 0
+
+    async def _end(self) -> None:
+        assert self._server is not None
+        self._server.should_exit = True
+        self._stop_reading.set()
+        self._stop_worker.set()
+        await self._wait(HTTP_GRACE_S, "http-server")
+        if self._api:
+            self._api.commit.close()
+        await self._wait(client.BLOCK_MS / 1000 + 1, "append", "dispatcher", "scheduler")
+        if self._delivery:
+            await self._best_effort(self._delivery.scheduler.release())
+        await self._wait(DRAIN_S + 1, "worker")
+        self._stop_projecting.set()
+        await self._wait(client.BLOCK_MS / 1000 + 1, "log-projector", "config-projector", "publishers")
+        if self._projection:
+            await self._projection.projector.drain(PROJECT_S)
+
+    async def _wait(self, limit_s: float, *names: str) -> None:
+        """Gives these tasks `limit_s` to end, then cancels them."""
+        tasks = [self._tasks[name] for name in names if name in self._tasks]
+        if not tasks:
+            return
+        await asyncio.wait(tasks, timeout=limit_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _best_effort(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await work
+        except (errors.OutpostError, TimeoutError):
+            return  # the watchdog brings back what was not given back
+
+    async def close(self) -> None:
+        """Ends what still runs and closes every connection. Harmless when repeated."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._delivery:
+            await self._delivery.publishers.close()
+        for closable in (self._types, self._log, self._store):
+            if closable is not None:
+                await self._best_effort(closable.close())
+        self._listening.close()
+
+    def health(self) -> dict[str, str | None]:
+        """Each background task of this process: None if it is well, else why not."""
+        states: dict[str, str | None] = {
+            name: "ended" if task.done() else None for name, task in self._tasks.items() if name != "append"
+        }
+        for name, reason in self._reasons().items():
+            if states.get(name) is None:
+                states[name] = reason
+        return states
+
+    def _reasons(self) -> Mapping[str, str | None]:
+        reasons: dict[str, str | None] = {}
+        if self._delivery:
+            for loop in (self._delivery.worker, self._delivery.dispatcher, self._delivery.scheduler):
+                reasons[loop.health.name] = loop.health.reason or None
+        if self._api:
+            halted = ", ".join(self._api.config.halted.values())
+            reasons["config-projector"] = self._api.config.health.reason or (
+                f"halted: {halted}" if halted else None
+            )
+        if self._projection:
+            reasons["log-projector"] = self._projection.projector.health.reason or None
+        return reasons
+
+    async def _check_log(self, settings: Settings) -> None:
+        assert self._log is not None
+        await health.check(self._log, settings)
+
+    async def _prepare_schema(self, target: store.Store) -> None:
+        """The roles `log` and `all` bring the schema up to date; the others wait until it is."""
+        if self._settings.service == "api":
+            await migrate.wait_for_schema(target, STORE_WAIT_S)
+            return
+
+        async def prepare() -> None:
+            await migrate.apply_pending(target)
+            await partitions.refresh(target, dt.datetime.now(dt.UTC).date())
+
+        await self._await_store("postgres", prepare)
+
+    async def _await_store(self, name: str, prepare: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs `prepare`, again and again while the store is away, for `STORE_WAIT_S` at most."""
+        loop = asyncio.get_running_loop()
+        give_up, pause, said = loop.time() + STORE_WAIT_S, pacing.Pause(), False
+        while not self._stop.is_set():
+            try:
+                await prepare()
+            except errors.StoreUnavailable as exc:
+                if loop.time() > give_up:
+                    raise errors.StartRefused(
+                        f"{name} did not answer within {STORE_WAIT_S:g} s: {exc.reason}"
+                    ) from exc
+                if not said:
+                    telemetry.emit("store_awaited", "warning", store=name, reason=exc.reason)
+                said = True
+                await pacing.sleep(pause.next_s(), self._stop)
+            else:
+                return
+        raise errors.StartRefused(f"stopped while waiting for {name}")
+
+
+def _where(exc: BaseException | None) -> str:
+    """The innermost line of ours that raised: enough to look, and no value with it."""
+    trace = exc.__traceback__ if exc else None
+    where = ""
+    while trace is not None:
+        where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return where
