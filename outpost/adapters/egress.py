@@ -121,7 +121,8 @@ class Guard:
     def _judged(self, address: IPAddress | None) -> Host:
         if address is None or not self.permits(address):
             return REFUSED
-        return Literal(str(address))
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return Literal(str(mapped or address))  # a machine without IPv6 reaches a mapped address too
 
 
 def _ipv6(text: str) -> ipaddress.IPv6Address | None:

@@ -15,6 +15,7 @@ import ssl
 from typing import Final
 
 import aiohttp
+import yarl
 from aiohttp import abc, client_proto, client_reqrep
 from multidict import CIMultiDict
 
@@ -26,6 +27,7 @@ IDLE_SECONDS = 15.0  # how long an unused connection is kept
 MAX_LINE_BYTES = 16_384  # a status line or a header's name
 MAX_HEADER_BYTES = 65_536  # the value of one response header: long policies and cookies are common
 MAX_HEADERS = 256
+MAX_STALE = 3  # connections found closed in a row before a send fails
 LARGE_BODY_BYTES = 1_000_000  # aiohttp warns of a plain bytes body over 1 MiB
 
 BLOCKED: Final = client.Unanswered("blocked_address")
@@ -75,9 +77,7 @@ class AiohttpClient:
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout_at(deadline):
-                response = await session.post(
-                    endpoint.url, headers=headers, allow_redirects=False,
-                    data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body))
+                response = await _exchange(session, endpoint.url, headers, body)
                 return await self._read(response)
         except TimeoutError:
             if response is not None:
@@ -122,6 +122,27 @@ class AiohttpClient:
         return self._session
 
 
+async def _exchange(
+    session: aiohttp.ClientSession, url: yarl.URL, headers: CIMultiDict[str], body: bytes,
+) -> aiohttp.ClientResponse:
+    """The head of the answer. Where the peer closed a kept connection before we wrote to it, another is taken:
+    nothing was sent, so nothing can arrive twice."""
+    if len(body) >= LARGE_BODY_BYTES:
+        return await session.post(url, headers=headers, allow_redirects=False, data=io.BytesIO(body))
+    for _ in range(MAX_STALE):
+        try:
+            return await session.post(url, headers=headers, allow_redirects=False, data=body)
+        except aiohttp.ClientOSError as exc:
+            if not _unsent(exc):
+                raise
+    return await session.post(url, headers=headers, allow_redirects=False, data=body)
+
+
+def _unsent(exc: aiohttp.ClientOSError) -> bool:
+    """aiohttp writes head and body at once, and says this where the transport was closing before that."""
+    return isinstance(exc.__cause__, aiohttp.ClientConnectionResetError)
+
+
 def code_of(exc: BaseException) -> client.Code:
     """The published word for why there was no response."""
     match exc:
@@ -135,6 +156,8 @@ def code_of(exc: BaseException) -> client.Code:
             return "connection_reset"
         case aiohttp.ClientConnectorError(os_error=error):
             return _by_errno(error)
+        case aiohttp.ClientOSError() if _unsent(exc):
+            return "connection_reset"
         case OSError():
             return _by_errno(exc)
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import re
 
 import msgspec
@@ -40,7 +41,17 @@ def parse(text: str) -> yarl.URL | None:
         return None
     if not host or not port:
         return None
-    return url if ":" in host or _NAME.fullmatch(host) else None
+    return url if _is_host(host) else None
+
+
+def _is_host(text: str) -> bool:
+    if ":" not in text:
+        return _NAME.fullmatch(text) is not None
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def judge(text: str, guard: egress.Guard) -> Endpoint:

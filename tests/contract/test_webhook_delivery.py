@@ -1,0 +1,595 @@
+"""What every delivery client must do, over real sockets, whatever the other side does.
+
+A second implementation is added to `CLIENTS` and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+
+import psutil
+import pytest
+import trustme
+import uvloop
+from multidict import CIMultiDict
+
+from outpost.adapters import egress
+from outpost.adapters.http import aiohttp_client, client
+from tests.harness import receiver as receivers
+from tests.harness.polling import eventually
+from tests.harness.receiver import Do, Receiver, WaitFor, answer, chunked, head
+
+# The hook that replaces this fixture can only be written in a conftest, for all tests beside this one.
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
+
+CLIENTS = [pytest.param(aiohttp_client.AiohttpClient, id="aiohttp")]
+CAP = 1000
+LONG = 10.0  # seconds; a deadline that is not meant to be reached
+SHORT = 0.3  # seconds; one that is
+SLACK = 0.5  # seconds that a busy machine may add
+NAMES = {
+    "receiver.test": ["127.0.0.1"],
+    "elsewhere.test": ["127.0.0.1"],
+    "two.test": ["127.0.0.2", "127.0.0.1"],
+    "mixed.test": ["127.0.0.1", "10.0.0.1"],
+    "inside.test": ["10.0.0.1"],
+    "metadata.test": ["169.254.169.254"],
+    "empty.test": [],
+}
+
+ClientMaker = Callable[..., client.Client]
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    return request.param()
+
+
+def look_up(name: str) -> list[str]:
+    if name not in NAMES:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return NAMES[name]
+
+
+@pytest.fixture(params=CLIENTS)
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[ClientMaker]:
+    made: list[client.Client] = []
+
+    def maker(*, allowed: tuple[str, ...] = ("127.0.0.0/8",), **options: object) -> client.Client:
+        chosen = {"max_body_bytes": CAP, "connections": 100, "lookup": look_up} | options
+        made.append(request.param(egress.Guard(allowed), **chosen))
+        return made[-1]
+
+    yield maker
+    for one in made:
+        await one.close()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as one:
+        yield one
+
+
+async def post(
+    sender: client.Client, url: str, body: bytes = b"{}", within: float = LONG, **headers: str,
+) -> client.Answer | client.Unanswered:
+    deadline = asyncio.get_running_loop().time() + within
+    return await sender.post(sender.endpoint(url), CIMultiDict(headers), body, deadline)
+
+
+async def test_the_request_carries_the_body_and_the_headers_as_given(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    result = await post(make(), receiver.url("/a%2Fb?x=1#part"), b'{ "z":1,  "a":"\\u00e9" }', custom="Yes")
+    assert client.Answer(200, b"") == result
+    request = receiver.requests[0]
+    assert (request.method, request.target) == ("POST", "/a%2Fb?x=1")
+    assert request.body == b'{ "z":1,  "a":"\\u00e9" }'
+    assert request.headers["custom"] == "Yes"
+    assert f"127.0.0.1:{receiver.port}" == request.headers["host"]
+    assert {"host", "custom", "content-length", "accept", "accept-encoding", "user-agent", "content-type"} >= set(
+        request.headers)
+
+
+async def test_a_body_of_megabytes_arrives_whole(make: ClientMaker, receiver: Receiver) -> None:
+    body = b'"' + b"x" * 3_000_000 + b'"'
+    assert client.Answer(200, b"") == await post(make(), receiver.url(), body)
+    assert body == receiver.requests[0].body
+
+
+@pytest.mark.parametrize("status", [200, 204, 299, 302, 304, 400, 404, 410, 500, 503, 599])
+async def test_the_status_is_reported_as_it_came(make: ClientMaker, receiver: Receiver, status: int) -> None:
+    receiver.then(answer(status) if status not in (204, 304) else [head(status)])
+    assert client.Answer(status, b"") == await post(make(), receiver.url())
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(make: ClientMaker, receiver: Receiver, status: int) -> None:
+    receiver.then(answer(status, b"", f"Location: {receiver.url('/next')}"))
+    assert client.Answer(status, b"") == await post(make(), receiver.url("/first"))
+    assert [request.target for request in receiver.requests] == ["/first"]
+
+
+async def test_a_chunked_answer_is_put_together(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then(chunked(200, [b"one ", b"two ", b"three"]))
+    assert client.Answer(200, b"one two three") == await post(make(), receiver.url())
+
+
+async def test_an_answer_that_comes_byte_by_byte_is_put_together(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    receiver.then([bytes([byte]) for byte in answer(201, b"slowly")[0]])
+    assert client.Answer(201, b"slowly") == await post(make(), receiver.url())
+
+
+async def test_an_answer_without_length_ends_with_the_connection(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    receiver.then([head(200) + b"until the end", Do.CLOSE])
+    assert client.Answer(200, b"until the end") == await post(make(), receiver.url())
+
+
+async def test_interim_answers_are_passed_over(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then([head(100), head(103, "Link: </a>"), head(102), *answer(200, b"final")])
+    assert client.Answer(200, b"final") == await post(make(), receiver.url())
+
+
+async def test_an_answer_of_http_1_0_is_understood(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then([b"HTTP/1.0 200 OK\r\n\r\nold", Do.CLOSE])
+    assert client.Answer(200, b"old") == await post(make(), receiver.url())
+
+
+async def test_an_answer_before_the_whole_body_was_read_counts(make: ClientMaker) -> None:
+    early = [head(413, "Content-Length: 3", "Connection: close") + b"big", Do.HANG]
+    async with Receiver(greeting=early) as receiver:
+        result = await post(make(), receiver.url(), b"x" * 500_000)
+    assert client.Answer(413, b"big") == result
+
+
+async def test_a_switch_of_protocols_is_an_answer_and_ends_the_connection(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    receiver.then([head(101, "Upgrade: websocket", "Connection: Upgrade"), Do.HANG])
+    result = await post(make(), receiver.url(), within=SHORT)
+    assert isinstance(result, client.Answer)
+    assert result.status == 101
+    await eventually(lambda: receiver.open == 0)
+
+
+@pytest.mark.parametrize(
+    "answered", [chunked(200, [b"x" * CAP]), answer(200, b"x" * CAP)], ids=["chunked", "plain"])
+async def test_a_body_of_exactly_the_cap_is_kept(
+    make: ClientMaker, receiver: Receiver, answered: receivers.Script,
+) -> None:
+    receiver.then(answered)
+    assert client.Answer(200, b"x" * CAP) == await post(make(), receiver.url())
+
+
+@pytest.mark.parametrize("answered", [chunked(200, [b"x" * CAP, b"y"]), answer(200, b"x" * (CAP + 1))],
+                         ids=["chunked", "plain"])
+async def test_a_body_over_the_cap_is_dropped_and_the_status_stands(
+    make: ClientMaker, receiver: Receiver, answered: receivers.Script,
+) -> None:
+    receiver.then(answered)
+    assert client.Answer(200, b"", "too_large") == await post(make(), receiver.url())
+
+
+async def test_a_giant_body_is_not_read_to_its_end(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then([head(200, "Transfer-Encoding: chunked"), *[b"fff8\r\n" + b"x" * 0xfff8 + b"\r\n"] * 4000])
+    began = time.monotonic()
+    assert client.Answer(200, b"", "too_large") == await post(make(), receiver.url())
+    assert time.monotonic() - began < LONG / 2
+    await eventually(lambda: receiver.open == 0)
+
+
+async def test_a_compressed_body_is_not_unpacked(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then(answer(200, b"\x1f\x8b not really", "Content-Encoding: gzip"))
+    assert client.Answer(200, b"\x1f\x8b not really") == await post(make(), receiver.url())
+
+
+async def test_long_answer_headers_are_no_failure(make: ClientMaker, receiver: Receiver) -> None:
+    policy = f"Content-Security-Policy: {'x' * 40_000}"
+    receiver.then(answer(200, b"ok", policy, *[f"X-{n}: 1" for n in range(150)]))
+    assert client.Answer(200, b"ok") == await post(make(), receiver.url())
+
+
+async def test_cookies_are_not_kept(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.always(answer(200, b"", "Set-Cookie: session=1; Path=/"))
+    sender = make()
+    await post(sender, receiver.url())
+    await post(sender, receiver.url())
+    assert ["cookie" in request.headers for request in receiver.requests] == [False, False]
+
+
+async def test_proxies_of_the_environment_are_not_used(
+    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert client.Answer(200, b"") == await post(make(), receiver.url())
+
+
+async def test_a_user_in_the_url_becomes_basic_authorization(make: ClientMaker, receiver: Receiver) -> None:
+    endpoint = make().endpoint(f"http://us%C3%A9r:p%40ss@127.0.0.1:{receiver.port}/x")
+    assert endpoint.authorization == "Basic dXPDqXI6cEBzcw=="
+    assert receiver.url("/x") == str(endpoint.url)
+
+
+@pytest.mark.behaviour(89)
+async def test_one_connection_is_enough_for_one_sender(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.always(answer(200, b"thanks"))
+    sender = make()
+    for _ in range(50):
+        assert client.Answer(200, b"thanks") == await post(sender, receiver.url())
+    assert (len(receiver.requests), receiver.connections) == (50, 1)
+
+
+@pytest.mark.behaviour(89)
+async def test_connections_grow_with_concurrency_not_with_deliveries(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    sender = make()
+
+    async def work() -> None:
+        for _ in range(20):
+            assert client.Answer(200, b"") == await post(sender, receiver.url())
+
+    await asyncio.gather(*(work() for _ in range(8)))
+    assert len(receiver.requests) == 160
+    assert receiver.connections <= 12
+
+
+@pytest.mark.parametrize("script", [
+    pytest.param(answer(200, b"", "Connection: close"), id="asked to close"),
+    pytest.param([*answer(200), Do.CLOSE], id="closed at once"),
+])
+async def test_a_connection_that_is_no_longer_good_is_not_used_again(
+    make: ClientMaker, receiver: Receiver, script: receivers.Script,
+) -> None:
+    sender = make()
+    for turns in range(20):
+        receiver.then(script)
+        assert client.Answer(200, b"") == await post(sender, receiver.url())
+        for _ in range(turns // 2):  # so that the peer's hang-up is seen at every point of the next send
+            await asyncio.sleep(0)
+    assert receiver.connections == len(receiver.requests) == 20
+
+
+async def test_a_connection_that_said_more_than_announced_is_not_used_again(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    """Whether the first answer counts is left to the client."""
+    receiver.then([head(200, "Content-Length: 1") + b"1HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"])
+    sender = make()
+    await post(sender, receiver.url())
+    assert client.Answer(200, b"") == await post(sender, receiver.url())
+    assert receiver.connections == 2
+
+
+@pytest.mark.behaviour(86)
+async def test_a_port_where_nobody_listens_is_connection_refused(make: ClientMaker) -> None:
+    async with Receiver() as gone:
+        url = gone.url()
+    assert client.Unanswered("connection_refused") == await post(make(), url)
+
+
+@pytest.mark.behaviour(86)
+async def test_a_reset_before_the_answer_is_connection_reset(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then([Do.RESET])
+    assert client.Unanswered("connection_reset") == await post(make(), receiver.url())
+
+
+@pytest.mark.behaviour(86)
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nA: b\r\n"], ids=["nothing", "line", "head"])
+async def test_a_hang_up_before_the_head_is_complete_is_connection_reset(
+    make: ClientMaker, receiver: Receiver, said: bytes,
+) -> None:
+    receiver.then([said, Do.CLOSE])
+    assert client.Unanswered("connection_reset") == await post(make(), receiver.url())
+
+
+@pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
+async def test_a_hang_up_inside_the_body_leaves_the_status(
+    make: ClientMaker, receiver: Receiver, end: Do,
+) -> None:
+    arrived = asyncio.Event()
+    receiver.then([head(200, "Content-Length: 10"), WaitFor(arrived), b"half", end])
+    task = asyncio.ensure_future(post(make(), receiver.url()))
+    await eventually(lambda: receiver.requests)
+    arrived.set()
+    assert client.Answer(200, b"", "broken") == await task
+
+
+@pytest.mark.behaviour(86)
+@pytest.mark.parametrize("nonsense", [
+    b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"HTTP/1.1 abc X\r\n\r\n", b"\x00\x01\x02\x03\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    b"HTTP/1.1 200 OK\r\n" + b"A" * 300_000,
+])
+async def test_what_is_not_http_is_a_network_error(make: ClientMaker, receiver: Receiver, nonsense: bytes) -> None:
+    receiver.then([nonsense, Do.HANG])
+    assert client.Unanswered("network_error") == await post(make(), receiver.url())
+    await eventually(lambda: receiver.open == 0)
+
+
+@pytest.mark.behaviour(86)
+async def test_a_name_without_address_is_a_dns_error(make: ClientMaker) -> None:
+    sender = make()
+    assert client.Unanswered("dns_error") == await post(sender, "http://unknown.test/")
+    assert client.Unanswered("dns_error") == await post(sender, "http://empty.test/")
+    assert client.Unanswered("dns_error") == await post(sender, f"http://{'a' * 64}.test/")
+
+
+@pytest.mark.behaviour(86, 87)
+async def test_no_answer_before_the_deadline_is_a_timeout(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then([Do.HANG])
+    began = time.monotonic()
+    assert client.Unanswered("timeout") == await post(make(), receiver.url(), within=SHORT)
+    assert SHORT * 0.9 < time.monotonic() - began < SHORT + SLACK
+    await eventually(lambda: receiver.open == 0)
+
+
+@pytest.mark.behaviour(86, 87)
+async def test_an_endless_head_is_a_timeout(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then([head(100), b"HTTP/1.1 200 OK\r\nA: b\r\n", Do.HANG])
+    assert client.Unanswered("timeout") == await post(make(), receiver.url(), within=SHORT)
+
+
+@pytest.mark.behaviour(86, 87)
+async def test_a_peer_that_accepts_and_never_reads_is_a_timeout_that_frees_the_socket(make: ClientMaker) -> None:
+    never = asyncio.Event()
+    async with Receiver(greeting=[WaitFor(never)]) as receiver:
+        result = await post(make(), receiver.url(), b"x" * 20_000_000, within=SHORT)
+        assert client.Unanswered("timeout") == result
+        await eventually(lambda: not _outgoing_sockets(receiver.port))
+
+
+def _outgoing_sockets(port: int) -> list[object]:
+    """The connections of this process to `port`, as the kernel sees them."""
+    return [one for one in psutil.Process().net_connections() if one.raddr and one.raddr.port == port]
+
+
+@pytest.mark.behaviour(86, 87)
+async def test_a_body_that_does_not_arrive_leaves_the_status(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then([head(200, "Content-Length: 10") + b"half", Do.HANG])
+    began = time.monotonic()
+    assert client.Answer(200, b"", "late") == await post(make(), receiver.url(), within=SHORT)
+    assert time.monotonic() - began < SHORT + SLACK
+    await eventually(lambda: receiver.open == 0)
+
+
+async def test_a_body_that_trickles_does_not_outlast_the_deadline(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    receiver.then([head(503, "Transfer-Encoding: chunked"), *[b"1\r\nx\r\n", receivers.Sleep(0.05)] * 100])
+    began = time.monotonic()
+    assert client.Answer(503, b"", "late") == await post(make(), receiver.url(), within=SHORT)
+    assert time.monotonic() - began < SHORT + SLACK
+
+
+async def test_a_deadline_that_is_over_is_a_timeout(make: ClientMaker, receiver: Receiver) -> None:
+    assert client.Unanswered("timeout") == await post(make(), receiver.url(), within=-1)
+
+
+async def test_a_name_server_that_does_not_answer_is_a_timeout_for_that_name_only(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    answered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(name: str) -> list[str]:
+        if name == "slow.test":
+            asyncio.run_coroutine_threadsafe(answered.wait(), loop).result()
+        return ["127.0.0.1"]
+
+    sender = make(lookup=slow)
+    stuck = [asyncio.ensure_future(post(sender, receiver.url(host="slow.test"), within=SHORT)) for _ in range(20)]
+    assert client.Answer(200, b"") == await post(sender, receiver.url(host="receiver.test"))
+    assert [client.Unanswered("timeout")] * 20 == await asyncio.gather(*stuck)
+    answered.set()
+    assert client.Answer(200, b"") == await post(sender, receiver.url(host="slow.test"))
+
+
+async def test_a_name_is_looked_up_once_for_all_and_kept(make: ClientMaker, receiver: Receiver) -> None:
+    asked: list[str] = []
+
+    def counting(name: str) -> list[str]:
+        asked.append(name)
+        return ["127.0.0.1"]
+
+    sender = make(lookup=counting)
+    receiver.always(answer(200, b"", "Connection: close"))
+    await asyncio.gather(*(post(sender, receiver.url(host="once.test")) for _ in range(10)))
+    await post(sender, receiver.url(host="once.test"))
+    assert asked == ["once.test"]
+    assert {f"once.test:{receiver.port}"} == {request.headers["host"] for request in receiver.requests}
+
+
+async def test_the_next_address_is_tried_where_the_first_refuses(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    assert client.Answer(200, b"") == await post(make(), receiver.url(host="two.test"))
+
+
+@pytest.mark.parametrize("host", [
+    "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "0", "0.0.0.0", "[::]", "①②⑦.⓪.⓪.①", "127。0。0。1", "127.0.0.1.",
+    "169.254.169.254", "[fd00:ec2::254]", "user@127.0.0.1", "receiver.test", "mixed.test", "metadata.test",
+])
+async def test_an_address_that_is_not_public_is_never_connected_to(
+    make: ClientMaker, receiver: Receiver, host: str,
+) -> None:
+    result = await post(make(allowed=()), receiver.url(host=host))
+    assert client.Unanswered("blocked_address") == result
+    assert receiver.connections == 0
+
+
+async def test_one_bad_address_spoils_a_name_whose_other_address_is_allowed(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    assert client.Unanswered("blocked_address") == await post(make(), receiver.url(host="mixed.test"))
+    assert client.Unanswered("blocked_address") == await post(make(), receiver.url(host="inside.test"))
+    assert receiver.connections == 0
+
+
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.0.0.1", "[::ffff:127.0.0.1]", "receiver.test"])
+async def test_an_allowed_address_is_reached_in_every_spelling(
+    make: ClientMaker, receiver: Receiver, host: str,
+) -> None:
+    assert client.Answer(200, b"") == await post(make(), receiver.url(host=host))
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def serving(authority: trustme.CA, *names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    return context
+
+
+async def test_tls_is_spoken_under_the_name_of_the_url_and_reused(
+    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+) -> None:
+    context = serving(authority, "receiver.test")
+    asked: list[str | None] = []
+    context.sni_callback = lambda _socket, name, _context: asked.append(name)
+    async with Receiver(tls=context) as receiver:
+        sender = make(trust=trust)
+        for _ in range(3):
+            assert client.Answer(200, b"") == await post(sender, receiver.url(host="receiver.test"))
+        assert (len(receiver.requests), receiver.connections, asked) == (3, 1, ["receiver.test"])
+
+
+async def test_tls_to_an_address_is_checked_against_the_address(
+    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+) -> None:
+    async with Receiver(tls=serving(authority, "127.0.0.1")) as receiver:
+        assert client.Answer(200, b"") == await post(make(trust=trust), receiver.url())
+
+
+@pytest.mark.behaviour(86)
+async def test_a_certificate_for_another_name_is_a_tls_error(
+    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+) -> None:
+    async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
+        sender = make(trust=trust)
+        assert client.Unanswered("tls_error") == await post(sender, receiver.url(host="elsewhere.test"))
+        assert client.Unanswered("tls_error") == await post(sender, receiver.url())
+        assert receiver.requests == []
+
+
+@pytest.mark.behaviour(86)
+async def test_an_unknown_authority_is_a_tls_error(make: ClientMaker, authority: trustme.CA) -> None:
+    async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
+        assert client.Unanswered("tls_error") == await post(make(), receiver.url(host="receiver.test"))
+
+
+@pytest.mark.behaviour(86)
+async def test_plain_text_where_tls_was_expected_is_a_tls_error(make: ClientMaker) -> None:
+    async with Receiver(greeting=[b"HTTP/1.1 400 Bad Request\r\n\r\n", Do.HANG]) as receiver:
+        url = receiver.url(host="receiver.test").replace("http:", "https:")
+        assert client.Unanswered("tls_error") == await post(make(), url)
+
+
+async def test_a_hang_up_during_the_handshake_is_a_failure_of_the_network(make: ClientMaker) -> None:
+    async with Receiver(greeting=[Do.CLOSE]) as receiver:
+        result = await post(make(), receiver.url(host="receiver.test").replace("http:", "https:"))
+    assert isinstance(result, client.Unanswered)
+    assert result.code in ("connection_reset", "tls_error")
+
+
+async def test_a_handshake_that_never_ends_is_a_timeout(make: ClientMaker) -> None:
+    async with Receiver(greeting=[Do.HANG]) as receiver:
+        url = receiver.url(host="receiver.test").replace("http:", "https:")
+        assert client.Unanswered("timeout") == await post(make(), url, within=SHORT)
+        await eventually(lambda: receiver.open == 0)
+
+
+async def test_wherever_a_send_is_cut_off_the_next_one_gets_its_own_answer(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    """Every answer names its request, and comes in pieces, so that a cut can fall before, inside and after it."""
+
+    def echo(request: receivers.Request) -> receivers.Script:
+        whole = answer(200, request.body)[0]
+        return [receivers.Sleep(0.002), whole[:20], receivers.Sleep(0.002), whole[20:-3], whole[-3:]]
+
+    receiver.always(echo)
+    sender = make()
+    for number in range(60):
+        cut = asyncio.ensure_future(post(sender, receiver.url(), b'"cut %d"' % number))
+        await asyncio.sleep(number * 0.0002)
+        cut.cancel()
+        wanted = b'"kept %d"' % number
+        kept = await post(sender, receiver.url(), wanted)
+        assert client.Answer(200, wanted) == kept
+        if isinstance(result := (await asyncio.gather(cut, return_exceptions=True))[0], client.Answer):
+            assert client.Answer(200, b'"cut %d"' % number) == result
+    await eventually(lambda: receiver.open <= 2)
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_send_that_is_cancelled_after_any_number_of_turns_of_the_loop_raises_and_frees_its_connection(
+    make: ClientMaker, receiver: Receiver, steps: int,
+) -> None:
+    receiver.always([Do.HANG])
+    task = asyncio.ensure_future(post(make(), receiver.url(host="receiver.test")))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: receiver.open == 0)
+    gc.collect()
+
+
+@pytest.mark.parametrize("script", [[Do.HANG], [head(200, "Content-Length: 9") + b"half", Do.HANG]],
+                         ids=["no head", "half a body"])
+async def test_a_cancelled_connection_is_closed_not_kept(
+    make: ClientMaker, receiver: Receiver, script: receivers.Script,
+) -> None:
+    receiver.then(script)
+    sender = make()
+    task = asyncio.ensure_future(post(sender, receiver.url()))
+    await eventually(lambda: receiver.requests)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: receiver.open == 0)
+    assert client.Answer(200, b"") == await post(sender, receiver.url())
+    assert receiver.connections == 2
+
+
+async def test_after_closing_a_send_fails_at_once(make: ClientMaker, receiver: Receiver) -> None:
+    sender = make()
+    await post(sender, receiver.url())
+    await sender.close()
+    assert isinstance(await post(sender, receiver.url()), client.Unanswered)
+    await eventually(lambda: receiver.open == 0)
+
+
+async def test_closing_ends_a_send_under_way(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then([Do.HANG])
+    sender = make()
+    task = asyncio.ensure_future(post(sender, receiver.url()))
+    await eventually(lambda: receiver.requests)
+    await sender.close()
+    result = await asyncio.wait_for(task, LONG)
+    assert isinstance(result, client.Unanswered)

@@ -1,0 +1,294 @@
+"""The webhook type over a real receiver: what a request looks like, and what becomes of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from outpost import errors
+from outpost import settings as settings_
+from outpost.adapters import base, registry, signing, webhook
+from outpost.domain import delivery
+from tests.harness.polling import eventually
+from tests.harness.receiver import Do, Receiver, answer, head
+
+SECRETS = {
+    "secret": "whsec_new", "previous_secret": "whsec_old", "previous_secret_invalid_at": "2100-01-01T00:00:00Z"}
+DATA = b'{ "user" :"u1",  "html": "<b>&" }'
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as one:
+        yield one
+
+
+class Sender:
+    """Sends one event to the receiver through a registry made from settings."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self.registries: list[registry.Registry] = []
+
+    async def connect(
+        self, options: dict[str, object] | None = None, custom: dict[str, str] | None = None,
+        credentials: dict[str, str] | None = None, delivery_metadata: dict[str, str] | None = None,
+        url: str | None = None,
+    ) -> base.Publisher:
+        chosen = {"destinations_allowed_cidrs": ("127.0.0.0/8",), "http_user_agent": "Outpost/test"}
+        chosen |= options or {}
+        self.registries.append(registry.build(settings_.Settings(**chosen)))
+        adapter = self.registries[-1].get("webhook")
+        assert adapter is not None
+        config = {"url": url or self.receiver.url("/hook")}
+        if custom is not None:
+            config["custom_headers"] = json.dumps(custom)
+        return await adapter.connect(base.OpenDestination(
+            "t1", "d1", "webhook", config, SECRETS if credentials is None else credentials,
+            delivery_metadata or {}))
+
+    async def send(
+        self, metadata: dict[str, str] | None = None, within: float = 10.0, event_id: str = "evt_1",
+        **connect: object,
+    ) -> delivery.Outcome:
+        publisher = await self.connect(**connect)
+        event = base.Delivery(event_id, "user.created", "2026-01-01T00:00:00.000Z", metadata or {}, DATA, 1)
+        [outcome] = await publisher.send([event], asyncio.get_running_loop().time() + within)
+        return outcome
+
+    async def headers(self, metadata: dict[str, str] | None = None, **connect: object) -> dict[str, str]:
+        outcome = await self.send(metadata, **connect)
+        assert isinstance(outcome, delivery.Delivered), outcome
+        return self.receiver.requests[-1].headers
+
+
+@pytest.fixture
+async def sender(receiver: Receiver) -> AsyncIterator[Sender]:
+    one = Sender(receiver)
+    yield one
+    for each in one.registries:
+        await each.close()
+
+
+@pytest.mark.behaviour(76, 77, 89, 91)
+async def test_the_default_request_is_the_published_one(sender: Sender) -> None:
+    headers = await sender.headers({"shape": "round"})
+    request = sender.receiver.requests[0]
+    assert (request.method, request.target, request.body) == ("POST", "/hook", DATA)
+    assert signing.rfc3339_ms(headers["x-outpost-timestamp"]) is not None
+    assert len(headers["x-outpost-timestamp"]) == len("2026-01-01T00:00:00Z")
+    signature = signing.Signer().header((b"whsec_new", b"whsec_old"), DATA)
+    assert {name: value for name, value in headers.items() if name != "x-outpost-timestamp"} == {
+        "host": f"127.0.0.1:{sender.receiver.port}",
+        "content-type": "application/json",
+        "content-length": str(len(DATA)),
+        "user-agent": "Outpost/test",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "x-outpost-event-id": "evt_1",
+        "x-outpost-topic": "user.created",
+        "x-outpost-shape": "round",
+        "x-outpost-signature": signature,
+    }
+
+
+@pytest.mark.behaviour(80)
+async def test_a_previous_secret_whose_time_is_over_does_not_sign(sender: Sender) -> None:
+    past = SECRETS | {"previous_secret_invalid_at": "2020-01-01T00:00:00Z"}
+    headers = await sender.headers(credentials=past)
+    assert headers["x-outpost-signature"] == signing.Signer().header((b"whsec_new",), DATA)
+    assert "x-outpost-signature" not in await sender.headers(credentials={})
+
+
+@pytest.mark.behaviour(82)
+async def test_later_metadata_wins(sender: Sender) -> None:
+    headers = await sender.headers(
+        {"a": "event", "topic": "mine"}, delivery_metadata={"a": "delivery", "b": "delivery", "timestamp": "noon"})
+    assert [headers[f"x-outpost-{key}"] for key in ("a", "b", "timestamp", "topic", "event-id")] == [
+        "event", "delivery", "noon", "mine", "evt_1"]
+
+
+@pytest.mark.behaviour(83)
+async def test_custom_headers_have_no_prefix_and_lose_to_metadata_and_signature(sender: Sender) -> None:
+    headers = await sender.headers({"c": "metadata"}, custom={
+        "Authorization": "Bearer x", "X-Outpost-C": "custom", "x-outpost-TOPIC": "custom",
+        "X-Outpost-Signature": "forged", "Accept": "application/json"})
+    assert headers["authorization"] == "Bearer x"
+    assert headers["accept"] == "application/json"
+    assert (headers["x-outpost-c"], headers["x-outpost-topic"]) == ("metadata", "user.created")
+    assert headers["x-outpost-signature"].startswith("v0=")
+
+
+async def test_metadata_cannot_forge_the_signature_or_the_frame_of_the_request(sender: Sender) -> None:
+    forged = {"signature": "forged", "Content-Length": "1", "host": "h", "Transfer-Encoding": "chunked",
+              "content-type": "text/plain", "USER-AGENT": "x", "Connection": "close"}
+    headers = await sender.headers(forged, options={"webhook_header_prefix": ""})
+    assert headers["signature"].startswith("v0=")
+    assert headers["content-length"] == str(len(DATA))
+    assert headers["content-type"] == "application/json"
+    assert headers["user-agent"] == "Outpost/test"
+    assert {"transfer-encoding", "connection"}.isdisjoint(headers)
+
+
+@pytest.mark.behaviour(81)
+async def test_system_headers_can_be_renamed_left_out_and_prefixed(sender: Sender) -> None:
+    headers = await sender.headers({"event-id": "mine", "topic": "mine", "k": "v"}, options={
+        "webhook_header_prefix": "acme-", "webhook_event_id_header": "Idempotency-Key", "webhook_topic_header": "",
+        "webhook_signature_header": "X-Sig"})
+    assert {"idempotency-key": "mine", "acme-k": "v"}.items() <= headers.items()
+    assert "acme-timestamp" in headers
+    assert headers["x-sig"].startswith("v0=")
+    assert {"acme-topic", "acme-event-id", "acme-signature", "x-outpost-topic"}.isdisjoint(headers)
+    assert "signature" not in " ".join(await sender.headers(options={"webhook_signature_header": " "}))
+    assert "event-id" in await sender.headers(options={"webhook_header_prefix": " "})
+
+
+@pytest.mark.behaviour(78)
+async def test_algorithm_and_encoding_come_from_the_settings(sender: Sender) -> None:
+    headers = await sender.headers(options={
+        "webhook_signature_algorithm": "hmac-sha1", "webhook_signature_encoding": "base64"})
+    expected = signing.signer("hmac-sha1", "base64").header((b"whsec_new", b"whsec_old"), DATA)
+    assert headers["x-outpost-signature"] == expected
+
+
+async def test_a_finer_time_is_sent_if_asked_for(sender: Sender) -> None:
+    headers = await sender.headers(options={"include_millisecond_timestamp": True})
+    seconds = headers["x-outpost-timestamp"].removesuffix("Z")
+    assert headers["x-outpost-timestamp-ms"].startswith(seconds)
+    assert signing.rfc3339_ms(headers["x-outpost-timestamp-ms"]) is not None
+    assert "x-outpost-timestamp-ms" not in await sender.headers()
+
+
+async def test_a_user_in_the_url_is_basic_authorization_unless_a_custom_header_says_other(sender: Sender) -> None:
+    url = sender.receiver.url().replace("//", "//u:p@")
+    assert (await sender.headers(url=url))["authorization"] == "Basic dTpw"
+    assert (await sender.headers(url=url, custom={"authorization": "Bearer x"}))["authorization"] == "Bearer x"
+
+
+@pytest.mark.behaviour(103)
+@pytest.mark.parametrize("metadata", [
+    {"a": "x\r\nHost: evil"}, {"a": "x\ny"}, {"a": "\x00"}, {"a": "\x7f"}, {"a": "\ud800"}, {"a b": "x"},
+    {"a:b": "x"}, {"a\r\nb": "x"}, {"é": "x"}, {"": "x", "\n": "x"},
+])
+@pytest.mark.parametrize("where", ["metadata", "delivery_metadata"])
+async def test_what_cannot_stand_in_a_header_is_a_failed_attempt(
+    sender: Sender, metadata: dict[str, str], where: str,
+) -> None:
+    failed = delivery.Failed("ERR", {"error": "could not format event for delivery"})
+    assert failed == await sender.send(**{where: metadata})
+    assert sender.receiver.connections == 0
+
+
+async def test_an_event_id_that_cannot_stand_in_a_header_is_a_failed_attempt(sender: Sender) -> None:
+    assert webhook.UNFORMATTED == await sender.send(event_id="a\nb")
+
+
+async def test_other_characters_travel_as_utf_8(sender: Sender) -> None:
+    assert (await sender.headers({"name": "Zoë 你好\tx"}))["x-outpost-name"] == "Zoë 你好\tx"
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 299])
+async def test_a_status_of_2xx_is_success(sender: Sender, status: int) -> None:
+    sender.receiver.then(answer(status, b'{"ok": true}'))
+    assert delivery.Delivered(str(status), {"status": status, "body": '{"ok": true}'}) == await sender.send()
+
+
+@pytest.mark.behaviour(85)
+@pytest.mark.parametrize("status", [300, 301, 302, 304, 307, 308, 400, 401, 404, 410, 429, 500, 502, 599])
+async def test_every_other_status_fails_with_its_digits_and_may_be_retried(sender: Sender, status: int) -> None:
+    sender.receiver.then([head(status, "Location: /next", "Content-Length: 0")])
+    assert delivery.Failed(str(status), {"status": status, "body": ""}) == await sender.send()
+    assert len(sender.receiver.requests) == 1
+
+
+@pytest.mark.behaviour(85)
+@pytest.mark.parametrize(("size", "stored"), [
+    (100, "x" * 100), (101, "Response body exceeded 100 bytes and was not stored"),
+])
+async def test_the_body_is_kept_up_to_the_cap(sender: Sender, size: int, stored: str) -> None:
+    sender.receiver.then(answer(500, b"x" * size))
+    outcome = await sender.send(options={"webhook_max_response_body_bytes": 100})
+    assert delivery.Failed("500", {"status": 500, "body": stored}) == outcome
+
+
+async def test_bytes_that_are_not_utf_8_are_replaced(sender: Sender) -> None:
+    sender.receiver.then(answer(200, b"a\xff\x00b"))
+    assert delivery.Delivered("200", {"status": 200, "body": "a\ufffd\x00b"}) == await sender.send()
+
+
+async def test_a_body_that_is_late_leaves_the_status_and_says_so(sender: Sender) -> None:
+    sender.receiver.then([head(200, "Content-Length: 5"), Do.HANG])
+    outcome = await sender.send(within=0.3)
+    assert isinstance(outcome, delivery.Delivered)
+    assert outcome.response == {
+        "status": 200, "body": "Response body did not arrive before the delivery timeout and was not stored"}
+
+
+@pytest.mark.behaviour(86, 87)
+async def test_failures_of_the_network_have_a_word_and_no_response(sender: Sender) -> None:
+    sender.receiver.then([Do.RESET], [Do.HANG])
+    assert delivery.Failed("connection_reset") == await sender.send()
+    assert delivery.Failed("timeout") == await sender.send(within=0.3)
+    async with Receiver() as gone:
+        url = gone.url()
+    assert delivery.Failed("connection_refused") == await sender.send(url=url)
+
+
+async def test_a_forbidden_address_is_a_failure_that_is_not_retried(sender: Sender) -> None:
+    outcome = await sender.send(options={"destinations_allowed_cidrs": ()})
+    assert delivery.Failed("blocked_address", retryable=False) == outcome
+    local = await sender.send(options={"destinations_allowed_cidrs": ()},
+                              url=sender.receiver.url(host="localhost"))
+    assert delivery.Failed("blocked_address", retryable=False) == local
+    assert sender.receiver.connections == 0
+
+
+async def test_a_batch_is_answered_in_its_order(sender: Sender) -> None:
+    sender.receiver.always(lambda request: answer(200, request.headers["x-outpost-event-id"].encode()))
+    publisher = await sender.connect()
+    batch = [base.Delivery(f"e{n}", "t", "2026-01-01T00:00:00.000Z", {}, DATA, 1) for n in range(5)]
+    outcomes = await publisher.send(batch, asyncio.get_running_loop().time() + 10)
+    assert [f"e{n}" for n in range(5)] == [outcome.response and outcome.response["body"] for outcome in outcomes]
+    assert [] == await publisher.send([], asyncio.get_running_loop().time() + 10)
+
+
+@pytest.mark.behaviour(87)
+async def test_a_cancelled_send_raises_and_leaves_no_connection(sender: Sender) -> None:
+    sender.receiver.then([Do.HANG])
+    task = asyncio.ensure_future(sender.send())
+    await eventually(lambda: sender.receiver.requests)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: sender.receiver.open == 0)
+
+
+@pytest.mark.parametrize(("config", "path"), [
+    ({}, "config.url"), ({"url": "nope"}, "config.url"),
+    ({"url": "http://h/", "custom_headers": "{"}, "config.custom_headers"),
+    ({"url": "http://h/", "custom_headers": '{"host": "x"}'}, "config.custom_headers.host"),
+])
+async def test_a_stored_config_that_cannot_be_used_is_refused_at_connect(
+    config: dict[str, str], path: str,
+) -> None:
+    adapter = registry.build(settings_.Settings()).get("webhook")
+    assert adapter is not None
+    with pytest.raises(errors.Invalid) as caught:
+        await adapter.connect(base.OpenDestination("t", "d", "webhook", config, {}, {}))
+    assert [problem.path for problem in caught.value.problems] == [path]
+
+
+def test_the_registry_lists_its_types_and_knows_no_others() -> None:
+    built = registry.build(settings_.Settings())
+    assert [one.type for one in built.types()] == ["webhook"]
+    assert built.get("smoke_signals") is None
+    adapter = built.get("webhook")
+    assert adapter is not None
+    assert adapter.description.icon.startswith("<svg")
+    assert adapter.description.instructions.startswith("# ")
+    assert [(one.key, one.required) for one in adapter.description.config_fields] == [
+        ("url", True), ("custom_headers", False)]
+    assert adapter.target({"url": "https://example.com/x"}) == ("https://example.com/x", None)
