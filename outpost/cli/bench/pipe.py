@@ -19,6 +19,13 @@ LINE_LIMIT_BYTES = 1 << 20
 START_LIMIT_S = 20.0
 
 
+class _UntilClosed(asyncio.StreamReaderProtocol):
+    """Ends the process in the midst of whatever it does when the command is gone, by kill -9 too."""
+
+    def eof_received(self) -> bool:
+        os._exit(0)
+
+
 class Commands:
     """Inside a process: lines from stdin, answers to stdout."""
 
@@ -31,12 +38,12 @@ class Commands:
         nothing."""
         asyncio.get_running_loop().set_exception_handler(_fail)
         reader = asyncio.StreamReader(limit=LINE_LIMIT_BYTES)
-        protocol = asyncio.StreamReaderProtocol(reader)
+        protocol = _UntilClosed(reader)
         await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
         return cls(reader)
 
     async def line(self) -> bytes:
-        """The next command, empty at the end. Waits for as long as the command lives."""
+        """The next line. Waits for as long as the command lives."""
         return await self._reader.readline()
 
     @staticmethod
