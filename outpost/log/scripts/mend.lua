@@ -2,9 +2,12 @@
 --
 -- KEYS: 1 due, 2 want, 3 dlv, 4 mend
 -- ARGV: 1 the mark that the fold went up to, 2 last `dlv` entry that it read, 3 1 if these are the last tasks,
---       then for each task: task, what was asked of it ('' | 'r' | 'c')
--- Returns how many were added.
--- Invariant: adds, never changes; leaves out every delivery that moved on after the fold.
+--       then for each task: task, what was asked of it ('' | 'r' | 'c'), ms at which it is due (0: at once)
+-- Returns how many were added, or false, with nothing changed, where the mark is another: somebody finished it, or
+--       the group was made once more.
+-- Invariant: adds, never changes; leaves out every delivery that moved on after the fold. No trim while the mark
+-- stands, so that what moved on is still there to be seen.
+if redis.call('GET', KEYS[4]) ~= ARGV[1] then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local moved = {}
@@ -14,12 +17,13 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[3], '(' .. ARGV[2], '+')) do
   end
 end
 local added = 0
-for at = 4, #ARGV, 2 do
-  local task, want = ARGV[at], ARGV[at + 1]
-  if not moved[string.match(task, '^%d+(/.*)$')] and redis.call('ZADD', KEYS[1], 'NX', now, task) == 1 then
+for at = 4, #ARGV, 3 do
+  local task, want, due = unpack(ARGV, at, at + 2)
+  if not moved[string.match(task, '^%d+(/.*)$')]
+    and redis.call('ZADD', KEYS[1], 'NX', math.max(now, tonumber(due)), task) == 1 then
     if want ~= '' then redis.call('HSET', KEYS[2], task, want) end
     added = added + 1
   end
 end
-if ARGV[3] == '1' and redis.call('GET', KEYS[4]) == ARGV[1] then redis.call('DEL', KEYS[4]) end
+if ARGV[3] == '1' then redis.call('DEL', KEYS[4]) end
 return added

@@ -1,0 +1,48 @@
+"""Making the dispatcher's group again, and completing `due` from a fold of the log: wrappers of two scripts.
+
+`projections/due` folds and drives; nothing here knows what an entry means. All raise errors.StoreUnavailable, and
+repeating is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from outpost.log import client
+from outpost.log import partition as partitions
+
+_REGROUP = client.load_script("regroup")
+_MEND = client.load_script("mend")
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """A task that the log says lives. `want` is what was asked of it (`r` run it, `c` cancel it, or nothing),
+    `due_ms` the Unix ms at which it is due (0: at once)."""
+
+    task: str
+    want: str = ""
+    due_ms: int = 0
+
+
+async def regroup(log: client.Log, among: Sequence[int] = tuple(range(partitions.PARTITIONS))) -> dict[int, str]:
+    """Makes the group at the head of `evt` where it is missing. Returns the mark (an entry id of `evt`) of every
+    partition whose `due` is to be completed from the log up to it; none for those that are whole."""
+    keys = [log.keys.partitions[p] for p in among]
+    replies = await log.call(_REGROUP, [((k.evt, k.mend), (partitions.GROUP,)) for k in keys])
+    return {p: mark.decode() for p, (_, mark) in zip(among, replies, strict=True) if mark}
+
+
+async def mend(
+    log: client.Log, partition: int, mark: str, seen: str, tasks: Sequence[Missing], *, last: bool
+) -> int | None:
+    """Adds those of `tasks` that are not in `due` and whose delivery has no `dlv` entry behind `seen`; with `last`
+    the partition is whole from then on. Returns how many were added; None, with nothing changed, if the mark is
+    another by now."""
+    keys = log.keys.partitions[partition]
+    args: list[client.Arg] = [mark, seen, int(last)]
+    for task in tasks:
+        args += (task.task, task.want, task.due_ms)
+    reply = (await log.call(_MEND, [((keys.due, keys.want, keys.dlv, keys.mend), args)]))[0]
+    return None if reply is None else int(reply)

@@ -1,0 +1,60 @@
+"""Which tasks live, as the log has it: a pure fold of `evt` and then `dlv` of one partition.
+
+`evt` has to be folded before `dlv`, each in its own order; how the two were interleaved does not matter then.
+Only live deliveries are kept, so a long log costs the memory of what is still to be done.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from outpost.domain import delivery, events
+
+
+class Live(msgspec.Struct, frozen=True):
+    """What is known of a live task: `want` is `r` (asked to run), `c` (asked to be cancelled) or empty, `due_ms`
+    the Unix ms of its next attempt (0: at once)."""
+
+    want: str = ""
+    due_ms: int = 0
+
+
+class Fold:
+    """The state after the entries so far. `upto` (milliseconds, sequence) is the last event that counts: attempts
+    of later ones are left out, because the group reads those."""
+
+    def __init__(self, upto: tuple[int, int] | None = None) -> None:
+        self._upto = upto
+        self._live: dict[tuple[str, str, int], tuple[int, Live]] = {}
+
+    def event(self, entry_id: str, event: events.Event) -> None:
+        """An accepted event asks for the first attempt at each matched destination."""
+        for match in event.matched:
+            self._live[entry_id, match.destination, match.created] = (1, Live())
+
+    def entry(self, ms: int, entry: events.DeliveryEntry) -> None:
+        """An entry of `dlv` that was appended at `ms` closes its delivery or says what comes next."""
+        task, place = entry.task, entry.task[1:]
+        if self._upto is not None and _key(task) > self._upto:
+            return
+        match entry.type, entry.detail:
+            case (_, events.AttemptDetail(next="none")):
+                self._live.pop(place, None)
+            case (_, events.AttemptDetail() as detail):
+                want = "r" if detail.next == "manual" else ""
+                self._live[place] = (task.attempt + 1, Live(want, ms + (detail.retry_in_ms or 0)))
+            case ("retry.requested", _):
+                self._live[place] = (task.attempt, Live("r"))
+            case ("cancel.requested", _):
+                self._live[place] = (task.attempt, Live("c"))
+            case _:
+                self._live.pop(place, None)
+
+    def tasks(self) -> dict[str, Live]:
+        """Task id -> what is known of it, oldest delivery first."""
+        return {str(delivery.TaskId(n, *place)): live for place, (n, live) in self._live.items()}
+
+
+def _key(task: delivery.TaskId) -> tuple[int, int]:
+    ms, _, seq = task.event.partition("-")
+    return int(ms), int(seq)
