@@ -166,4 +166,4 @@ def _client(address: RedisAddress, timeout_s: float, connections: int) -> redis.
     pool = redis.asyncio.BlockingConnectionPool(
         connection_class=connection, max_connections=connections, timeout=COMMAND_TIMEOUT_S, **common
     )
-    return redis.asyncio.Redis(connection_pool=pool)
+    return redis.asyncio.Redis.from_pool(pool)  # closing it closes the pool
