@@ -1,0 +1,94 @@
+"""`hold` and `claim_due`: when a task comes back, and to whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from outpost.log import client, tasks
+from outpost.log import partition as partitions
+from tests.contract import worlds
+
+ONE, TWO, THREE = (f"{n}/5-0/d@1" for n in (1, 2, 3))
+
+
+@pytest.fixture(autouse=True)
+async def world(log: client.Log, clock: worlds.Clock) -> None:
+    await clock.set(worlds.NOW)
+
+
+async def _claim(log: client.Log, most: int = 100) -> tasks.Claimed:
+    return (await tasks.claim_due(log, 30_000, most, [worlds.P]))[worlds.P]
+
+
+async def test_holding_pushes_the_watchdog_and_giving_back_makes_it_now(log: client.Log) -> None:
+    await worlds.make_due(log, a1=worlds.NOW + 5, a2=worlds.NOW + 99_000)
+    assert set() == await tasks.hold(log, {worlds.P: [ONE, TWO]}, 30_000)
+    assert {ONE: worlds.NOW + 30_000, TWO: worlds.NOW + 30_000} == await worlds.due(log)
+    assert set() == await tasks.hold(log, {worlds.P: [ONE]}, 0)
+    assert {ONE: worlds.NOW, TWO: worlds.NOW + 30_000} == await worlds.due(log)
+
+
+async def test_holding_names_what_is_not_the_caller_s_and_leaves_it_alone(log: client.Log) -> None:
+    await worlds.make_due(log, a1=worlds.NOW + 5, a2=worlds.NOW + 10_000.5)
+    assert {(worlds.P, TWO), (worlds.P, THREE)} == await tasks.hold(log, {worlds.P: [ONE, TWO, THREE]}, 30_000)
+    assert {ONE: worlds.NOW + 30_000, TWO: worlds.NOW + 10_000.5} == await worlds.due(log)
+
+
+async def test_a_lease_that_ended_is_not_held_either_because_it_is_to_be_claimed(log: client.Log) -> None:
+    await worlds.make_due(log, a1=worlds.NOW - 4_000.5)
+    assert {(worlds.P, ONE)} == await tasks.hold(log, {worlds.P: [ONE]}, 30_000)
+    assert {ONE: worlds.NOW - 4_000.5} == await worlds.due(log)
+
+
+async def test_holding_works_on_many_partitions_at_once(log: client.Log) -> None:
+    other = (worlds.P + 1) % partitions.PARTITIONS
+    await worlds.make_due(log, a1=1)
+    assert {(other, ONE)} == await tasks.hold(log, {worlds.P: [ONE], other: [ONE]}, 30_000)
+
+
+async def test_what_is_due_is_claimed_in_its_order_and_comes_back_when_the_watchdog_ends(
+    log: client.Log,
+) -> None:
+    await worlds.make_due(log, a1=worlds.NOW, a2=worlds.NOW - 7.5, a3=worlds.NOW + 1)
+    assert tasks.Claimed([TWO, ONE], 1.0) == await _claim(log)
+    expected = {ONE: worlds.NOW + 30_000, TWO: worlds.NOW + 30_000, THREE: worlds.NOW + 1}
+    assert expected == await worlds.due(log)
+
+
+async def test_a_claimed_lease_is_no_lease_any_more_and_may_begin(log: client.Log) -> None:
+    await worlds.show(log, worlds.destination())
+    await worlds.make_due(log, a1=worlds.NOW - 0.5)
+    await _claim(log)
+    assert isinstance((await worlds.begin(log, ONE))[0], tasks.Begun)
+
+
+async def test_a_running_lease_and_a_later_retry_are_not_claimed_and_the_next_is_told(log: client.Log) -> None:
+    await worlds.make_due(log, a1=worlds.NOW + 0.5, a2=worlds.NOW + 60_000)
+    assert tasks.Claimed([], 0.5) == await _claim(log)
+
+
+async def test_nothing_waits_in_an_empty_partition(log: client.Log) -> None:
+    assert tasks.Claimed([], None) == await _claim(log)
+
+
+async def test_at_most_so_many_are_claimed_and_the_rest_is_due_at_once(log: client.Log) -> None:
+    await worlds.make_due(log, a1=worlds.NOW - 3, a2=worlds.NOW - 2, a3=worlds.NOW - 1)
+    assert tasks.Claimed([ONE, TWO], -1.0) == await _claim(log, most=2)
+    assert [THREE] == (await _claim(log)).tasks
+
+
+async def test_five_thousand_are_claimed_in_one_call(log: client.Log) -> None:
+    key = log.keys.partitions[worlds.P].due
+    await log.pipeline([("ZADD", key, 1, f"1/{n}-0/d@1") for n in range(5_000)])
+    assert 5_000 == len((await _claim(log, most=5_000)).tasks)
+
+
+async def test_of_two_that_claim_each_task_goes_to_one(log: client.Log) -> None:
+    await worlds.make_due(log, a1=1, a2=2, a3=3)
+    first, second = await _claim(log, most=2), await _claim(log, most=2)
+    assert [ONE, TWO, THREE] == first.tasks + second.tasks
+
+
+async def test_all_partitions_are_asked_in_one_round_trip(log: client.Log) -> None:
+    claimed = await tasks.claim_due(log, 30_000, 10)
+    assert dict.fromkeys(range(partitions.PARTITIONS), tasks.Claimed([], None)) == claimed
