@@ -1,7 +1,8 @@
-"""The way to Redis: two clients, the scripts, and the border where foreign errors become ours.
+"""The way to Redis: the scripts, the clients, and the border where foreign errors become ours.
 
-Commands and blocking reads have clients of their own, because a blocking read must not be cut off by the time-out
-of a command. The library's own retries are off: a command that is sent twice writes twice.
+What runs per batch of events (scripts, stream reads) goes through `wire`; everything else through redis-py, whose
+own retries are off: a command that is sent twice writes twice. Blocking reads have connections of their own, so
+that nothing waits behind them.
 """
 
 from __future__ import annotations
@@ -21,30 +22,16 @@ from redis.backoff import NoBackoff
 
 from outpost import errors
 from outpost.log import partition as partitions
+from outpost.log import wire
 
 COMMAND_TIMEOUT_S = 5.0  # a command that takes longer has failed; what it did is found out by asking again
 BLOCK_MS = 1_000  # how long a blocking read waits for entries; also how long a loop takes to see a stop
 BLOCKING_TIMEOUT_S = BLOCK_MS / 1000 + 5.0
 CONNECTIONS = 32  # a process never has more commands under way than its few loops
-BLOCKING_CONNECTIONS = 8
 
-Arg = bytes | str | int | float
+Arg = wire.Arg
+RedisAddress = wire.RedisAddress
 Call = tuple[Sequence[str], Sequence[Arg]]  # keys and arguments of one script call
-
-
-class RedisAddress(msgspec.Struct, frozen=True):
-    """Where Redis is; `unix_socket` wins over host and port."""
-
-    host: str
-    port: int = 6379
-    username: str | None = None
-    password: str | None = None
-    database: int = 0
-    tls: bool = False
-    unix_socket: str | None = None
-
-    def __repr__(self) -> str:
-        return f"RedisAddress({self.unix_socket or self.host})"
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -66,8 +53,9 @@ class Log:
 
     def __init__(self, address: RedisAddress, keys: partitions.Keys) -> None:
         self.keys = keys
-        self.redis = _client(address, COMMAND_TIMEOUT_S, CONNECTIONS)
-        self.blocking = _client(address, BLOCKING_TIMEOUT_S, BLOCKING_CONNECTIONS)
+        self.redis = _client(address)
+        self._wire = wire.Wire(address, COMMAND_TIMEOUT_S)
+        self._blocking = wire.WirePool(address, COMMAND_TIMEOUT_S)
 
     async def call(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Runs `script` once for each of `calls` in one round trip and returns the replies in order.
@@ -79,7 +67,7 @@ class Log:
             replies = await self._evalsha(script, calls)
             missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
             if missing:
-                await self.redis.script_load(script.text)
+                await self._wire.execute([("SCRIPT", "LOAD", script.text)], COMMAND_TIMEOUT_S)
                 for i, reply in zip(
                     missing, await self._evalsha(script, [calls[i] for i in missing]), strict=True
                 ):
@@ -90,10 +78,8 @@ class Log:
             return replies
 
     async def _evalsha(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        pipe = self.redis.pipeline(transaction=False)
-        for keys, args in calls:
-            pipe.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-        return await pipe.execute(raise_on_error=False)
+        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
+        return await self._wire.execute(commands, COMMAND_TIMEOUT_S)
 
     async def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Plain commands in one round trip. Raises errors.StoreUnavailable."""
@@ -109,14 +95,15 @@ class Log:
             return await self.redis.execute_command(*args)  # type: ignore[no-untyped-call]
 
     async def wait(self, *args: Arg) -> Any:
-        """One command that may block for `BLOCK_MS`. Raises errors.StoreUnavailable."""
+        """One command that may block for `BLOCK_MS`, as plain lists and bytes. Raises errors.StoreUnavailable."""
         with mapped_errors():
-            return await self.blocking.execute_command(*args)  # type: ignore[no-untyped-call]
+            return await self._blocking.execute(args, BLOCKING_TIMEOUT_S)
 
     async def close(self) -> None:
         """Closes every connection."""
         await self.redis.aclose()
-        await self.blocking.aclose()
+        await self._wire.close()
+        await self._blocking.close()
 
 
 @contextlib.contextmanager
@@ -139,13 +126,13 @@ def open_log(address: RedisAddress, deployment_id: str = "") -> Log:
     return Log(address, partitions.keys_of(deployment_id))
 
 
-def _client(address: RedisAddress, timeout_s: float, connections: int) -> redis.asyncio.Redis:
+def _client(address: RedisAddress) -> redis.asyncio.Redis:
     common: dict[str, Any] = {
         "username": address.username,
         "password": address.password,
         "db": address.database,
         "protocol": 2,
-        "socket_timeout": timeout_s,
+        "socket_timeout": COMMAND_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
         "decode_responses": False,
     }
@@ -164,6 +151,6 @@ def _client(address: RedisAddress, timeout_s: float, connections: int) -> redis.
         if address.tls:
             common["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
     pool = redis.asyncio.BlockingConnectionPool(
-        connection_class=connection, max_connections=connections, timeout=COMMAND_TIMEOUT_S, **common
+        connection_class=connection, max_connections=CONNECTIONS, timeout=COMMAND_TIMEOUT_S, **common
     )
     return redis.asyncio.Redis.from_pool(pool)  # closing it closes the pool

@@ -1,0 +1,209 @@
+"""One pipelined connection to Redis, for what runs per batch of events: scripts and stream reads.
+
+redis-py spends more time on packing a batch of a hundred events than Redis on running it; here hiredis packs and
+parses, and every caller's commands go out as they come, in one write. Replies are told apart by their order, so
+that a request which times out ends the connection: its late reply must not become another's. A caller that is
+cancelled leaves its replies behind, and the connection in step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+import msgspec
+import redis.exceptions
+
+Arg = bytes | str | int | float
+READ_BYTES = 256 * 1024
+
+
+class RedisAddress(msgspec.Struct, frozen=True):
+    """Where Redis is; `unix_socket` wins over host and port."""
+
+    host: str
+    port: int = 6379
+    username: str | None = None
+    password: str | None = None
+    database: int = 0
+    tls: bool = False
+    unix_socket: str | None = None
+
+    def __repr__(self) -> str:
+        return f"RedisAddress({self.unix_socket or self.host})"
+
+
+# What an error reply starts with, where its kind matters to us.
+_KINDS: dict[str, type[redis.exceptions.RedisError]] = {
+    "NOSCRIPT": redis.exceptions.NoScriptError,
+    "OOM": redis.exceptions.OutOfMemoryError,
+    "LOADING": redis.exceptions.BusyLoadingError,
+    "READONLY": redis.exceptions.ReadOnlyError,
+    "NOAUTH": redis.exceptions.AuthenticationError,
+    "WRONGPASS": redis.exceptions.AuthenticationError,
+}
+
+
+def _error(text: str) -> redis.exceptions.RedisError:
+    return _KINDS.get(text.partition(" ")[0], redis.exceptions.ResponseError)(text)
+
+
+class _Request:
+    """Replies that somebody waits for."""
+
+    __slots__ = ("future", "replies", "wanted")
+
+    def __init__(self, wanted: int, future: asyncio.Future[list[Any]]) -> None:
+        self.wanted = wanted
+        self.future = future
+        self.replies: list[Any] = []
+
+
+class _Connection(asyncio.Protocol):
+    """The two ends of the pipe: requests in order, replies in order."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader(protocolError=redis.exceptions.InvalidResponse, replyError=_error)
+        self._requests: deque[_Request] = deque()
+        self._transport: asyncio.Transport | None = None
+        self.closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its bases
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while self._requests:
+            request = self._requests[0]
+            try:
+                reply = self._reader.gets()
+            except redis.exceptions.RedisError as exc:
+                self.abort(exc)
+                return
+            if reply is False:
+                return
+            request.replies.append(reply)
+            if len(request.replies) == request.wanted:
+                self._requests.popleft()
+                if not request.future.done():
+                    request.future.set_result(request.replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.abort(exc or ConnectionResetError())
+
+    def send(self, commands: Sequence[Sequence[Arg]]) -> asyncio.Future[list[Any]]:
+        """Writes `commands`; the future has their replies, errors among them as values."""
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if self.closed or self._transport is None:
+            future.set_exception(ConnectionResetError())
+            return future
+        self._requests.append(_Request(len(commands), future))
+        self._transport.write(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))
+        return future
+
+    def abort(self, exc: BaseException) -> None:
+        """Ends the connection and everybody's waiting."""
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+        while self._requests:
+            future = self._requests.popleft().future
+            if not future.done():
+                future.set_exception(ConnectionResetError(type(exc).__name__))
+
+
+class Wire:
+    """A connection that is dialled when it is needed, and again after it broke."""
+
+    def __init__(self, address: RedisAddress, connect_timeout_s: float) -> None:
+        self._address = address
+        self._connect_timeout_s = connect_timeout_s
+        self._connection: _Connection | None = None
+        self._dialling = asyncio.Lock()
+
+    async def execute(self, commands: Sequence[Sequence[Arg]], timeout_s: float) -> list[Any]:
+        """The replies in order, error replies as values. Raises OSError and TimeoutError; then any of the commands
+        may have run."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = await self._dial()
+        return await _within(timeout_s, connection, commands)
+
+    async def close(self) -> None:
+        """Ends the connection; the next use would dial again."""
+        if self._connection is not None:
+            self._connection.abort(ConnectionAbortedError())
+
+    async def _dial(self) -> _Connection:
+        async with self._dialling:
+            if self._connection is None or self._connection.closed:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    self._connection = await _connect(self._address, self._connect_timeout_s)
+            return self._connection
+
+
+async def _within(timeout_s: float, connection: _Connection, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+    future = connection.send(commands)
+    timer = asyncio.get_running_loop().call_later(timeout_s, connection.abort, TimeoutError())
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+async def _connect(address: RedisAddress, timeout_s: float) -> _Connection:
+    loop = asyncio.get_running_loop()
+    factory: Callable[[], _Connection] = _Connection
+    if address.unix_socket:
+        _, connection = await loop.create_unix_connection(factory, address.unix_socket)
+    else:
+        context = ssl.create_default_context() if address.tls else None
+        _, connection = await loop.create_connection(factory, address.host, address.port, ssl=context)
+    hello: list[Sequence[Arg]] = []
+    if address.password:
+        hello.append(("AUTH", *([address.username] if address.username else []), address.password))
+    if address.database:
+        hello.append(("SELECT", address.database))
+    if hello:
+        for reply in await _within(timeout_s, connection, hello):
+            if isinstance(reply, Exception):
+                connection.abort(reply)
+                raise reply
+    return connection
+
+
+class WirePool:
+    """Connections for blocking reads: each carries one at a time."""
+
+    def __init__(self, address: RedisAddress, connect_timeout_s: float) -> None:
+        self._address = address
+        self._connect_timeout_s = connect_timeout_s
+        self._free: list[Wire] = []
+        self._busy: set[Wire] = set()
+
+    async def execute(self, command: Sequence[Arg], timeout_s: float) -> Any:
+        """The reply, raised if it is an error. Raises OSError and TimeoutError as `Wire.execute`."""
+        wire = self._free.pop() if self._free else Wire(self._address, self._connect_timeout_s)
+        self._busy.add(wire)
+        try:
+            reply = (await wire.execute([command], timeout_s))[0]
+        except BaseException:
+            with contextlib.suppress(OSError):
+                await wire.close()  # a read that was cut off would hold up the next one
+            raise
+        finally:
+            self._busy.discard(wire)
+            self._free.append(wire)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def close(self) -> None:
+        """Ends every connection."""
+        for wire in (*self._free, *self._busy):
+            await wire.close()
