@@ -42,7 +42,8 @@ class Lanes:
         self._cap = cap
         self._lanes: dict[LaneKey, Lane] = {}
         self._turns: dict[str, deque[Lane]] = {}  # tenant -> its ready lanes, in turn; tenants in turn
-        self._held: set[tuple[int, str]] = set()
+        self._held: set[tuple[int, str]] = set()  # waiting
+        self._taken: set[tuple[int, str]] = set()  # being begun, sent or recorded
         self._bytes = 0
         self._wake = asyncio.Event()
         self.overflow: list[base.Task] = []
@@ -56,17 +57,19 @@ class Lanes:
         return len(self._held) >= MOST_A_PROCESS or self._bytes >= MOST_BYTES
 
     def receive(self, tasks: Sequence[base.Task]) -> None:
-        """Puts tasks into their lanes. One that waits here already is left as it is."""
+        """Puts tasks into their lanes. One that is here already is left as it is, under way too: while Redis is
+        away leases end, and what was sent and only waits to be recorded must not be sent again."""
         for task in tasks:
-            if (task.partition, task.text) in self._held:
+            name = (task.partition, task.text)
+            if name in self._held or name in self._taken:
                 continue
             lane = self._lanes.get(task.lane)
-            if lane is None:
-                lane = self._lanes[task.lane] = Lane(task.lane, self._cap)
-            if len(lane.waiting) >= MOST_A_LANE or self.full:
+            if self.full or (lane is not None and len(lane.waiting) >= MOST_A_LANE):
                 self.overflow.append(task)
                 continue
-            self._held.add((task.partition, task.text))
+            if lane is None:
+                lane = self._lanes[task.lane] = Lane(task.lane, self._cap)
+            self._held.add(name)
             self._bytes += len(task.event.data)
             lane.waiting.append(task)
             self._queue(lane)
@@ -86,6 +89,7 @@ class Lanes:
             task = lane.waiting.popleft()
             lane.in_flight += 1
             self._forget(task)
+            self._taken.add((task.partition, task.text))
             taken.append(task)
             self._queue(lane)
         return taken
@@ -94,6 +98,7 @@ class Lanes:
         """The task was recorded or dropped; its lane may go on."""
         lane = self._lanes[task.lane]
         lane.in_flight -= 1
+        self._taken.discard((task.partition, task.text))
         self._queue(lane)
         self._wake.set()
         if not lane.waiting and not lane.in_flight:
@@ -103,6 +108,7 @@ class Lanes:
         """A taken task that is to be tried again goes to the head of its lane."""
         lane = self._lanes[task.lane]
         lane.in_flight -= 1
+        self._taken.discard((task.partition, task.text))
         self._held.add((task.partition, task.text))
         self._bytes += len(task.event.data)
         lane.waiting.appendleft(task)

@@ -1,0 +1,230 @@
+"""Lanes: whose turn it is, what a destination may hold, and that the counts are right whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from outpost.dispatch import lanes as lane_rules
+from outpost.domain import delivery, events
+from outpost.queue import base
+
+P = 3
+
+
+def task(tenant: str, destination: str, number: int, *, size: int = 10, created: int = 1) -> base.Task:
+    """The first attempt of event `number` at a destination, with `size` bytes of payload."""
+    id_ = delivery.TaskId(1, f"{number}-0", destination, created)
+    event = events.Event(tenant, f"e{number}", 1, "t", "", True, {}, (), "admin/r", b"x" * size)
+    return base.Task(P, str(id_), id_, event)
+
+
+def names(tasks: list[base.Task]) -> list[str]:
+    return [f"{t.event.tenant}:{t.id.destination}:{t.id.event[:-2]}" for t in tasks]
+
+
+def test_turns_go_round_the_tenants_then_round_the_destinations_of_each():
+    lanes = lane_rules.Lanes(cap=10)
+    lanes.receive([task("a", "x", n) for n in (1, 2, 3)] + [task("a", "y", n) for n in (4, 5)])
+    lanes.receive([task("b", "z", n) for n in (6, 7)])
+    assert ["a:x:1", "b:z:6", "a:y:4", "b:z:7", "a:x:2", "a:y:5", "a:x:3"] == names(lanes.take(10))
+
+
+def test_a_tenant_with_many_destinations_gets_no_more_turns_than_one_with_one():
+    lanes = lane_rules.Lanes(cap=100)
+    lanes.receive([task("crowd", f"d{n}", n) for n in range(50)])
+    lanes.receive([task("single", "d", 100 + n) for n in range(50)])
+    assert {"crowd": 10, "single": 10} == Counter(t.event.tenant for t in lanes.take(20))
+
+
+def test_a_destination_at_its_cap_waits_while_the_others_go_on():
+    lanes = lane_rules.Lanes(cap=2)
+    lanes.receive([task("a", "slow", n) for n in range(5)])
+    lanes.receive([task("a", "fast", n) for n in range(10, 12)])
+    taken = lanes.take(100)
+    assert ["a:fast:10", "a:fast:11", "a:slow:0", "a:slow:1"] == sorted(names(taken))
+    assert [] == lanes.take(100)
+    lanes.done(next(t for t in taken if t.id.destination == "slow"))
+    assert ["a:slow:2"] == names(lanes.take(100))
+
+
+def test_namesakes_of_other_creations_and_tenants_have_lanes_of_their_own():
+    lanes = lane_rules.Lanes(cap=1)
+    lanes.receive([task("a", "d", 1), task("a", "d", 2, created=7), task("b", "d", 3)])
+    assert 3 == len(lanes.take(10))
+
+
+def test_a_task_that_waits_already_is_not_taken_in_twice():
+    lanes = lane_rules.Lanes(cap=10)
+    lanes.receive([task("a", "d", 1), task("a", "d", 1)])
+    lanes.receive([task("a", "d", 1)])
+    assert 1 == len(lanes.take(10))
+    assert 0 == len(lanes)
+
+
+def test_a_task_under_way_is_not_taken_in_again_until_it_is_done():
+    """While Redis is away a lease may end before the attempt is recorded; its claim must not send it again."""
+    lanes = lane_rules.Lanes(cap=10)
+    lanes.receive([task("a", "d", 1)])
+    taken = lanes.take(1)
+    lanes.receive([task("a", "d", 1)])
+    assert [] == lanes.take(1)
+    lanes.done(taken[0])
+    lanes.receive([task("a", "d", 1)])
+    assert 1 == len(lanes.take(1))
+
+
+def test_a_task_that_goes_back_is_the_next_of_its_lane():
+    lanes = lane_rules.Lanes(cap=10)
+    lanes.receive([task("a", "d", n) for n in (1, 2)])
+    first = lanes.take(1)[0]
+    lanes.back(first)
+    assert ["a:d:1", "a:d:2"] == names(lanes.take(10))
+
+
+def test_what_exceeds_a_lane_is_put_aside_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lane_rules, "MOST_A_LANE", 2)
+    lanes = lane_rules.Lanes(cap=10)
+    lanes.receive([task("a", "x", n) for n in range(4)] + [task("a", "y", 9)])
+    assert ["a:x:2", "a:x:3"] == names(lanes.take_overflow())
+    assert [] == lanes.take_overflow()
+    assert 3 == len(lanes)
+
+
+def test_a_process_that_is_full_puts_everything_aside_and_keeps_no_empty_lane(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lane_rules, "MOST_A_PROCESS", 2)
+    lanes = lane_rules.Lanes(cap=10)
+    lanes.receive([task("a", "x", n) for n in range(2)])
+    assert lanes.full
+    lanes.receive([task("b", "y", 5)])
+    assert ["b:y:5"] == names(lanes.take_overflow())
+    assert {"x"} == {key[1] for key in lanes._lanes}
+
+
+def test_payloads_beyond_the_byte_budget_are_put_aside(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lane_rules, "MOST_BYTES", 100)
+    lanes = lane_rules.Lanes(cap=10)
+    lanes.receive([task("a", "x", n, size=60) for n in range(3)])
+    assert ["a:x:2"] == names(lanes.take_overflow())
+    lanes.done(lanes.take(1)[0])
+    assert not lanes.full
+
+
+def test_what_is_dropped_is_never_taken():
+    lanes = lane_rules.Lanes(cap=10)
+    lanes.receive([task("a", "x", n) for n in (1, 2)] + [task("b", "y", 3)])
+    lanes.drop({(P, task("a", "x", 1).text), (P, task("b", "y", 3).text), (P, "1/99-0/unknown@1")})
+    assert ["a:x:2"] == names(lanes.take(10))
+    assert {} == lanes.held()
+
+
+async def test_whoever_waits_for_a_change_wakes_when_a_task_comes_or_a_slot_gets_free():
+    lanes = lane_rules.Lanes(cap=1)
+    async with asyncio.timeout(5):
+        waiting = asyncio.create_task(lanes.changed())
+        await asyncio.sleep(0)
+        lanes.receive([task("a", "x", 1)])
+        await waiting
+        taken = lanes.take(1)[0]
+        waiting = asyncio.create_task(lanes.changed())
+        await asyncio.sleep(0)
+        lanes.done(taken)
+        await waiting
+
+
+MOST_WAITING, MOST_IN_LANE, MOST_OF_BYTES, CAP = 12, 5, 150, 2
+
+
+class LanesMachine(RuleBasedStateMachine):
+    """Lanes beside a model that is a handful of plain lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(lane_rules, "MOST_A_PROCESS", MOST_WAITING)
+        self.patch.setattr(lane_rules, "MOST_A_LANE", MOST_IN_LANE)
+        self.patch.setattr(lane_rules, "MOST_BYTES", MOST_OF_BYTES)
+        self.lanes = lane_rules.Lanes(CAP)
+        self.waiting: dict[lane_rules.LaneKey, list[base.Task]] = {}
+        self.flying: list[base.Task] = []
+
+    def teardown(self) -> None:
+        self.patch.undo()
+
+    def _all_waiting(self) -> list[base.Task]:
+        return [t for lane in self.waiting.values() for t in lane]
+
+    @rule(
+        tenant=st.sampled_from("ab"),
+        destination=st.sampled_from("xyz"),
+        number=st.integers(1, 6),
+        size=st.integers(0, 40),
+    )
+    def receive(self, tenant: str, destination: str, number: int, size: int) -> None:
+        new = task(tenant, destination, number + 10 * ord(tenant), size=size)
+        here = {t.text for t in self._all_waiting() + self.flying}
+        full = (
+            len(self._all_waiting()) >= MOST_WAITING
+            or sum(len(t.event.data) for t in self._all_waiting()) >= MOST_OF_BYTES
+        )
+        lane = self.waiting.setdefault(new.lane, [])
+        expected = []
+        if new.text not in here:
+            if full or len(lane) >= MOST_IN_LANE:
+                expected = [new]
+            else:
+                lane.append(new)
+        self.lanes.receive([new])
+        assert expected == self.lanes.take_overflow()
+
+    @rule(most=st.integers(0, 5))
+    def take(self, most: int) -> None:
+        ready = {
+            key: min(len(lane), CAP - sum(t.lane == key for t in self.flying))
+            for key, lane in self.waiting.items()
+        }
+        taken = self.lanes.take(most)
+        assert min(most, sum(ready.values())) == len(taken)
+        for each in taken:
+            assert self.waiting[each.lane].pop(0) is each
+            self.flying.append(each)
+        assert all(CAP >= n for n in Counter(t.lane for t in self.flying).values())
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data(), again=st.booleans())
+    def finish(self, data: st.DataObject, again: bool) -> None:
+        each = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        if again:
+            self.lanes.back(each)
+            self.waiting.setdefault(each.lane, []).insert(0, each)
+        else:
+            self.lanes.done(each)
+
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        here = sorted((t.partition, t.text) for t in self._all_waiting() + self.flying)
+        lost = data.draw(st.sets(st.sampled_from([*here, (P, "1/0-0/none@1")])))
+        self.lanes.drop(lost)
+        for key, lane in self.waiting.items():
+            self.waiting[key] = [t for t in lane if (t.partition, t.text) not in lost]
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        waiting = self._all_waiting()
+        assert len(waiting) == len(self.lanes)
+        assert sorted(t.text for t in waiting) == sorted(self.lanes.held().get(P, []))
+        assert sum(len(t.event.data) for t in waiting) == self.lanes._bytes
+        live = {t.lane for t in waiting + self.flying}
+        assert live == set(self.lanes._lanes)
+        assert {t.text for t in self.flying} == {text for _, text in self.lanes._taken}
+
+
+LanesMachine.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+test_counts_and_order_are_those_of_a_plain_model = LanesMachine.TestCase
