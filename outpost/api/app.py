@@ -1,0 +1,71 @@
+"""The API as an ASGI application, and the small one that the other roles serve.
+
+In front stands a function that takes the hot path before Litestar sees it; everything else is routed by Litestar,
+every exception becomes JSON in `problems`.
+"""
+
+from __future__ import annotations
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from outpost.api import (
+    attempts,
+    auth,
+    destinations,
+    events,
+    openapi,
+    ops,
+    problems,
+    publish,
+    settle,
+    tenants,
+)
+from outpost.api.deps import Call
+from outpost.api.deps import Deps as Deps
+from outpost.api.deps import Health as Health
+from outpost.api.deps import Probes as Probes
+
+PREFIX = "/api/v1"
+_GUARDED = [
+    publish.publish,
+    *tenants.HANDLERS,
+    *destinations.HANDLERS,
+    *events.HANDLERS,
+    *attempts.HANDLERS,
+    *ops.HANDLERS,
+]
+
+
+def build(deps: Deps) -> ASGIApp:
+    """The whole API. `deps` stay the caller's: nothing is opened or closed here."""
+    guarded = Router(PREFIX, route_handlers=_GUARDED, guards=[auth.guard])
+    open_ = Router(PREFIX, route_handlers=ops.OPEN)
+    litestar = _litestar([*ops.ROOT, open_, guarded], deps)
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path") == publish.PATH and scope.get("method") == "POST":
+            await publish.serve(deps, scope, receive, send)
+        else:
+            await litestar(scope, receive, send)
+
+    return front
+
+
+def build_health(probes: Probes) -> ASGIApp:
+    """Health and readiness alone, at the root and under the prefix."""
+    open_ = Router(PREFIX, route_handlers=ops.OPEN)
+    return _litestar([ops.root_healthz, ops.root_readyz, open_], probes)
+
+
+def _litestar(handlers: list[object], probes: Probes) -> Litestar:
+    return Litestar(
+        route_handlers=handlers,  # type: ignore[arg-type]
+        request_class=Call,
+        exception_handlers={Exception: problems.handle},
+        openapi_config=openapi.CONFIG,
+        logging_config=None,
+        debug=False,
+        state=State({"deps": probes, "settler": settle.Settler(probes.log)}, deep_copy=False),
+    )

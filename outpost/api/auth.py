@@ -1,0 +1,40 @@
+"""Who asks: the API key, or nobody. Compared in constant time, so that a key is not guessed letter by letter."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.handlers import BaseRouteHandler
+
+from outpost import ids
+from outpost.api import problems
+from outpost.commands import actor as actors
+
+_HEADER = b"authorization"
+_SCHEME = b"Bearer "  # case-sensitive, one space
+
+
+def check(headers: Iterable[tuple[bytes, bytes]], api_key: str) -> None:
+    """Raises problems.Unauthorized unless the request carries the key. An empty key, which only
+    OUTPOST_INSECURE lets start, lets everybody in."""
+    if not api_key:
+        return
+    for name, value in headers:
+        if name == _HEADER:
+            if value.startswith(_SCHEME) and hmac.compare_digest(value[len(_SCHEME) :], api_key.encode()):
+                return
+            break
+    raise problems.Unauthorized
+
+
+def guard(connection: ASGIConnection[object, object, object, State], _handler: BaseRouteHandler) -> None:
+    """`check` for what Litestar routes."""
+    check(connection.scope["headers"], connection.app.state.deps.settings.api_key)
+
+
+def admin() -> actors.Actor:
+    """The holder of the API key, in a request of its own."""
+    return actors.Actor("admin", ids.request_id())

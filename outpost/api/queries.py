@@ -1,0 +1,136 @@
+"""Query parameters: lists in every spelling that published clients use, times, pages.
+
+Parameters that are wrong are told together; `Query.settle` raises what was found.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+from urllib.parse import parse_qsl
+
+from outpost import errors
+from outpost.api import problems, schemas
+from outpost.commands import values
+from outpost.domain import times
+from projections.logs import paging, rows
+
+MOST_PARAMETERS = 1_000
+LOG_LIMIT, LOG_LIMIT_MAX = 100, 1_000
+TENANT_LIMIT, TENANT_LIMIT_MAX = 20, 100
+OPERATORS = ("gte", "lte", "gt", "lt")
+
+_INDEX = re.compile(r"\[(\d{1,9})\]", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+
+
+class Query:
+    """The parameters of one request."""
+
+    def __init__(self, query_string: bytes) -> None:
+        """Raises errors.Refused if there are too many of them."""
+        try:
+            pairs = parse_qsl(
+                query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS
+            )
+        except ValueError:
+            raise errors.Refused(f"at most {MOST_PARAMETERS} query parameters are accepted") from None
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._values.setdefault(name, []).append(value)
+        self.found: list[errors.Problem] = []
+
+    def settle(self) -> None:
+        """Raises errors.Invalid if anything was wrong."""
+        if self.found:
+            raise errors.Invalid(self.found)
+
+    def one(self, name: str) -> str | None:
+        """The first value; None if there is none."""
+        given = self._values.get(name)
+        return given[0] if given else None
+
+    def many(self, name: str) -> tuple[str, ...]:
+        """`name[0]=a&name[1]=b` in the order of the indexes, else `name[]=a&name[]=b`, else `name=a&name=b`."""
+        indexed = [
+            (int(found[1]), value)
+            for key, given in self._values.items()
+            if key.startswith(name) and (found := _INDEX.fullmatch(key, len(name)))
+            for value in given
+        ]
+        wanted = tuple(value for _, value in sorted(indexed, key=lambda pair: pair[0]))
+        wanted = wanted or tuple(self._values.get(f"{name}[]") or self._values.get(name) or ())
+        path = problems.QUERY + name
+        for value in wanted:
+            if not values.plain(value) and (problem := values.text_problem(path, value)):
+                self.found.append(problem)
+        return wanted
+
+    def tenant(self) -> str | None:
+        """The one tenant that a single row is looked for in; None if it may be of any."""
+        given = self.many("tenant_id")
+        return given[0] if given else None
+
+    def time(self, name: str = "time") -> rows.TimeRange:
+        """The bounds `name[gte]` and so on. Raises errors.Refused for an operator that there is none of."""
+        bounds: dict[str, int] = {}
+        for key, given in self._values.items():
+            if not (key.startswith(f"{name}[") and key.endswith("]")):
+                continue
+            operator = key[len(name) + 1 : -1]
+            if operator not in OPERATORS:
+                supported = ", ".join(OPERATORS)
+                raise errors.Refused(f"{name}: this operator is not supported, use one of {supported}")
+            micros = times.parse_date_or_time(given[0])
+            if micros is None:
+                self._wrong(key, "rfc3339", "must be an RFC 3339 date-time or a date")
+            else:
+                bounds[operator] = micros
+        return rows.TimeRange(**bounds)
+
+    def log_page(self) -> paging.PageRequest:
+        """The page of a log list: a limit that is no number from 1 on is the default, a larger one the largest.
+        Raises errors.Refused for two cursors."""
+        limit = self._integer("limit")
+        limit = LOG_LIMIT if limit is None or limit < 1 else min(limit, LOG_LIMIT_MAX)
+        return self._page(limit, "time")
+
+    def tenant_page(self) -> paging.PageRequest:
+        """The page of the list of tenants, whose limit is strict. Raises errors.Refused for that, or two
+        cursors."""
+        limit = TENANT_LIMIT if self.one("limit") is None else self._integer("limit")
+        if limit is None or not 1 <= limit <= TENANT_LIMIT_MAX:
+            text = f"limit must be a whole number from 1 to {TENANT_LIMIT_MAX}"
+            raise errors.Refused(text, {"query.limit": text})
+        return self._page(limit, "created_at")
+
+    def _page(self, limit: int, order: str) -> paging.PageRequest:
+        following, previous = self.one("next") or None, self.one("prev") or None
+        if following and previous:
+            text = "cannot specify both 'next' and 'prev' cursors"
+            raise errors.Refused(text, {"query.next": text})
+        if self.one("order_by") not in (None, "", order):
+            self._wrong("order_by", "oneof", f"must be '{order}'")
+        direction: Literal["asc", "desc"] = "desc"
+        match self.one("dir"):
+            case "asc":
+                direction = "asc"
+            case "desc" | None | "":
+                pass
+            case _:
+                self._wrong("dir", "oneof", "must be 'asc' or 'desc'")
+        return paging.PageRequest(limit, direction, following, previous)
+
+    def _integer(self, name: str) -> int | None:
+        value = self.one(name)
+        return int(value) if value and _INTEGER.fullmatch(value) else None
+
+    def _wrong(self, name: str, rule: str, text: str) -> None:
+        self.found.append(errors.Problem(problems.QUERY + name, rule, text=text))
+
+
+def pagination(
+    request: paging.PageRequest, order: str, following: str | None, previous: str | None
+) -> schemas.Pagination:
+    """The block that tells a client where it is."""
+    return schemas.Pagination(order, request.dir, request.limit, following, previous)
