@@ -48,10 +48,13 @@ def open_log(server: RedisServer, deployment: str = "") -> client.Log:
 def believe_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on the scripts ask the clock of `Clock` for the time, where it is set."""
     for module, name in _SCRIPTS:
-        script = getattr(module, name)
-        text = _PRELUDE + script.text
-        sha = hashlib.sha1(text.encode()).hexdigest()
-        monkeypatch.setattr(module, name, client.Script(script.name, text, sha))
+        monkeypatch.setattr(module, name, with_clock(getattr(module, name)))
+
+
+def with_clock(script: client.Script) -> client.Script:
+    """The script as it is, behind a prelude that lets it see another time."""
+    text = _PRELUDE + script.text
+    return client.Script(script.name, text, hashlib.sha1(text.encode()).hexdigest())
 
 
 class Clock:
