@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import Literal, Protocol
+from typing import Protocol
 
-import msgspec
-
+from outpost import telemetry
 from outpost.log import partition as partitions
 
 Place = tuple[partitions.Stream, int]  # a stream of a partition
@@ -17,15 +16,20 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 
 
-class Health(msgspec.Struct):
-    """How a projection is: `waiting` for a store that is away, `halted` where going on would skip entries."""
+class Health(telemetry.Health):
+    """How a projection is; beside a store being away, it can be halted where going on would skip entries."""
 
-    state: Literal["starting", "running", "waiting", "halted", "stopped"] = "starting"
-    reason: str = ""
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.halted = False
 
-    @property
-    def healthy(self) -> bool:
-        return self.state == "running"
+    def halt(self, reason: str) -> None:
+        """Nothing is applied until what `reason` says is mended."""
+        self.healthy, self.reason, self.halted = False, reason, True
+
+    def rose(self) -> None:
+        self.halted = False
+        super().rose()
 
 
 class Pause:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 
-from outpost import errors, telemetry
+from outpost import errors
 from outpost.log import client
 from projections import base
 
@@ -28,29 +28,16 @@ async def drive(projector: base.Projector, stop: asyncio.Event, pause: base.Paus
         try:
             entries = await projector.step(client.BLOCK_MS)
         except errors.StoreUnavailable as exc:
-            await _unavailable(projector.health, exc, pause, stop)
-            continue
-        if projector.health.state == "halted":
+            projector.health.fell(exc.store, exc.reason)
             await sleep(pause.next_s(), stop)
             continue
-        if projector.health.state != "running":
-            if projector.health.state == "waiting":
-                telemetry.emit("store_recovered", projection="log")
-            projector.health.state, projector.health.reason = "running", ""
+        if projector.health.halted:
+            await sleep(pause.next_s(), stop)
+            continue
+        projector.health.rose()
         pause.reset()
         if 0 < entries < SMALL:
             await sleep(SPACING_S - (time.monotonic() - began), stop)
-    projector.health.state = "stopped"
-
-
-async def _unavailable(
-    health: base.Health, exc: errors.StoreUnavailable, pause: base.Pause, stop: asyncio.Event,
-) -> None:
-    pause_s = pause.next_s()
-    health.state, health.reason = "waiting", str(exc)
-    telemetry.emit("store_unavailable", "warning", store=exc.store, reason=exc.reason, projection="log",
-                   retry_in_ms=round(pause_s * 1000))
-    await sleep(pause_s, stop)
 
 
 async def drain(projector: base.Projector, limit_s: float) -> bool:
@@ -60,7 +47,7 @@ async def drain(projector: base.Projector, limit_s: float) -> bool:
     try:
         while time.monotonic() < end:
             if await projector.step() == 0:
-                return projector.health.state != "halted"
+                return not projector.health.halted
     except errors.StoreUnavailable:
         return False
     return False

@@ -31,6 +31,10 @@ def verify(settings: settings_module.Settings) -> int:
 
 
 def _with_store(settings: settings_module.Settings, work: Callable[[stores.Store], Awaitable[int]]) -> int:
+    if not settings.postgres_url:
+        print("POSTGRES_URL is not set.")
+        return NOT_OK
+
     async def run() -> int:
         store = await stores.open_store(settings.postgres_url, settings.deployment_id)
         try:

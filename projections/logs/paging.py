@@ -60,7 +60,7 @@ class Scan(NamedTuple):
 def scan(resource: cursor.Resource, request: PageRequest) -> Scan | cursor.CursorProblem:
     """The scan that reads the page; backwards for `prev`, the rows are turned round by `page`."""
     text = request.prev or request.next
-    if text is None:
+    if not text:  # an empty one too, which is how a query string says none
         return Scan(request.dir, None)
     position = cursor.decode_cursor(resource, text)
     if isinstance(position, cursor.CursorProblem):

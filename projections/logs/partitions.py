@@ -70,14 +70,14 @@ async def refresh(target: store.Store, today: dt.date) -> None:
 
 async def keep(target: store.Store, stop: asyncio.Event) -> None:
     """Sees every hour until `stop` that the coming days have their tables; sooner again after a failure."""
-    pause = base.Pause()
+    health, pause = base.Health("partition_tables"), base.Pause()
     while not stop.is_set():
         try:
             await refresh(target, dt.datetime.now(dt.UTC).date())
         except errors.StoreUnavailable as exc:
-            telemetry.emit("store_unavailable", "warning", store=exc.store, reason=exc.reason,
-                           projection="partitions")
+            health.fell(exc.store, exc.reason)
             await runner.sleep(pause.next_s(), stop)
             continue
+        health.rose()
         pause.reset()
         await runner.sleep(EVERY_S, stop)

@@ -28,7 +28,7 @@ class LogProjector:
     """Projects a deployment's log into `target`, at most `batch_size` entries a transaction."""
 
     def __init__(self, log: client.Log, target: store.Store, batch_size: int) -> None:
-        self.health = base.Health()
+        self.health = base.Health("log_projector")
         self._log = log
         self._store = target
         self._batch_size = batch_size
@@ -78,13 +78,11 @@ class LogProjector:
         loaded = await write.checkpoints(self._store)
         lost = await history.first_lost(self._log, loaded)
         if lost is not None:
-            if self.health.state != "halted":
+            if not self.health.halted:
                 telemetry.emit("log_halted", "error", position=str(lost))
-            self.health.state = "halted"
-            self.health.reason = f"the log no longer holds {lost}, up to which it was projected"
+            self.health.halt(f"the log no longer holds {lost}, up to which it was projected")
             return False
-        if self.health.state == "halted":
-            self.health.state, self.health.reason = "starting", ""
+        self.health.halted = False
         self._checkpoints = loaded
         self._count = max(FEWEST, READ_BYTES // (CAUTIOUS_BYTES * len(loaded)))
         return True
@@ -106,10 +104,10 @@ class LogProjector:
         self._checkpoints = self._checkpoints | batch.ends
         rejected = batch.rejected + outcome.refused
         for item in rejected:
-            telemetry.emit("log_rejected", "warning", stream=item.stream, partition=item.partition,
+            telemetry.emit_sampled("log_rejected", "warning", stream=item.stream, partition=item.partition,
                            entry=f"{item.ms}-{item.seq}", reason=item.reason)
         newest_ms = max(ms for ms, _ in batch.ends.values())
-        telemetry.emit(
+        telemetry.emit_sampled(
             "log_projected", entries=len(reads), events=len(batch.rows.events), attempts=len(batch.rows.attempts),
             rejected=len(rejected), streams=len(batch.ends),
             took_ms=round((time.perf_counter() - started) * 1000, 1),
