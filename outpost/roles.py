@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
 
 from outpost import crypto
 from outpost.adapters import registry as registries
@@ -55,7 +54,7 @@ class Api:
         target: store.Store,
         types: registries.Registry,
         sealer: crypto.Sealer,
-        health: Callable[[], dict[str, str | None]],
+        health: api.Health,
     ) -> None:
         window = append.Window(settings.publish_idempotency_ttl_ms)
         writes = writer.Writer(log, window)
@@ -72,7 +71,7 @@ class Api:
                 sealer=sealer,
                 store=target,
                 health=health,
-                now_ms=lambda: time.time_ns() // 1_000_000,
+                now_ms=now_ms,
             )
         )
 
@@ -83,6 +82,11 @@ class Projection:
     def __init__(self, settings: Settings, log: client.Log, target: store.Store) -> None:
         self.store = target
         self.projector = projector.LogProjector(log, target, settings.log_batch_size)
+
+
+def now_ms() -> int:
+    """The clock of this process: Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
 
 
 def open_log(settings: Settings) -> client.Log:

@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from outpost import crypto, errors, http_server, pacing, roles, telemetry
@@ -89,9 +89,13 @@ class _Process:
             self._delivery = roles.Delivery(settings, self._log, self._types, sealer)
         if settings.service in ("api", "all"):
             assert self._store is not None
-            self._api = roles.Api(settings, self._log, self._store, self._types, sealer, self.health)
+            self._api = roles.Api(settings, self._log, self._store, self._types, sealer, self)
             app = self._api.app
-        self._server = http_server.build(app or api.build_health(self.health))
+        if app is None:
+            app = api.build_health(
+                api.Probes(settings=settings, log=self._log, store=self._store, health=self, now_ms=roles.now_ms)
+            )
+        self._server = http_server.build(app)
         self._run_all()
         telemetry.emit("service_started", service=settings.service, port=self._listening.getsockname()[1])
 
@@ -174,29 +178,22 @@ class _Process:
                 await self._best_effort(closable.close())
         self._listening.close()
 
-    def health(self) -> dict[str, str | None]:
-        """Each background task of this process: None if it is well, else why not."""
-        states: dict[str, str | None] = {
-            name: "ended" if task.done() else None for name, task in self._tasks.items() if name != "append"
-        }
-        for name, reason in self._reasons().items():
-            if states.get(name) is None:
-                states[name] = reason
-        return states
+    def workers(self) -> Mapping[str, bool]:
+        """Whether each background task of this process runs, by its name."""
+        return {name: not task.done() for name, task in self._tasks.items()}
 
-    def _reasons(self) -> Mapping[str, str | None]:
-        reasons: dict[str, str | None] = {}
+    def obstacles(self) -> Sequence[str]:
+        """Why this process cannot do all of its work now: a store is away, or an entry cannot be decoded."""
+        found: list[str] = []
         if self._delivery:
-            for loop in (self._delivery.worker, self._delivery.dispatcher, self._delivery.scheduler):
-                reasons[loop.health.name] = loop.health.reason or None
+            loops = (self._delivery.worker, self._delivery.dispatcher, self._delivery.scheduler)
+            found += [loop.health.reason for loop in loops]
         if self._api:
-            halted = ", ".join(self._api.config.halted.values())
-            reasons["config-projector"] = self._api.config.health.reason or (
-                f"halted: {halted}" if halted else None
-            )
+            found.append(self._api.config.health.reason)
+            found += [f"the config projection is halted before {at}" for at in self._api.config.halted.values()]
         if self._projection:
-            reasons["log-projector"] = self._projection.projector.health.reason or None
-        return reasons
+            found.append(self._projection.projector.health.reason)
+        return list(dict.fromkeys(filter(None, found)))
 
     async def _check_log(self, settings: Settings) -> None:
         assert self._log is not None

@@ -74,7 +74,7 @@ class _Connection(asyncio.Protocol):
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its bases
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its bases
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -103,7 +103,8 @@ class _Connection(asyncio.Protocol):
             future.set_exception(ConnectionResetError())
             return future
         self._requests.append(_Request(len(commands), future))
-        self._transport.write(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))
+        packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
+        self._transport.write(b"".join(packed))
         return future
 
     def abort(self, exc: BaseException) -> None:
