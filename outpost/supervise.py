@@ -122,7 +122,8 @@ class _Process:
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait([stopped, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        failed = {name: task for name, task in self._tasks.items() if task.done()}
+        ended = {} if self._stop.is_set() else self._tasks
+        failed = {name: task for name, task in ended.items() if task.done()}
         for name, task in failed.items():
             exc = None if task.cancelled() else task.exception()
             telemetry.emit("service_failed", "error", task=name, kind=type(exc).__name__, at=_where(exc))
