@@ -37,6 +37,7 @@ EVENTS: dict[str, str] = {
     "publisher_refused": "what is stored of a destination cannot be used; its attempts fail",
     "schema_migrated": "one migration of the log tables was applied",
     "service_failed": "a background task ended with an error, so the process stops",
+    "request_failed": "a request met an error that nothing expected; the client was told 500",
     "service_started": "the roles of this process run",
     "service_stopped": "everything is flushed and closed",
     "service_stopping": "no new work is taken",

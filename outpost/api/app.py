@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
+from litestar.exceptions import NotFoundException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from outpost.api import (
@@ -47,6 +48,8 @@ def build(deps: Deps) -> ASGIApp:
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("path") == publish.PATH and scope.get("method") == "POST":
             await publish.serve(deps, scope, receive, send)
+        elif scope.get("method") == "OPTIONS":  # Litestar would answer it, without a body and without a key
+            await problems.send(problems.answer_to(NotFoundException()), send)
         else:
             await litestar(scope, receive, send)
 

@@ -32,6 +32,13 @@ _WORDS = {
     422: "The request breaks rules; `data` names each",
     503: "A store is away or full; come again after `Retry-After` seconds",
 }
+_WRITTEN = {
+    "X-Outpost-Position": {
+        "description": "Where the change stands in the log; missing if nothing had to change.",
+        "schema": {"type": "string"},
+    },
+    "X-Request-Id": {"description": "The request, as the log names it.", "schema": {"type": "string"}},
+}
 _STRUCTS = (
     schemas.Error,
     schemas.Success,
@@ -143,6 +150,11 @@ def document(app: Litestar) -> bytes:
 
 def _complete(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
     opt = handler.opt
+    operation["summary"] = str(operation["description"]).partition(".")[0]
+    if "GET" not in handler.http_methods:
+        for status, answer in operation["responses"].items():
+            if status.startswith("2"):
+                answer["headers"] = _WRITTEN
     documented = {str(status) for status in handler.responses or ()}
     if "400" not in documented:
         operation["responses"].pop("400", None)  # Litestar's own error, which no client ever sees

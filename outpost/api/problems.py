@@ -14,6 +14,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.types import Send
 
 from outpost import errors, telemetry
 from outpost.api import schemas
@@ -22,6 +23,7 @@ VALIDATION_ERROR = "validation error"
 QUERY = "query."  # how the paths of query parameters begin
 RETRY_AFTER = {"Retry-After": "1"}  # seconds; stores come back within one or are away for longer
 
+_JSON = (b"content-type", b"application/json")
 _MESSAGES = {401: "unauthorized", 404: "not found"}
 
 
@@ -53,6 +55,14 @@ def handle(_request: Request[object, object, State], exc: Exception) -> Response
     """Litestar's handler of every exception."""
     answer = answer_to(exc)
     return Response(answer.body, status_code=answer.status, headers=answer.headers, media_type="application/json")
+
+
+async def send(answer: Answer, transmit: Send) -> None:
+    """The answer over ASGI, without Litestar."""
+    headers = [_JSON, (b"content-length", b"%d" % len(answer.body))]
+    headers += [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
+    await transmit({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await transmit({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
 def answer_to(exc: Exception) -> Answer:

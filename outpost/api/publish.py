@@ -18,9 +18,7 @@ from outpost.commands import forms
 
 PATH = "/api/v1/publish"
 
-
 _encode = msgspec.json.Encoder().encode
-_JSON = (b"content-type", b"application/json")
 
 
 async def serve(deps: Deps, scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,10 +28,7 @@ async def serve(deps: Deps, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await _publish(deps, receive)
     except Exception as exc:  # noqa: BLE001 - the border: whatever it is, the client gets an answer
         answer = problems.answer_to(exc)
-    headers = [_JSON, (b"content-length", b"%d" % len(answer.body))]
-    headers += [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+    await problems.send(answer, send)
 
 
 async def _publish(deps: Deps, receive: Receive) -> problems.Answer:

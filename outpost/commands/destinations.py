@@ -222,6 +222,8 @@ class _Problems:
         self._message = "validation error"
 
     def add(self, path: str, rule: str, message: str | None = None) -> None:
+        if any(problem.path == path for problem in self.found):
+            return  # what is wrong in itself is not missing as well
         self.found.append(errors.Problem(path, rule))
         self._message = message or self._message
 
@@ -250,7 +252,7 @@ def _filter(requested: object, present: dict[str, object] | None, problems: _Pro
         return None
     problem = filters.problem(requested)
     if problem is not None:
-        problems.add("filter", problem)
+        problems.found.append(errors.Problem("filter", "invalid", text=problem))
         return None
     assert isinstance(requested, dict)
     return requested
