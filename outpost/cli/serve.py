@@ -1,4 +1,4 @@
-"""`outpost serve`: one process with the roles that its settings name; with `--embedded` also the stores it needs."""
+"""`outpost serve`: one process with the roles that its settings name; with `--embedded` its stores too."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until SIGINT or SIGTERM. Raises errors.ConfigurationError, errors.StartRefused, errors.EmbeddedError."""
+    """Serves until SIGINT or SIGTERM. Raises ConfigurationError, StartRefused and EmbeddedError."""
     if args.embedded:
         return _run_embedded(args)
     settings = settings_load.load(os.environ, args.config, args.service)
@@ -63,7 +63,10 @@ def _run_embedded(args: argparse.Namespace) -> int:
                 settings,
                 redis_host=started.redis_host,
                 redis_port=started.redis_port,
+                redis_username="",
                 redis_password=started.redis_password,
+                redis_database=0,
+                redis_tls_enabled=False,
                 redis_unix_socket=started.redis_unix_socket,
                 postgres_url=started.postgres_url,
             )
