@@ -47,6 +47,7 @@ def build(app: Any) -> Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody asks for the address of a client
             date_header=True,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
