@@ -22,8 +22,8 @@ def destination_form(body: bytes, now_ms: int, *, patch: bool = False) -> destin
     form.type = UNSET if type_ is None else type_
     form.topics = said.get("topics", UNSET)
     form.filter = said.get("filter", UNSET)
-    form.config = _map("config", said, found)
-    form.credentials = _map("credentials", said, found)
+    form.config = _secrets("config", said, found)
+    form.credentials = _secrets("credentials", said, found)
     form.delivery_metadata = _metadata("delivery_metadata", said, found)
     form.metadata = _metadata("metadata", said, found)
     if "disabled_at" in said:
@@ -74,16 +74,20 @@ def _map(path: str, said: dict[str, object], found: list[errors.Problem]) -> des
     if not isinstance(value, dict):
         found.append(errors.Problem(path, "type"))
         return UNSET
-    found += [
-        problem for key in value if (problem := values.text_problem(values.path_of(path, key), key)) is not None
-    ]
     return {key: None if item is None else values.coerced(item) for key, item in value.items()}
 
 
-def _metadata(path: str, said: dict[str, object], found: list[errors.Problem]) -> destinations.Map:
-    before = len(found)
+def _secrets(path: str, said: dict[str, object], found: list[errors.Problem]) -> destinations.Map:
+    """Config and credentials: their values are the type's affair, and may be keys of many lines."""
     result = _map(path, said, found)
-    if isinstance(result, dict) and len(found) == before:
+    if isinstance(result, dict):
+        found += values.metadata_problems(path, dict.fromkeys(result, ""))
+    return result
+
+
+def _metadata(path: str, said: dict[str, object], found: list[errors.Problem]) -> destinations.Map:
+    result = _map(path, said, found)
+    if isinstance(result, dict):
         texts = {key: value or "" for key, value in result.items()}
         found += values.metadata_problems(path, texts, values.MAX_VALUE_BYTES)
     return result
