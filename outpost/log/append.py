@@ -7,9 +7,10 @@ returns is the next flush, so a busy process pays one round trip for hundreds an
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -177,13 +178,19 @@ class GroupCommit:
         return await future
 
     async def run(self) -> None:
-        """Flushes until `close` was called and nothing waits any more."""
-        while self._waiting or not self._closed:
-            if not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            await self._flush()
+        """Flushes until `close` was called and nothing waits any more. If it is cancelled, nothing is taken any
+        more and whoever waits hears so."""
+        try:
+            while self._waiting or not self._closed:
+                if not self._waiting:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                await self._flush()
+        finally:
+            self._closed = True
+            _fail((future for *_, future in self._waiting), errors.StoreUnavailable("redis", "shutting down"))
+            self._waiting.clear()
 
     def close(self) -> None:
         """Takes no more; `run` ends when the last flush is answered."""
@@ -200,9 +207,9 @@ class GroupCommit:
         try:
             answers = await append(self._log, "evt", dict(batches), self._window)
         except errors.OutpostError as exc:
-            _fail(futures, exc)
+            _fail(itertools.chain(*futures.values()), exc)
         except BaseException:
-            _fail(futures, errors.StoreUnavailable("redis", "the append was cut off"))
+            _fail(itertools.chain(*futures.values()), errors.StoreUnavailable("redis", "the append was cut off"))
             raise
         else:
             for partition, waiting in futures.items():
@@ -211,8 +218,7 @@ class GroupCommit:
                         future.set_result(answer)
 
 
-def _fail(futures: dict[int, list[asyncio.Future[Answer]]], exc: errors.OutpostError) -> None:
-    for waiting in futures.values():
-        for future in waiting:
-            if not future.done():
-                future.set_exception(exc)
+def _fail(futures: Iterable[asyncio.Future[Answer]], exc: errors.OutpostError) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(exc)

@@ -87,7 +87,11 @@ class Log:
             pipe = self.redis.pipeline(transaction=False)
             for command in commands:
                 pipe.execute_command(*command)
-            return await pipe.execute()
+            replies = await pipe.execute(raise_on_error=False)  # raised by it, an error would quote the command
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
 
     async def command(self, *args: Arg) -> Any:
         """One plain command. Raises errors.StoreUnavailable."""

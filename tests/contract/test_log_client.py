@@ -1,0 +1,195 @@
+"""The border to Redis: scripts that come back after they were flushed, and whose error is whose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import hiredis
+import pytest
+
+from outpost import errors
+from outpost.log import append, client, tasks
+from outpost.log import partition as partitions
+from tests.contract import worlds
+from tests.harness.servers import REDIS_KINDS, RedisServer, eventually, free_port
+
+P = worlds.P
+
+
+@pytest.fixture
+async def own_log(own_redis: RedisServer) -> AsyncIterator[client.Log]:
+    """A log on a server that the test may ill-treat."""
+    opened = worlds.open_log(own_redis)
+    yield opened
+    await opened.close()
+
+
+both = pytest.mark.parametrize("own_redis", REDIS_KINDS, indirect=True)
+
+
+async def test_a_script_that_was_flushed_is_loaded_again_and_every_call_answered(log: client.Log) -> None:
+    await worlds.append_items(log, worlds.item("e1"))
+    await log.command("SCRIPT FLUSH")
+    batches = {p: [worlds.item(tenant=f"t{p}")] for p in range(partitions.PARTITIONS)}
+    answers = await append.append(log, "evt", batches, worlds.window())
+    assert [*batches] == [answers[p][0].position.partition for p in batches]
+
+
+async def test_many_callers_at_once_each_get_their_own_answers(log: client.Log) -> None:
+    async def one(n: int) -> None:
+        await log.command("SCRIPT FLUSH")
+        [answer] = await worlds.append_items(log, worlds.item(f"e{n}", f"admin/r{n}"))
+        assert isinstance(answer, append.Appended)
+        [found] = await log.pipeline([("XRANGE", log.keys.partitions[P].evt, *[answer.position.entry_id] * 2)])
+        assert f"e{n}".encode() in repr(found).encode()
+
+    await asyncio.gather(*(one(n) for n in range(40)))
+
+
+async def test_a_cancelled_call_leaves_the_next_one_its_own_answer(log: client.Log) -> None:
+    for n in range(20):
+        call = asyncio.create_task(worlds.append_items(log, worlds.item(f"e{n}", f"admin/r{n}")))
+        for _ in range(n % 4):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+        claimed = await tasks.claim_due(log, 1, 1)
+        assert dict.fromkeys(range(partitions.PARTITIONS), tasks.Claimed([], None)) == claimed
+
+
+async def test_a_script_that_fails_is_our_error_and_says_no_payload(log: client.Log) -> None:
+    await log.command("SET", log.keys.partitions[P].evt, "x")
+    with pytest.raises(errors.StoreUnavailable) as caught:
+        await worlds.append_items(log, worlds.item(data=b'{"secret":1}'))
+    assert ("redis", False) == (caught.value.store, "secret" in str(caught.value))
+
+
+@both
+async def test_a_full_store_says_so_and_nothing_is_half_written(own_log: client.Log) -> None:
+    """R3, on the side of the log: every script refuses before its first write or does the whole."""
+    log, keys = own_log, own_log.keys.partitions[P]
+    await worlds.regroup(log)
+    entry_id = await worlds.publish(log, "before")
+    await worlds.show(log, worlds.destination())
+    await log.command("XREADGROUP", "GROUP", partitions.GROUP, "d0", "STREAMS", keys.evt, ">")
+    await worlds.make_due(log, a1=1, a2=1)
+    used = [keys.evt, keys.dlv, keys.due, keys.want, keys.ver]
+    before = await log.pipeline([("DUMP", key) for key in used])
+    size = await log.command("DBSIZE")
+    await log.command("CONFIG SET", "maxmemory", 1)
+    with pytest.raises(errors.StoreFull):
+        await worlds.append_items(log, worlds.item("e1", following=1), worlds.item("e2"))
+    with pytest.raises(errors.StoreFull):
+        await worlds.record(log, "1/5-0/d@1", retry_in_ms=5)
+    with pytest.raises(errors.StoreFull):
+        await worlds.begin(log, "2/5-0/d@1")
+    with pytest.raises(errors.StoreFull):
+        await tasks.claim_due(log, 1, 10)
+    with pytest.raises(errors.StoreFull):
+        await log.command("SET", "k", "v")
+    assert before == await log.pipeline([("DUMP", key) for key in used])
+    assert size == await log.command("DBSIZE")
+    # Acknowledging frees memory, so `open` may start; what it has begun it ends.
+    opening = tasks.Opening(entry_id, (f"1/{entry_id}/d@1",))
+    assert {P: [True]} == await tasks.open_entries(log, {P: [opening]}, 5)
+    assert f"1/{entry_id}/d@1" in await worlds.due(log)
+    await log.command("CONFIG SET", "maxmemory", 0)
+    answers = await worlds.append_items(log, worlds.item("e1", following=1), worlds.item("e2"))
+    assert [append.Appended, append.Appended] == [type(answer) for answer in answers]
+
+
+@both
+async def test_a_replica_refuses_to_write_and_that_is_a_store_that_is_away(own_log: client.Log) -> None:
+    await worlds.make_due(own_log, a1=1)
+    await own_log.command("REPLICAOF", "127.0.0.1", free_port())
+    with pytest.raises(errors.StoreUnavailable) as caught:
+        await worlds.record(own_log, "1/5-0/d@1")
+    assert not isinstance(caught.value, errors.StoreFull)
+
+
+async def test_a_server_that_is_not_there_is_a_store_that_is_away() -> None:
+    log = client.open_log(client.RedisAddress("127.0.0.1", free_port(), password="hunter2"))
+    for call in (log.command("PING"), log.wait("PING"), log.pipeline([("PING",)]), tasks.claim_due(log, 1, 1)):
+        with pytest.raises(errors.StoreUnavailable) as caught:
+            await call
+        assert "hunter2" not in str(caught.value)
+    await log.close()
+
+
+class _Refusing(asyncio.Protocol):
+    """A connection of a server that answers every command with one error."""
+
+    def __init__(self, reply: str, opened: set[asyncio.BaseTransport]) -> None:
+        self._opened = opened
+        self._reply = reply.encode() + b"\r\n"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self._commands = transport, hiredis.Reader()
+        self._opened.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._opened.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._commands.feed(data)
+        while self._commands.gets() is not False:
+            self._transport.write(self._reply)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        ("-LOADING Redis is loading the dataset in memory", errors.StoreUnavailable),
+        ("-MASTERDOWN Link with MASTER is down", errors.StoreUnavailable),
+        ("-MISCONF Errors writing to the AOF file", errors.StoreUnavailable),
+        ("-NOAUTH Authentication required.", errors.StoreUnavailable),
+        ("-BUSY Redis is busy running a script", errors.StoreUnavailable),
+        ("-OOM command not allowed when used memory > 'maxmemory'.", errors.StoreFull),
+        ("-NOGROUP No such key 'k' or consumer group 'dispatch'", errors.GroupMissing),
+    ],
+)
+async def test_each_kind_of_refusal_is_told_apart_on_every_way(
+    reply: str, kind: type[errors.StoreUnavailable]
+) -> None:
+    opened: set[asyncio.BaseTransport] = set()
+    server = await asyncio.get_running_loop().create_server(lambda: _Refusing(reply, opened), "127.0.0.1")
+    log = client.open_log(client.RedisAddress("127.0.0.1", server.sockets[0].getsockname()[1]))
+    for call in (log.command("PING"), log.wait("PING"), log.pipeline([("PING",)]), tasks.claim_due(log, 1, 1)):
+        with pytest.raises(errors.StoreUnavailable) as caught:
+            await call
+        assert kind is type(caught.value)
+    await log.close()
+    server.close()
+    await server.wait_closed()
+    await eventually(lambda: not opened)
+
+
+@both
+async def test_after_a_kill_every_kind_of_call_works_again(own_redis: RedisServer, own_log: client.Log) -> None:
+    """L1."""
+    log = own_log
+    ids = [await worlds.publish(log, f"e{n}") for n in range(50)]
+    own_redis.kill9()
+    for call in (log.command("PING"), log.wait("PING"), tasks.claim_due(log, 1, 1)):
+        with pytest.raises(errors.StoreUnavailable):
+            await call
+    own_redis.restart()
+
+    async def back() -> bool:
+        try:
+            await tasks.claim_due(log, 1, 1)
+            await log.wait("PING")
+            return bool(await log.command("PING"))
+        except errors.StoreUnavailable:
+            return False
+
+    await eventually(back)
+    found = await log.command("XRANGE", log.keys.partitions[P].evt, "-", "+")
+    assert ids == [entry_id.decode() for entry_id, _ in found]
+
+
+async def test_an_address_never_shows_its_password() -> None:
+    address = client.RedisAddress("redis.example", username="u", password="hunter2")
+    assert "hunter2" not in f"{address!r} {address}"
