@@ -17,6 +17,7 @@ from outpost import errors
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0  # a transaction of a thousand rows of a megabyte still fits
+CLOSE_TIMEOUT_S = 2.0
 ACQUIRE_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 10
 IDLE_CONNECTION_S = 300.0
@@ -48,11 +49,12 @@ class Store:
             async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                 yield connection
 
-    async def close(self) -> None:
-        """Closes every connection; those in use first finish what they do, for at most the time of a command."""
+    async def close(self, limit_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Closes every connection. One in use may finish what it does, for at most `limit_s`; then it is cut off,
+        and whoever uses it gets errors.StoreUnavailable."""
         with contextlib.suppress(TimeoutError, OSError, asyncpg.InterfaceError):
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                await self.pool.close()
+            async with asyncio.timeout(limit_s):
+                await self.pool.close()  # cancelled, it ends every connection at once
 
 
 def schema_name(deployment_id: str) -> str:

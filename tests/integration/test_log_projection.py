@@ -256,6 +256,26 @@ async def test_a_store_that_is_away_is_our_error_and_nothing_is_half_written(log
         assert (36, 36, 18) == tuple(len(rows[name]) for name in ("event", "attempt", "rejected"))
 
 
+async def test_a_postgres_that_hangs_does_not_hold_up_the_shutdown(log70, own_postgres):
+    store = await stores.open_store(own_postgres.url)
+    await migrate.apply_pending(store)
+    made = projector.LogProjector(log70, store, 5)
+    await made.step()
+    await fill(log70)
+    own_postgres.pause()
+    stop = asyncio.Event()
+    task = asyncio.create_task(made.run(stop))
+    await eventually(lambda: store.pool.get_idle_size() < store.pool.get_size())  # it writes
+    stop.set()
+    await asyncio.wait_for(store.close(0.2), 5.0)
+    await asyncio.wait_for(task, 5.0)
+    own_postgres.resume()
+    async with opened(own_postgres.url) as again:
+        assert await projector.LogProjector(log70, again, 1000).drain(10.0)
+        rows = await log_entries.rows(again)
+        assert (36, 36, 18) == tuple(len(rows[name]) for name in ("event", "attempt", "rejected"))
+
+
 async def test_a_log_that_went_back_behind_a_checkpoint_halts_before_anything_is_read(log70, store):
     await log_entries.append_event(log70, log_entries.event("t1", "e1"), "1800000000000-0")
     await project(log70, store)

@@ -219,7 +219,8 @@ async def test_attempt_filters(log, store):
     for n in range(6):
         fields = log_entries.attempt(
             f"t{n % 2}", f"e{n}", number=n + 1, destination=f"des_{n % 3}",
-            status="failed" if n < 2 else "success", topic=f"topic.{n}", type_="aws_sqs" if n == 5 else "webhook", started_ms=BASE_MS + n)
+            status="failed" if n < 2 else "success", topic=f"topic.{n}",
+            type_="aws_sqs" if n == 5 else "webhook", started_ms=BASE_MS + n)
         await log_entries.append(log, "dlv", f"t{n % 2}", fields, f"{BASE_MS + n}-0")
     await project(log, store)
 
