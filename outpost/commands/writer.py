@@ -1,11 +1,13 @@
 """Load, decide, append: the one way in which a tenant changes.
 
 Optimistic: the append is fenced by the version that was decided on, and a writer that lost reads again and decides
-again. Nothing is written to the read model here; readers catch up with the log.
+again. What was appended is brought into the read model before it is acknowledged, so that no delivery that begins
+after a disable was answered goes out.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -17,7 +19,7 @@ from outpost.domain import tenant as tenants
 from outpost.log import append, client, envelope
 from outpost.log import partition as partitions
 from outpost.log import position as positions
-from projections.config import query
+from projections.config import catch_up, query
 
 TRIES = 5  # against the same tenant being changed by others; then the caller is told to come again
 
@@ -66,8 +68,15 @@ class Writer:
             )
             answer = (await append.append(self.log, "cfg", {partition: [item]}, self._window))[partition][0]
             if not isinstance(answer, append.Stale):
+                await self._show(partition, answer.position)
                 return Written(state, tenants.evolve(state, change), change, answer.position)
         raise errors.Contended(tenant)
+
+    async def _show(self, partition: int, position: positions.Position) -> None:
+        """Brings the read model up to a change. Where that fails the command has happened all the same: the next
+        reader catches up."""
+        with contextlib.suppress(errors.OutpostError):
+            await catch_up.catch_up(self.log, partition, position.entry_id)
 
 
 def _refused(refusal: tenants.Refusal) -> errors.OutpostError:
