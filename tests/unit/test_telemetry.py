@@ -23,6 +23,7 @@ def configured_anew() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, counters = root.handlers, root.level, telemetry.counters.copy()
     telemetry._samples.clear()
+    telemetry.counters.clear()
     yield
     root.handlers = handlers
     root.setLevel(level)
