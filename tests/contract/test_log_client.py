@@ -58,7 +58,10 @@ async def test_a_cancelled_call_leaves_the_next_one_its_own_answer(log: client.L
         assert dict.fromkeys(range(partitions.PARTITIONS), tasks.Claimed([], None)) == claimed
 
 
-async def test_a_script_that_fails_is_our_error_and_says_no_payload(log: client.Log) -> None:
+async def test_a_script_that_fails_is_our_error_and_says_no_payload(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(append, "APPEND_LIMIT_S", 0.1)
     await log.command("SET", log.keys.partitions[P].evt, "x")
     with pytest.raises(errors.StoreUnavailable) as caught:
         await worlds.append_items(log, worlds.item(data=b'{"secret":1}'))
