@@ -50,6 +50,7 @@ class Api:
 
     def __init__(self, settings: Settings, redis: RedisServer, store: stores.Store | None = None) -> None:
         self.health = Health()
+        self.ahead_ms = 0  # how far a test has put the clock forward
         self.log = client.open_log(client.RedisAddress(redis.host, redis.port))
         window = append.Window(settings.publish_idempotency_ttl_ms)
         self.commit = append.GroupCommit(self.log, window)
@@ -62,7 +63,7 @@ class Api:
             log=self.log,
             store=store,
             health=self.health,
-            now_ms=lambda: time.time_ns() // 1_000_000,
+            now_ms=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
             writer=changes,
             destinations=destinations.Destinations(changes, self.registry, sealer, settings),
             publisher=publish.Publisher(self.commit, cache.TenantCache(self.log)),
