@@ -7,6 +7,7 @@ two dispatchers is handed over once and a crash at any point leaves the task whe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -60,7 +61,8 @@ class Dispatcher:
                 self.health.rose()
                 pause.reset()
         if self._name is not None:
-            await consumers.release_name(self._log, self._name)
+            with contextlib.suppress(errors.OutpostError):  # then its lease ends by itself
+                await consumers.release_name(self._log, self._name)
 
     async def step(self, block_ms: int = client.BLOCK_MS) -> int:
         """One read and what comes of it; returns how many entries were opened by us.

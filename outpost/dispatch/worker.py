@@ -118,7 +118,7 @@ class Worker:
             try:
                 await self._begin(taken)
             except errors.OutpostError as exc:
-                for task in taken:
+                for task in reversed(taken):  # each goes to the head of its lane
                     self._back(task)
                 self.health.fell("redis", type(exc).__name__)
                 await pacing.sleep(pause.next_s(), stop)
@@ -225,6 +225,7 @@ class Worker:
                 self.health.fell("redis", exc.reason)
                 await asyncio.sleep(pause.next_s())
                 continue
+            self.health.rose()
             pause.reset()
             for sending in batch:
                 self._finished.popleft()
