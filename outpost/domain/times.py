@@ -17,11 +17,18 @@ _RFC3339 = re.compile(
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - arithmetic in UTC, without the cost of a zone
 _MS = dt.timedelta(milliseconds=1)
+_MICROSECOND = dt.timedelta(microseconds=1)
 
 
 def parse(text: str) -> int | None:
     """The milliseconds of an RFC 3339 date-time with its zone, cut off below the millisecond; None if it is none.
-    Any year from 1 to 9999; what is to be stored lies within EARLIEST_MS and LATEST_MS."""
+    Any year from 1 to 9999; what is to be stored has to be `storable`."""
+    micros = parse_micros(text)
+    return None if micros is None else micros // 1000
+
+
+def parse_micros(text: str) -> int | None:
+    """As `parse`, in microseconds, for comparisons with what may be given more exactly than it is stored."""
     found = _RFC3339.fullmatch(text)
     if found is None:
         return None
@@ -32,18 +39,18 @@ def parse(text: str) -> int | None:
         )
     except ValueError:
         return None
-    ms = (moment - _EPOCH) // _MS + (int(fraction[:3].ljust(3, "0")) if fraction else 0)
+    micros = (moment - _EPOCH) // _MICROSECOND + (int(fraction[:6].ljust(6, "0")) if fraction else 0)
     if sign is None:
-        return ms
+        return micros
     if int(hours) > 23 or int(minutes) > 59:
         return None
-    offset_ms = (int(hours) * 60 + int(minutes)) * 60_000
-    return ms - offset_ms if sign == "+" else ms + offset_ms
+    offset = (int(hours) * 60 + int(minutes)) * 60_000_000
+    return micros - offset if sign == "+" else micros + offset
 
 
 def parse_date_or_time(text: str) -> int | None:
-    """As `parse`; a plain `YYYY-MM-DD` is its midnight in UTC."""
-    return parse(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
+    """As `parse_micros`; a plain `YYYY-MM-DD` is its midnight in UTC."""
+    return parse_micros(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
 
 
 def text(ms: int) -> str:
