@@ -14,8 +14,8 @@ from rich.console import Console
 
 from outpost import errors
 from outpost.cli import demo_evidence as evidence
-from outpost.cli import demo_receiver, spawned
-from outpost.embedded import folder, postgres, valkey
+from outpost.cli import demo_receiver, local, spawned
+from outpost.embedded import folder, valkey
 from outpost.log import client
 
 DELIVERY_LIMIT_S = 15.0
@@ -104,10 +104,7 @@ class _Demo:
             client.RedisAddress(valkey.HOST, state.redis_port, password=secrets.redis_password), position
         )
         self._step("entry read from its Redis Stream", position)
-        location = f"{valkey.HOST}:{state.postgres_port}/{postgres.DATABASE}"
-        row = await evidence.attempt_row(
-            f"postgresql://{postgres.USER}:{secrets.postgres_password}@{location}", event_id
-        )
+        row = await evidence.attempt_row(local.postgres_url(state, secrets), event_id)
         self._step("attempt read from Postgres", "")
         self._table(f"stream entry {position}", entry)
         self._table("row of outpost.attempt", row)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from outpost import errors, settings, settings_load, telemetry
-from outpost.cli import bench, config, demo, migrate, serve, streams
+from outpost.cli import bench, config, demo, local, migrate, serve, streams
 
 REFUSED = 2  # exit code for settings or arguments that cannot be used
 FAILED = 1
@@ -82,5 +82,5 @@ def _streams(args: argparse.Namespace) -> int:
 
 def _settings_of(args: argparse.Namespace) -> settings.Settings:
     """Settings for a tool that serves no HTTP: as the role `log`, which needs no API key."""
-    environ = {**os.environ, "SERVICE": "log"}
+    environ = {**local.environment(os.environ, args.config), "SERVICE": "log"}
     return settings_load.load(environ, args.config, "log")

@@ -1,0 +1,149 @@
+"""README and CHANGELOG against the code: what they name by its exact name exists, and the command line has no
+command or option that README leaves out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from outpost import settings_table
+from outpost.api import app, ops
+from outpost.cli import main
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+NAMED = re.compile(r"`([^`\n]+)`")
+VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+# Words in capitals that name no setting of ours.
+NOT_SETTINGS: set[str] = set()
+# The bench explains its own options, which nobody else needs.
+EXPLAINS_ITSELF = "bench"
+
+
+def code(text: str) -> str:
+    """What stands in fences and in backticks."""
+    fences = re.findall(r"^```.*?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return "\n".join([*fences, *NAMED.findall(re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))])
+
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    """Long options, of the commands below it too."""
+    own = {name for action in parser._actions for name in action.option_strings if name.startswith("--")}
+    return (own - {"--help"}).union(*(options(each) for each in commands(parser).values()))
+
+
+def words(parser: argparse.ArgumentParser) -> set[str]:
+    """The words that may stand behind a command: its commands, or the choices of its argument."""
+    choices = [
+        action.choices
+        for action in parser._actions
+        if action.choices is not None and not action.option_strings and not isinstance(action.choices, dict)
+    ]
+    return set(commands(parser)).union(*choices)
+
+
+COMMANDS = commands(main.parser())
+ROWS = {
+    name: "\n".join(line for line in README.splitlines() if line.startswith(f"| `outpost {name}"))
+    for name in COMMANDS
+}
+
+
+def test_every_command_has_a_row():
+    assert set() == {name for name, row in ROWS.items() if not row}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_rows_of_a_command_name_its_words(name):
+    named = {word for text in NAMED.findall(ROWS[name]) for word in re.findall(r"(?<!-)\b[a-z]+\b", text)}
+    assert words(COMMANDS[name]) <= named
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {EXPLAINS_ITSELF}))
+def test_the_rows_of_a_command_name_its_options_and_no_other(name):
+    known = options(COMMANDS[name])
+    if name not in ("serve", "demo"):
+        known -= {"--config"}  # the same everywhere, told once under Settings
+    assert known == set(OPTION.findall(ROWS[name]))
+
+
+def test_every_option_that_is_named_anywhere_exists():
+    known = set().union(*(options(parser) for parser in COMMANDS.values()))
+    others = {"--build", "--profile", "--help"}
+    assert set() == set(OPTION.findall(code(README))) - known - others
+
+
+def test_the_command_lines_in_the_fences_are_accepted():
+    lines = [
+        shlex.split(line, comments=True)[1:]
+        for fence in re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+        for line in fence.splitlines()
+        if line.startswith("outpost ")
+    ]
+    assert 2 <= len(lines)
+    for line in lines:
+        main.parser().parse_args(line)
+
+
+@pytest.mark.parametrize("text", [README, CHANGELOG], ids=["README", "CHANGELOG"])
+def test_every_variable_that_is_named_is_a_setting(text):
+    known = {variable.env for variable in settings_table.VARIABLES} | NOT_SETTINGS
+    assert set() == set(VARIABLE.findall(code(text))) - known
+
+
+def test_the_defaults_in_the_table_are_those_of_the_code():
+    shown = re.findall(r"^\| `([A-Z_]+)` \| ([\d,]+) \|", README, re.MULTILINE)
+    fields = {variable.env: variable for variable in settings_table.VARIABLES}
+    defaults = main.settings.Settings()
+    assert 5 <= len(shown)
+    for name, text in shown:
+        variable = fields[name]
+        assert variable.rule is not None
+        assert text.replace(",", "") == variable.rule.show(getattr(defaults, variable.field)), name
+
+
+@pytest.mark.parametrize("text", [README, CHANGELOG], ids=["README", "CHANGELOG"])
+def test_every_make_target_that_is_named_exists(text):
+    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+    assert set() == set(re.findall(r"\bmake ([a-z]+)", code(text))) - targets
+
+
+def test_every_route_that_is_named_exists():
+    handlers = [*app._GUARDED, *ops.OPEN, *ops.ROOT]
+    routes = {
+        (method, re.sub(r":str\b", "", path))
+        for handler in handlers
+        for method in handler.http_methods
+        for path in handler.paths
+    }
+    named = {
+        (method, match[2])
+        for match in re.finditer(r"((?:`?(?:GET|PUT|POST|PATCH|DELETE)`?(?:, | and |\s)+)+)(/[a-z_/{}-]+)", README)
+        for method in re.findall(r"[A-Z]+", match[1])
+    }
+    unbuilt = {("POST", "/retry")}
+    assert 10 <= len(named)
+    assert set() == named - routes - unbuilt
+    assert set() == unbuilt & routes
+
+
+@pytest.mark.parametrize("text", [README, CHANGELOG], ids=["README", "CHANGELOG"])
+def test_every_file_that_is_linked_or_named_exists(text):
+    linked = {target for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target}
+    named = set(re.findall(r"`((?:\.|compose|requirements|pyproject)[\w.]*\.(?:yaml|lock|toml|example))`", text))
+    assert set() == {name for name in linked | named if not (ROOT / name).exists()}
