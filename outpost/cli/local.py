@@ -1,4 +1,4 @@
-"""Tools beside a server with embedded stores: run in its folder's parent, they find its stores without settings."""
+"""Tools beside a server with embedded stores: run where it was started, they find its stores without settings."""
 
 from __future__ import annotations
 
