@@ -58,7 +58,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_limit: int = 10
 
     # The log and its stores. A `redis_unix_socket` takes the place of host and port.
+    # `stream_retention_ms` is how long entries stay in Redis at least; a `redis_memory_budget_bytes` of 0 takes most
+    # of the server's maxmemory.
     log_batch_size: int = 1_000
+    stream_retention_ms: int = 600_000
     redis_host: str = ""
     redis_port: int = 6379
     redis_unix_socket: str = ""
@@ -67,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_database: int = 0
     redis_tls_enabled: bool = False
     redis_durability: str = "always"
+    redis_memory_budget_bytes: int = 0
     postgres_url: str = ""
 
     # Outgoing requests. CIDRs as text, in the form that `ipaddress` prints.

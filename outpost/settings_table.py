@@ -67,6 +67,8 @@ _DELIVERY = [
 
 _STORES = [
     _sets("log_batch_size", "LOG_BATCH_SIZE", rules.integer(1, 10_000)),
+    # A year: what stays in Redis is bounded by its memory long before.
+    _sets("stream_retention_ms", "STREAM_RETENTION_SECONDS", rules.seconds(1, 31_536_000)),
     _sets("redis_host", "REDIS_HOST", _HOST, yaml="redis.host"),
     _sets("redis_port", "REDIS_PORT", rules.integer(1, 65_535), yaml="redis.port"),
     _sets("redis_unix_socket", "REDIS_UNIX_SOCKET", _SOCKET, yaml="redis.unix_socket"),
@@ -75,6 +77,12 @@ _STORES = [
     _sets("redis_database", "REDIS_DATABASE", rules.integer(0, 9_999), yaml="redis.database"),
     _sets("redis_tls_enabled", "REDIS_TLS_ENABLED", rules.boolean(), yaml="redis.tls_enabled"),
     _sets("redis_durability", "REDIS_DURABILITY", _DURABILITY, yaml="redis.durability"),
+    _sets(
+        "redis_memory_budget_bytes",
+        "REDIS_MEMORY_BUDGET_BYTES",
+        rules.integer(0, 2**50),
+        yaml="redis.memory_budget_bytes",
+    ),
     _sets("postgres_url", "POSTGRES_URL", rules.postgres_url(), secret=True, yaml="postgres"),
 ]
 
