@@ -10,12 +10,17 @@ from outpost.log import position as positions
 
 POSITION = "X-Outpost-Position"  # where a write stands in the log; never in a body that a published client models
 REQUEST_ID = "X-Request-Id"
+# What the server makes of bytes that are no UTF-8: two such ids would be one tenant.
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def tenant(request: Call) -> str:
     """The tenant id. Raises errors.Invalid if no tenant may have it."""
     id_: str = request.path_params["tenant_id"]
-    if problem := values.text_problem("tenant_id", id_):
+    problem = values.text_problem("tenant_id", id_)
+    if _REPLACEMENT in id_:
+        problem = errors.Problem("tenant_id", "utf8")
+    if problem is not None:
         raise errors.Invalid([problem])
     return id_
 

@@ -207,6 +207,7 @@ TENANTS = [
     Bad(
         "delete id control", "DELETE", "/tenants/%7F", None, 422, [f"tenant_id {CONTROL}"], f"tenant_id {CONTROL}"
     ),
+    Bad("put id not UTF-8", "PUT", "/tenants/a%FF", None, 422, ["tenant_id failed utf8 validation"]),
     Bad("put without an id", "PUT", "/tenants/", None, 404, None, "not found"),
     get("unknown tenant", "/tenants/nobody", 404, None, "tenant not found"),
     Bad("delete unknown tenant", "DELETE", "/tenants/nobody", None, 404, None, "tenant not found"),
