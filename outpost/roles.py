@@ -15,11 +15,11 @@ from outpost.api import app as api
 from outpost.commands import destinations, publish, writer
 from outpost.dispatch import dispatcher, lanes, publishers, scheduler, worker
 from outpost.domain import delivery
-from outpost.log import append, client
+from outpost.log import append, client, trim
 from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.config import cache, catch_up
-from projections.logs import projector, store
+from projections.logs import projector, store, write
 
 LANE_SHARE = 4  # a destination may hold this part of the send slots of a process at most
 
@@ -82,6 +82,7 @@ class Projection:
     def __init__(self, settings: Settings, log: client.Log, target: store.Store) -> None:
         self.store = target
         self.projector = projector.LogProjector(log, target, settings.log_batch_size)
+        self.trimmer = trim.Trimmer(log, [lambda: write.checkpoints(target)], settings.stream_retention_ms)
 
 
 def now_ms() -> int:

@@ -103,6 +103,7 @@ class _Process:
         assert self._server is not None
         if self._projection:
             self._spawn("log-projector", self._projection.projector.run(self._stop_projecting))
+            self._spawn("trimmer", self._projection.trimmer.run(self._stop))
             self._spawn("table-partitions", partitions.keep(self._projection.store, self._stop))
         if self._delivery:
             self._spawn("worker", self._delivery.worker.run(self._stop_worker, DRAIN_S))
@@ -149,6 +150,8 @@ class _Process:
         await self._wait(client.BLOCK_MS / 1000 + 1, "log-projector", "config-projector", "publishers")
         if self._projection:
             await self._projection.projector.drain(PROJECT_S)
+            await self._wait(CLOSE_S, "trimmer")
+            await self._best_effort(self._projection.trimmer.give_back())
 
     async def _wait(self, limit_s: float, *names: str) -> None:
         """Gives these tasks `limit_s` to end, then cancels them."""

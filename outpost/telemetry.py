@@ -33,6 +33,7 @@ EVENTS: dict[str, str] = {
     "log_halted": "the log no longer holds what the log projection is to read next",
     "log_projected": "a batch of entries became rows in Postgres",
     "log_rejected": "an entry could not be decoded, or Postgres refused its row; it is kept in log_rejected",
+    "log_trimmed": "entries that nobody needs any more left the streams",
     "partition_tables_created": "the log tables of coming days were made",
     "publisher_refused": "what is stored of a destination cannot be used; its attempts fail",
     "schema_migrated": "one migration of the log tables was applied",
