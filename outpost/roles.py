@@ -6,6 +6,7 @@ with its table partitions; `all` is every role in one process. Starting and stop
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
 
@@ -13,13 +14,13 @@ from outpost import crypto
 from outpost.adapters import registry as registries
 from outpost.api import app as api
 from outpost.commands import destinations, publish, writer
-from outpost.dispatch import dispatcher, lanes, publishers, scheduler, worker
+from outpost.dispatch import dispatcher, lanes, payloads, publishers, scheduler, senders, worker
 from outpost.domain import delivery
 from outpost.log import append, client, trim
 from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.config import cache, catch_up
-from projections.logs import projector, store, write
+from projections.logs import originals, projector, store, write
 
 LANE_SHARE = 4  # a destination may hold this part of the send slots of a process at most
 
@@ -28,20 +29,26 @@ class Delivery:
     """The parts of the role `delivery`."""
 
     def __init__(
-        self, settings: Settings, log: client.Log, types: registries.Registry, sealer: crypto.Sealer
+        self,
+        settings: Settings,
+        log: client.Log,
+        target: store.Store,
+        types: registries.Registry,
+        sealer: crypto.Sealer,
     ) -> None:
         holder = uuid.uuid4().hex
         slots = settings.delivery_max_concurrency
         policy = delivery.RetryPolicy(
             settings.retry_interval_ms, settings.retry_max_limit, settings.retry_schedule_ms
         )
-        limits = worker.Limits(slots, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms)
+        limits = senders.Limits(slots, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms)
         self.publishers = publishers.Publishers(types, sealer)
         self.lanes = lanes.Lanes(max(1, slots // LANE_SHARE))
         self.queue = inprocess.InProcessQueue(self.lanes)
         self.worker = worker.Worker(log, self.lanes, self.publishers, policy, limits, f"worker/{holder}")
         self.dispatcher = dispatcher.Dispatcher(log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder)
-        self.scheduler = scheduler.Scheduler(log, self.queue, self.lanes, settings.delivery_watchdog_ms)
+        self.old = payloads.OldEvents(log, self.queue, self.lanes, functools.partial(originals.events_at, target))
+        self.scheduler = scheduler.Scheduler(log, self.queue, self.lanes, settings.delivery_watchdog_ms, self.old)
 
 
 class Api:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from outpost import errors, pacing, telemetry
 from outpost.dispatch import lanes as lane_rules
+from outpost.dispatch import payloads
 from outpost.domain import delivery, events
 from outpost.log import client, envelope, read, tasks
 from outpost.log import position as positions
@@ -27,8 +28,16 @@ HOLD_BATCH = 2_000
 class Scheduler:
     """One a process. `run` until `stop`."""
 
-    def __init__(self, log: client.Log, queue: queues.Queue, lanes: lane_rules.Lanes, watchdog_ms: int) -> None:
+    def __init__(
+        self,
+        log: client.Log,
+        queue: queues.Queue,
+        lanes: lane_rules.Lanes,
+        watchdog_ms: int,
+        old: payloads.OldEvents | None = None,
+    ) -> None:
         self._log = log
+        self._old = old
         self._queue = queue
         self._lanes = lanes
         self._watchdog_ms = watchdog_ms
@@ -89,19 +98,23 @@ class Scheduler:
         return lost
 
     async def _hand_over(self, found: Sequence[tuple[int, str]]) -> None:
-        """Reads the events of claimed tasks and hands them over. A task whose event is not had stays in `due`."""
+        """Reads the events of claimed tasks and hands them over. Those that were trimmed are left to `old`."""
         ids = [delivery.parse_task_id(text) for _, text in found]
         wanted = list(dict.fromkeys((p, i.event) for (p, _), i in zip(found, ids, strict=True)))
         entries = await read.exactly(self._log, [positions.of_entry("evt", p, event) for p, event in wanted])
         known = {place: _decode(entry) for place, entry in zip(wanted, entries, strict=True)}
-        ready = []
+        ready, gone = [], []
         for (partition, text), task_id in zip(found, ids, strict=True):
             event = known[partition, task_id.event]
-            if event is None:
+            if event is not None:
+                ready.append(queues.Task(partition, text, task_id, event))
+            elif self._old is not None:
+                gone.append((partition, text))
+            else:
                 telemetry.emit_sampled("task_without_event", "error", partition=partition, task=text)
-                continue
-            ready.append(queues.Task(partition, text, task_id, event))
         await self._queue.publish(ready)
+        if gone and self._old is not None:
+            self._old.ask(gone)
 
 
 def _decode(item: read.Read | None) -> events.Event | None:

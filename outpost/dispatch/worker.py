@@ -1,23 +1,20 @@
 """From the lanes to the destinations and back into the log: begin in batches, send, record in batches.
 
-A task is begun only with a send slot in hand, and the slot is free again when its attempt is recorded. A fixed set
-of senders pulls what was begun; nothing is created per delivery. One recorder commits whatever has finished while
-its last commit was under way.
+A task is begun only with a send slot in hand, and the slot is free again when its attempt is recorded. One
+recorder commits whatever has finished while its last commit was under way.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 
 import msgspec
 
 from outpost import errors, pacing, telemetry
-from outpost.adapters import base
 from outpost.dispatch import lanes as lane_rules
-from outpost.dispatch import publishers
+from outpost.dispatch import publishers, senders
 from outpost.domain import delivery, events
 from outpost.log import client, envelope, tasks
 from outpost.log import partition as partitions
@@ -28,29 +25,9 @@ MOST_A_BEGIN = 256  # tasks of one begin round trip
 MOST_A_RECORD = 512
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """`slots` sends at once in this process; a send has `timeout_ms`, its lease `margin_ms` more."""
-
-    slots: int
-    timeout_ms: int
-    margin_ms: int
-
-
-class Sending(msgspec.Struct):
-    """A begun task on its way. `field` is the destination's state where `lease` is not of the current one."""
-
-    task: queues.Task
-    manual: bool
-    field: bytes | None
-    lease: publishers.Lease | None
-    outcome: delivery.Outcome | None = None
-    started_ms: int = 0
-    took_ms: int = 0
-
-
 class Worker:
-    """Delivers what the lanes hold. Three kinds of background task, all owned by `run`: the beginner, the senders
-    and the recorder."""
+    """Delivers what the lanes hold. Its background tasks are all owned by `run`: the beginner, the senders with
+    their watch, the recorder."""
 
     def __init__(
         self,
@@ -58,7 +35,7 @@ class Worker:
         lanes: lane_rules.Lanes,
         opened: publishers.Publishers,
         policy: delivery.RetryPolicy,
-        limits: Limits,
+        limits: senders.Limits,
         by: str,
     ) -> None:
         self._log = log
@@ -69,11 +46,9 @@ class Worker:
         self._by = by
         self._generations = dict.fromkeys(range(partitions.PARTITIONS), 1)
         self._free = limits.slots
-        self._begun: asyncio.Queue[Sending] = asyncio.Queue()
-        self._finished: deque[Sending] = deque()
+        self._senders = senders.Senders(opened, limits, self._finish)
+        self._finished: deque[senders.Sending] = deque()
         self._recordable = asyncio.Event()
-        self._senders: list[asyncio.Task[None]] = []
-        self._idle = 0
         self._settled = asyncio.Event()  # nothing is in flight
         self._closing = False
         self.health = telemetry.Health("worker")
@@ -87,19 +62,21 @@ class Worker:
         """Until `stop`; then begins nothing more and gives what is under way `drain_s` to finish. What does not
         is left to its lease: it stays live."""
         recorder = asyncio.create_task(self._record_loop())
+        work = (recorder, asyncio.create_task(self._begin_loop(stop)), asyncio.create_task(self._senders.watch()))
         waker = asyncio.create_task(self._wake_at(stop))
         try:
-            await self._begin_loop(stop)
+            ended, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()  # without one of them nothing would be delivered, in silence
             deadline = asyncio.get_running_loop().time() + drain_s
             await pacing.sleep(0 if not self.in_flight else drain_s, self._settled)
             self._closing = True
             self._recordable.set()
             await asyncio.wait([recorder], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         finally:
-            helpers = (recorder, waker, *self._senders)
-            for task in helpers:
+            for task in (*work, waker):
                 task.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            await asyncio.gather(*work, waker, self._senders.close(), return_exceptions=True)
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -154,7 +131,7 @@ class Worker:
                         if field is not None:
                             await self._give_back(lease)
                             lease = None
-                        self._begun.put_nowait(Sending(task, manual, field, lease))
+                        self._senders.put(senders.Sending(task, manual, field, lease))
                         continue
                     case tasks.TryAgain(None):
                         behind.append(task)
@@ -164,7 +141,7 @@ class Worker:
                     case _:
                         self._release(task)
                 await self._give_back(lease)
-        self._staff()
+        self._senders.staff()
         if behind:
             await self._catch_up(behind)
 
@@ -176,40 +153,9 @@ class Worker:
             for task in behind:
                 self._back(task)
 
-    def _staff(self) -> None:
-        """Enough senders for what waits; they stay."""
-        wanted = min(self._begun.qsize() - self._idle, self._limits.slots - len(self._senders))
-        self._senders += [asyncio.create_task(self._send_loop()) for _ in range(wanted)]
-
-    async def _send_loop(self) -> None:
-        while True:
-            self._idle += 1
-            try:
-                sending = await self._begun.get()
-            finally:
-                self._idle -= 1
-            await self._send(sending)
-            self._finished.append(sending)
-            self._recordable.set()
-
-    async def _send(self, sending: Sending) -> None:
-        task, loop = sending.task, asyncio.get_running_loop()
-        started = loop.time()
-        sending.started_ms = time.time_ns() // 1_000_000
-        try:
-            if sending.lease is None:
-                assert sending.field is not None
-                sending.lease = await self._publishers.open(task.event.tenant, task.id.destination, sending.field)
-            publisher = sending.lease.publisher
-            if publisher is None:
-                sending.outcome = delivery.Failed("ERR", {"error": sending.lease.problem})
-            else:
-                deadline = started + self._limits.timeout_ms / 1000
-                sending.outcome = (await publisher.send([_delivery(sending)], deadline))[0]
-        except Exception as exc:  # noqa: BLE001 -- a fault of an adapter is a failed attempt, not a lost one
-            telemetry.emit("adapter_failed", "error", kind=type(exc).__name__, destination=task.id.destination)
-            sending.outcome = delivery.Failed("ERR", {"error": "client_creation_failed"})
-        sending.took_ms = round((loop.time() - started) * 1000)
+    def _finish(self, sending: senders.Sending) -> None:
+        self._finished.append(sending)
+        self._recordable.set()
 
     async def _record_loop(self) -> None:
         pause = pacing.Pause()
@@ -232,7 +178,7 @@ class Worker:
                 self._release(sending.task)
                 await self._give_back(sending.lease)
 
-    async def _record(self, batch: Sequence[Sending]) -> None:
+    async def _record(self, batch: Sequence[senders.Sending]) -> None:
         recording: dict[int, list[tasks.Recording]] = defaultdict(list)
         failed = 0
         for sending in batch:
@@ -244,7 +190,7 @@ class Worker:
             "deliveries_recorded", "debug", attempts=len(batch), failed=failed, duplicates=unknown
         )
 
-    def _recording(self, sending: Sending) -> tasks.Recording:
+    def _recording(self, sending: senders.Sending) -> tasks.Recording:
         task, outcome = sending.task, sending.outcome
         assert outcome is not None
         succeeded = isinstance(outcome, delivery.Delivered)
@@ -294,17 +240,4 @@ def _beginning(task: queues.Task, lease: publishers.Lease | None) -> tasks.Begin
         destination=task.id.destination,
         created=task.id.created,
         cached_version=0 if lease is None else lease.version,
-    )
-
-
-def _delivery(sending: Sending) -> base.Delivery:
-    event = sending.task.event
-    return base.Delivery(
-        event_id=event.id,
-        topic=event.topic,
-        time=event.time,
-        metadata=event.metadata,
-        data=event.data,
-        attempt=sending.task.id.attempt,
-        manual=sending.manual,
     )

@@ -18,7 +18,7 @@ import msgspec
 from outpost import crypto, errors
 from outpost.adapters import registry
 from outpost.commands import actor, destinations, publish, tenants, writer
-from outpost.dispatch import dispatcher, lanes, publishers, scheduler, worker
+from outpost.dispatch import dispatcher, lanes, publishers, scheduler, senders, worker
 from outpost.domain import delivery, events
 from outpost.log import append, client, envelope, read
 from outpost.log import partition as partitions
@@ -64,7 +64,7 @@ class Node:
         policy = delivery.RetryPolicy(
             settings.retry_interval_ms, settings.retry_max_limit, settings.retry_schedule_ms
         )
-        limits = worker.Limits(
+        limits = senders.Limits(
             settings.delivery_max_concurrency, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms
         )
         self.worker = worker.Worker(self.log, self.lanes, self.publishers, policy, limits, f"worker/{holder}")
@@ -93,13 +93,18 @@ class Node:
         """Ends it in good order; raises what a part of it raised. Harmless when repeated."""
         self.commit.close()
         self._stop.set()
-        try:
-            await asyncio.wait_for(asyncio.gather(*self._tasks), 20.0)
-        finally:
-            self._tasks = []
-            await self.publishers.close()
-            await self.types.close()
-            await self.log.close()
+        tasks, self._tasks = self._tasks, []
+        if tasks:
+            await asyncio.wait(tasks, timeout=20.0)
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await self.publishers.close()
+        await self.types.close()
+        await self.log.close()
+        for outcome in ended:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     def alive(self) -> None:
         """Fails if one of the background tasks has ended."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from outpost.adapters import webhook
+from outpost.dispatch import worker
 from outpost.domain import events
 from tests.harness import node as nodes
 from tests.harness import receiver as receivers
@@ -186,6 +187,45 @@ async def test_an_adapter_that_raises_makes_a_failed_attempt(
         monkeypatch.undo()
         await nodes.quiet(node.log)
         assert [(1, "ERR", "auto"), (2, "200", "none")] == codes(await nodes.attempts(node.log))
+
+
+async def test_a_send_that_overruns_its_deadline_is_cut_off_while_its_lease_holds(
+    redis70: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    async def endless(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async with Node(redis70, delivery_timeout_ms=200, delivery_lease_margin_ms=600) as node:
+        await node.tenant(TENANT)
+        await node.webhook(TENANT, receiver.url())
+        monkeypatch.setattr(webhook.Publisher, "send", endless)
+        await node.publish(TENANT, "e1")
+        await eventually(lambda: nodes.attempts(node.log))
+        monkeypatch.undo()
+        await nodes.quiet(node.log)
+        found = await nodes.attempts(node.log)
+        assert [(1, "timeout", "auto"), (2, "200", "none")] == codes(found)
+        assert 500 <= found[0].detail.took_ms < 800
+
+
+async def test_a_worker_that_can_no_longer_record_ends_instead_of_delivering_nothing_in_silence(
+    redis70: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(worker.Worker, "_record", broken)
+    node = await Node(redis70).__aenter__()
+    await node.tenant(TENANT)
+    await node.webhook(TENANT, receiver.url())
+    await node.publish(TENANT, "e1")
+    await eventually(lambda: any(task.done() for task in node._tasks))
+    with pytest.raises(RuntimeError, match="a bug"):
+        await node.stop()
+    async with Node(redis70) as other:
+        monkeypatch.undo()
+        await nodes.quiet(other.log)
+        assert [(1, "200", "none")] == codes(await nodes.attempts(other.log))
 
 
 @pytest.mark.behaviour(22, 95)
