@@ -1,0 +1,103 @@
+"""What must be true when everything has come to rest: every entry once in the log tables, nothing live, nothing
+pending, and every acknowledged event seen by its receiver.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import asyncpg
+
+from outpost.log import client
+from outpost.log import partition as partitions
+from tests.harness import node as nodes
+from tests.harness import servers
+from tests.harness.polling import eventually
+
+SCHEMA = "outpost"
+LIMIT_S = 30.0
+
+
+class Counts:
+    """Looks at the stores beside the processes under test."""
+
+    def __init__(self, redis: servers.RedisServer, postgres_url: str) -> None:
+        self.log = client.open_log(client.RedisAddress(redis.host, redis.port))
+        self._url = postgres_url
+
+    async def close(self) -> None:
+        await self.log.close()
+
+    async def rest(self, limit: float = LIMIT_S) -> None:
+        """Waits until everything is delivered, recorded and projected."""
+        await nodes.quiet(self.log, limit)
+
+        async def projected() -> bool:
+            added = await self.added()
+            return added["evt"] == await self._logged("event", "evt") and added["dlv"] == await self._dlv_logged()
+
+        await eventually(projected, limit)
+
+    async def added(self) -> dict[str, int]:
+        """Entries ever added to each stream, over all partitions (`entries-added` of the server)."""
+        totals = dict.fromkeys(partitions.STREAMS, 0)
+        for keys in self.log.keys.partitions:
+            for stream in partitions.STREAMS:
+                if await self.log.command("EXISTS", keys.stream(stream)):
+                    info = await self.log.command("XINFO", "STREAM", keys.stream(stream))
+                    info = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
+                    totals[stream] += info[b"entries-added"]
+        return totals
+
+    async def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        """The rows of a statement."""
+        connection = await asyncpg.connect(self._url, timeout=10, server_settings={"search_path": SCHEMA})
+        try:
+            return [tuple(row) for row in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+    async def _logged(self, view: str, stream: str) -> int:
+        [(rows,)] = await self.sql(f"SELECT count(*) FROM {view}")
+        [(rejected,)] = await self.sql(f"SELECT count(*) FROM log_rejected WHERE stream = '{stream}'")
+        return rows + rejected
+
+    async def _dlv_logged(self) -> int:
+        """Attempts with those entries of `dlv` that are none and get no row."""
+        others = [e for e in await nodes.attempts(self.log) if not e.type.startswith("attempt.")]
+        return await self._logged("attempt", "dlv") + len(others)
+
+    async def assert_exact(self, acknowledged: Iterable[str], requests: Iterable[Any]) -> None:
+        """After `rest`: nothing lost, nothing twice in the log. `requests` are what the receivers saw."""
+        acknowledged = set(acknowledged)
+        twice = "SELECT {0} FROM {1} GROUP BY {0} HAVING count(*) > 1"
+        assert [] == await self.sql(twice.format("tenant_id, event_id", "event"))
+        attempt = "tenant_id, event_id, destination_id, attempt_number"
+        assert [] == await self.sql(twice.format(attempt, "attempt"))
+        stored = {id_ for (id_,) in await self.sql("SELECT event_id FROM event")}
+        assert acknowledged <= stored, "acknowledged and not in the log"
+        seen = {request.headers["x-outpost-event-id"] for request in requests}
+        assert stored == seen, "in the log and not at the receiver, or the other way round"
+        contiguous = await self.sql(
+            "SELECT event_id FROM attempt GROUP BY tenant_id, event_id, destination_id"
+            " HAVING count(*) <> max(attempt_number) OR min(attempt_number) <> 1"
+        )
+        assert [] == contiguous
+        assert {} == await nodes.due(self.log)
+        assert 0 == await nodes.pending(self.log)
+
+    async def deliveries(self, status: str) -> int:
+        """How many deliveries have exactly one logged attempt with this status."""
+        rows = await self.sql(
+            f"SELECT event_id FROM attempt WHERE status = '{status}'"
+            " GROUP BY tenant_id, event_id, destination_id HAVING count(*) = 1"
+        )
+        return len(rows)
+
+
+def doubles(requests: Iterable[Any]) -> dict[str, int]:
+    """The event ids that a receiver saw more often than once."""
+    counted = Counter(request.headers["x-outpost-event-id"] for request in requests)
+    return {id_: times for id_, times in counted.items() if times > 1}

@@ -1,0 +1,74 @@
+"""An entry of the test harness: runs a command of ours in a process that kills itself at a named place.
+
+`python -m tests.harness.crash_entry --at MODULE:NAME --when before|after --nth N --set MODULE:NAME=JSON -- ..`
+wraps the named async function (or `Class.method`) and SIGKILLs the process at its N-th call, before the call or
+after it returned. `--set` replaces a constant. The product holds no hook for this: it imports modules, not names,
+so that what is replaced in a module is what everybody calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from outpost.cli import main as cli
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--at")
+    parser.add_argument("--when", choices=["before", "after"], default="before")
+    parser.add_argument("--nth", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    args = parser.parse_args(argv)
+    for change in args.set:
+        place, _, value = change.partition("=")
+        owner, name = _find(place)
+        getattr(owner, name)  # it has to be there
+        setattr(owner, name, json.loads(value))
+    if args.at:
+        owner, name = _find(args.at)
+        setattr(owner, name, _fatal(getattr(owner, name), args.when, args.nth))
+    return cli.main(args.command[1:] if args.command[:1] == ["--"] else args.command)
+
+
+def _find(place: str) -> tuple[Any, str]:
+    module, _, path = place.partition(":")
+    owner = importlib.import_module(module)
+    *outer, name = path.split(".")
+    for part in outer:
+        owner = getattr(owner, part)
+    return owner, name
+
+
+def _fatal(real: Any, when: str, nth: int) -> Any:
+    calls = 0
+
+    @functools.wraps(real)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        last = calls == nth
+        if last and when == "before":
+            _die()
+        reply = await real(*args, **kwargs)
+        if last:
+            _die()
+        return reply
+
+    return call
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
