@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from outpost import settings as settings_
 from outpost.adapters import base, egress, signing, webhook, webhook_headers
-from outpost.adapters.http import aiohttp_client
+from outpost.adapters.http import protocol_client
 
 
 class Registry:
@@ -39,7 +39,7 @@ def build(settings: settings_.Settings) -> Registry:
 
 
 def _webhook(settings: settings_.Settings, guard: egress.Guard) -> base.Adapter:
-    client = aiohttp_client.AiohttpClient(
+    client = protocol_client.ProtocolClient(
         guard, max_body_bytes=settings.webhook_max_response_body_bytes,
         connections=settings.delivery_max_concurrency)
     names = webhook_headers.Names(settings.webhook_header_prefix, {

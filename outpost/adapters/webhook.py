@@ -92,7 +92,6 @@ class Publisher:
         self._headers = headers
         self._secrets = secrets
         self._options = options
-        self._signature = options.names.of(webhook_headers.SIGNATURE)
         self._clock_ns = clock_ns
 
     async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
@@ -106,13 +105,12 @@ class Publisher:
 
     async def _post(self, event: base.Delivery, deadline: float) -> delivery.Outcome:
         now_ns = self._clock_ns()
-        headers = self._headers.build(event, now_ns)
+        signature = ""
+        if self._headers.signed:
+            signature = self._options.signer.header(self._secrets.valid(now_ns // 1_000_000), event.data)
+        headers = self._headers.render(event, now_ns, signature)
         if headers is None:
             return UNFORMATTED
-        if self._signature:
-            value = self._options.signer.header(self._secrets.valid(now_ns // 1_000_000), event.data)
-            if value:
-                headers[self._signature] = value
         answer = await self._client.post(self._endpoint, headers, event.data, deadline)
         if isinstance(answer, clients.Unanswered):
             return delivery.Failed(answer.code, retryable=answer.code != BLOCKED)

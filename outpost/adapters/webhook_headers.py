@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 
 import msgspec
-from multidict import CIMultiDict
 
 from outpost import errors
 from outpost.adapters import base
@@ -78,6 +77,9 @@ def parse_custom(text: str) -> tuple[dict[str, str], list[errors.Problem]]:
     return headers, problems
 
 
+Lines = dict[str, str]  # lower-case name -> `Name: value` and CR LF
+
+
 class Headers:
     """The headers of one destination. `milliseconds` adds the system key `timestamp-ms`."""
 
@@ -86,57 +88,74 @@ class Headers:
         delivery_metadata: Mapping[str, str], milliseconds: bool,
     ) -> None:
         self._names = names
-        self._valid = True
-        fixed: CIMultiDict[str] = CIMultiDict({
-            "Content-Type": "application/json",
-            "User-Agent": user_agent,
-            "Accept-Encoding": "identity",  # the body is stored as text, and the cap counts what came in
-        })
+        self._signature = names.of(SIGNATURE) or ""
+        fixed: Lines = {}
+        _put(fixed, "Content-Type", "application/json")
+        _put(fixed, "User-Agent", user_agent)
+        _put(fixed, "Accept", "*/*")
+        _put(fixed, "Accept-Encoding", "identity")  # the body is stored as text, and the cap counts what came in
         if authorization is not None:
-            fixed["Authorization"] = authorization
+            _put(fixed, "Authorization", authorization)
         for name, value in custom.items():
-            fixed[name] = value
+            _put(fixed, name, value)
         self._fixed = fixed
         system = [EVENT_ID, TOPIC, TIMESTAMP, *([TIMESTAMP_MS] if milliseconds else [])]
         wanted = {key: names.of(key) or "" for key in system if key not in delivery_metadata}
         # A custom header of the same name stands before the system's value, and so does delivery metadata's.
         for name in wanted.values():
-            fixed.popall(name, None)
+            fixed.pop(name.lower(), None)
         self._valid = self._put_all(fixed, delivery_metadata)
         self._event_id = self._still_mine(wanted.get(EVENT_ID))
         self._topic = self._still_mine(wanted.get(TOPIC))
         self._timestamp = self._still_mine(wanted.get(TIMESTAMP))
         self._timestamp_ms = self._still_mine(wanted.get(TIMESTAMP_MS))
 
-    def build(self, delivery: base.Delivery, now_ns: int) -> CIMultiDict[str] | None:
-        """The headers for one request sent at `now_ns` (Unix time), unsigned; None if a name or a value of the
-        metadata cannot stand in a header."""
-        headers = self._fixed.copy()
-        if self._event_id:
-            headers[self._event_id] = delivery.event_id
-        if self._topic:
-            headers[self._topic] = delivery.topic
-        if self._timestamp:
-            headers[self._timestamp] = _seconds.text(now_ns // 1_000_000_000)
-        if self._timestamp_ms:
-            headers[self._timestamp_ms] = _nanoseconds(now_ns)
-        valid = self._valid and not _BAD_VALUE.search(delivery.event_id) and not _BAD_VALUE.search(delivery.topic)
-        if delivery.metadata:
-            valid = self._put_all(headers, delivery.metadata) and valid
-        return headers if valid else None
+    @property
+    def signed(self) -> bool:
+        """Whether a signature is to be sent at all."""
+        return self._signature != ""
 
-    def _put_all(self, headers: CIMultiDict[str], metadata: Mapping[str, str]) -> bool:
+    def render(self, delivery: base.Delivery, now_ns: int, signature: str) -> bytes | None:
+        """The lines for one request sent at `now_ns` (Unix time), in UTF-8; an empty signature is left out. None
+        if a name or a value of the metadata cannot stand in a header."""
+        if not (self._valid and _fits(delivery.event_id) and _fits(delivery.topic)):
+            return None
+        lines = self._fixed.copy()
+        if self._event_id:
+            _put(lines, self._event_id, delivery.event_id)
+        if self._topic:
+            _put(lines, self._topic, delivery.topic)
+        if self._timestamp:
+            _put(lines, self._timestamp, _seconds.text(now_ns // 1_000_000_000))
+        if self._timestamp_ms:
+            _put(lines, self._timestamp_ms, _nanoseconds(now_ns))
+        if not self._put_all(lines, delivery.metadata):
+            return None
+        if signature:
+            _put(lines, self._signature, signature)
+        return "".join(lines.values()).encode()
+
+    def _put_all(self, lines: Lines, metadata: Mapping[str, str]) -> bool:
         for key, value in metadata.items():
             name = self._names.of(key)
-            if name is None or _BAD_VALUE.search(value):
+            if name is None or not _fits(value):
                 return False
             if name:
-                headers[name] = value
+                _put(lines, name, value)
         return True
 
     def _still_mine(self, name: str | None) -> str:
         """`name`, unless delivery metadata under another key came to the same header."""
-        return name if name and name not in self._fixed else ""
+        return name if name and name.lower() not in self._fixed else ""
+
+
+def _put(lines: Lines, name: str, value: str) -> None:
+    lines[name.lower()] = f"{name}: {value}\r\n"
+
+
+def _fits(value: str) -> bool:
+    """Whether `value` can stand in a header. No control character is printable, so few values need a search."""
+    return value.isprintable() or not _BAD_VALUE.search(value)
 
 
 class _Seconds:

@@ -16,10 +16,9 @@ import psutil
 import pytest
 import trustme
 import uvloop
-from multidict import CIMultiDict
 
 from outpost.adapters import egress
-from outpost.adapters.http import aiohttp_client, client
+from outpost.adapters.http import aiohttp_client, client, protocol_client
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
 from tests.harness.receiver import Do, Receiver, WaitFor, answer, chunked, head
@@ -27,7 +26,10 @@ from tests.harness.receiver import Do, Receiver, WaitFor, answer, chunked, head
 # The hook that replaces this fixture can only be written in a conftest, for all tests beside this one.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
 
-CLIENTS = [pytest.param(aiohttp_client.AiohttpClient, id="aiohttp")]
+CLIENTS = [
+    pytest.param(protocol_client.ProtocolClient, id="protocol"),
+    pytest.param(aiohttp_client.AiohttpClient, id="aiohttp"),
+]
 CAP = 1000
 LONG = 10.0  # seconds; a deadline that is not meant to be reached
 SHORT = 0.3  # seconds; one that is
@@ -80,7 +82,8 @@ async def post(
     sender: client.Client, url: str, body: bytes = b"{}", within: float = LONG, **headers: str,
 ) -> client.Answer | client.Unanswered:
     deadline = asyncio.get_running_loop().time() + within
-    return await sender.post(sender.endpoint(url), CIMultiDict(headers), body, deadline)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+    return await sender.post(sender.endpoint(url), lines, body, deadline)
 
 
 async def test_the_request_carries_the_body_and_the_headers_as_given(

@@ -1,4 +1,4 @@
-"""The delivery client on aiohttp.
+"""The delivery client on aiohttp: not the one in use but the reference that `protocol_client` is compared with.
 
 aiohttp never asks its resolver about address literals, so `endpoint` judges those; names are judged here, in the
 resolver, when a connection is made, and the connection goes to a judged address under the name's own TLS identity.
@@ -7,12 +7,9 @@ resolver, when a connection is made, and the connection goes to a judged address
 from __future__ import annotations
 
 import asyncio
-import errno
-import functools
 import io
 import socket
 import ssl
-from typing import Final
 
 import aiohttp
 import yarl
@@ -20,7 +17,7 @@ from aiohttp import abc, client_proto, client_reqrep
 from multidict import CIMultiDict
 
 from outpost.adapters import egress
-from outpost.adapters.http import client, names
+from outpost.adapters.http import client, failures, names, trust
 from outpost.adapters.http import endpoint as endpoints
 
 IDLE_SECONDS = 15.0  # how long an unused connection is kept
@@ -30,21 +27,7 @@ MAX_HEADERS = 256
 MAX_STALE = 3  # connections found closed in a row before a send fails
 LARGE_BODY_BYTES = 1_000_000  # aiohttp warns of a plain bytes body over 1 MiB
 
-BLOCKED: Final = client.Unanswered("blocked_address")
 _NO_LIMIT = aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, sock_connect=None)
-_BY_ERRNO: dict[int, client.Code] = {
-    errno.ECONNREFUSED: "connection_refused",
-    errno.ECONNRESET: "connection_reset", errno.EPIPE: "connection_reset", errno.ECONNABORTED: "connection_reset",
-    errno.ENETUNREACH: "network_unreachable", errno.EHOSTUNREACH: "network_unreachable",
-    errno.ENETDOWN: "network_unreachable", errno.EHOSTDOWN: "network_unreachable",
-    errno.ETIMEDOUT: "timeout",
-}
-
-
-@functools.cache
-def system_trust() -> ssl.SSLContext:
-    """The process's one context with the system's authorities; building it takes 15 ms."""
-    return ssl.create_default_context()
 
 
 class AiohttpClient:
@@ -68,21 +51,23 @@ class AiohttpClient:
         return endpoints.judge(url, self._guard)
 
     async def post(
-        self, endpoint: endpoints.Endpoint, headers: CIMultiDict[str], body: bytes, deadline: float,
+        self, endpoint: endpoints.Endpoint, headers: bytes, body: bytes, deadline: float,
     ) -> client.Answer | client.Unanswered:
         """See client.Client."""
         if endpoint.refused:
-            return BLOCKED
+            return failures.BLOCKED
+        if self._closed:
+            return failures.CLOSED
         session = self._session or self._open()
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout_at(deadline):
-                response = await _exchange(session, endpoint.url, headers, body)
+                response = await _exchange(session, endpoint.url, _parsed(headers), body)
                 return await self._read(response)
         except TimeoutError:
             if response is not None:
                 return client.Answer(response.status, b"", "late")
-            return client.Unanswered("timeout")
+            return failures.TIMEOUT
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
             # RuntimeError: closed meanwhile. ValueError: aiohttp's word for a request that it cannot write.
             if response is not None:
@@ -110,11 +95,9 @@ class AiohttpClient:
         return client.Answer(response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
     def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise RuntimeError("the client is closed")
         connector = _Connector(
             resolver=_Resolver(names.Names(self._guard, self._lookup)), use_dns_cache=False,
-            ssl=self._trust or system_trust(), limit=self._connections, keepalive_timeout=IDLE_SECONDS)
+            ssl=self._trust or trust.system(), limit=self._connections, keepalive_timeout=IDLE_SECONDS)
         self._session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=_NO_LIMIT, trust_env=False,
             auto_decompress=False, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_HEADER_BYTES,
@@ -138,6 +121,14 @@ async def _exchange(
     return await session.post(url, headers=headers, allow_redirects=False, data=body)
 
 
+def _parsed(lines: bytes) -> CIMultiDict[str]:
+    headers: CIMultiDict[str] = CIMultiDict()
+    for line in lines.decode().split("\r\n")[:-1]:
+        name, _, value = line.partition(": ")
+        headers.add(name, value)
+    return headers
+
+
 def _unsent(exc: aiohttp.ClientOSError) -> bool:
     """aiohttp writes head and body at once, and says this where the transport was closing before that."""
     return isinstance(exc.__cause__, aiohttp.ClientConnectionResetError)
@@ -155,19 +146,13 @@ def code_of(exc: BaseException) -> client.Code:
         case aiohttp.ServerDisconnectedError():
             return "connection_reset"
         case aiohttp.ClientConnectorError(os_error=error):
-            return _by_errno(error)
+            return failures.code_of(error)
         case aiohttp.ClientOSError() if _unsent(exc):
             return "connection_reset"
         case OSError():
-            return _by_errno(exc)
+            return failures.code_of(exc)
         case _:
             return "network_error"
-
-
-def _by_errno(error: OSError) -> client.Code:
-    if error.errno is None and isinstance(error, ConnectionResetError):
-        return "connection_reset"
-    return _BY_ERRNO.get(error.errno or 0, "network_error")
 
 
 class _Unusable(OSError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 import msgspec
-from multidict import CIMultiDict
 
 from outpost.adapters.http import endpoint as endpoints
 
@@ -39,11 +38,12 @@ class Client(Protocol):
         """`url`, judged. Raises errors.Invalid if it cannot be used."""
 
     async def post(
-        self, endpoint: endpoints.Endpoint, headers: CIMultiDict[str], body: bytes, deadline: float,
+        self, endpoint: endpoints.Endpoint, headers: bytes, body: bytes, deadline: float,
     ) -> Answer | Unanswered:
-        """Sends `body` under exactly `headers` (plus Host, Content-Length, Accept), never follows a redirect, is
-        back by `deadline` (the loop's clock, seconds). Raises nothing but CancelledError; a connection that
-        carried anything but a whole exchange is aborted."""
+        """Sends `body` under exactly `headers` (plus Host, Content-Length), never follows a redirect, is back by
+        `deadline` (the loop's clock, seconds). `headers` are whole lines, `Name: value` CR LF each, checked by
+        the caller: they go out as they are. Raises nothing but CancelledError; a connection that carried anything
+        but a whole exchange is aborted."""
 
     async def close(self) -> None:
         """Closes all connections; sends under way fail."""

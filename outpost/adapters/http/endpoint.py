@@ -20,11 +20,18 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 class Endpoint(msgspec.Struct, frozen=True):
     """`url` has a canonical host and neither user nor fragment; `authorization` is what its user meant;
-    `refused` if the host is an address that may not be spoken to."""
+    `refused` if the host is an address that may not be spoken to. The rest is worked out of the URL: `literal` if
+    the host is an address, `origin` is scheme, host and port, `head` how a request begins: line and Host."""
 
     url: yarl.URL
-    authorization: str | None = None
-    refused: bool = False
+    authorization: str | None
+    refused: bool
+    literal: bool
+    tls: bool
+    host: str
+    port: int
+    origin: str
+    head: bytes
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url.host!r})"
@@ -63,11 +70,23 @@ def judge(text: str, guard: egress.Guard) -> Endpoint:
     authorization = _basic(url)
     match guard.host(url.raw_host or ""):
         case egress.Literal(address):
-            return Endpoint(plain.with_host(address), authorization)
+            return _endpoint(plain.with_host(address), authorization, literal=True)
         case egress.Refused():
-            return Endpoint(plain, authorization, refused=True)
+            return _endpoint(plain, authorization, refused=True)
         case egress.Name():
-            return Endpoint(plain, authorization)
+            return _endpoint(plain, authorization)
+
+
+def _endpoint(
+    url: yarl.URL, authorization: str | None, *, refused: bool = False, literal: bool = False,
+) -> Endpoint:
+    host, port = url.raw_host, url.port
+    assert host
+    assert port
+    return Endpoint(
+        url, authorization, refused=refused, literal=literal, tls=url.scheme == "https", host=host, port=port,
+        origin=f"{url.scheme}://{host}:{port}",
+        head=f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n".encode("ascii"))
 
 
 def _basic(url: yarl.URL) -> str | None:

@@ -1,0 +1,87 @@
+"""From an endpoint to an open connection: the judged addresses of its name, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from outpost.adapters import egress
+from outpost.adapters.http import client, failures, names, pool, trust
+from outpost.adapters.http import connection as connections
+from outpost.adapters.http import endpoint as endpoints
+
+MAX_REMEMBERED = 10_000  # origins whose last good address is known
+
+
+class Connector:
+    """Connects to judged addresses only, under the TLS identity of the name. Belongs to one event loop."""
+
+    def __init__(
+        self, known: names.Names, kept: pool.Pool, context: ssl.SSLContext | None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._names = known
+        self._pool = kept
+        self._context = context
+        self._reached: dict[str, str] = {}
+
+    async def connect(
+        self, endpoint: endpoints.Endpoint, deadline: float,
+    ) -> connections.Connection | client.Unanswered:
+        """An open connection, or why there is none. The caller ends it at `deadline`; an address that does not
+        answer gets its share of the time, no more, while others are left."""
+        addresses = await self._addresses(endpoint)
+        if isinstance(addresses, client.Unanswered):
+            return addresses
+        code: client.Code = "network_error"
+        for tried, address in enumerate(addresses):
+            now = self._loop.time()
+            share = (deadline - now) / (len(addresses) - tried)
+            try:
+                async with asyncio.timeout(share if tried + 1 < len(addresses) else None):
+                    connection = await self._attempt(endpoint, address, deadline - now)
+            except TimeoutError as exc:
+                code = "timeout" if exc.errno is None else failures.code_of(exc)
+            except (OSError, ValueError) as exc:  # ValueError: a name that TLS cannot encode
+                code = failures.code_of(exc)
+            else:
+                if len(addresses) > 1:
+                    self._remember(endpoint.origin, address)
+                return connection
+        return client.Unanswered(code)
+
+    async def _addresses(self, endpoint: endpoints.Endpoint) -> tuple[str, ...] | client.Unanswered:
+        if endpoint.literal:
+            return (endpoint.host,)
+        match await self._names.resolve(endpoint.host):
+            case names.Unresolved():
+                return failures.UNRESOLVED
+            case egress.Refused():
+                return failures.BLOCKED
+            case names.Resolved(addresses):
+                good = self._reached.get(endpoint.origin)
+                if good in addresses:
+                    return (good, *(address for address in addresses if address != good))
+                return addresses
+
+    async def _attempt(
+        self, endpoint: endpoints.Endpoint, address: str, seconds: float,
+    ) -> connections.Connection:
+        connection = self._pool.new(endpoint.origin)
+        try:
+            if endpoint.tls:
+                await self._loop.create_connection(
+                    lambda: connection, address, endpoint.port, ssl=self._context or trust.system(),
+                    server_hostname=endpoint.host.rstrip("."), ssl_handshake_timeout=max(seconds, 0) + 1)
+            else:
+                await self._loop.create_connection(lambda: connection, address, endpoint.port)
+        except BaseException:
+            connection.abort()
+            self._pool.forget(connection)
+            raise
+        return connection
+
+    def _remember(self, origin: str, address: str) -> None:
+        if len(self._reached) >= MAX_REMEMBERED:
+            self._reached.clear()
+        self._reached[origin] = address

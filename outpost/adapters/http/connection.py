@@ -1,0 +1,136 @@
+"""One connection: a request out, an answer in, and the question whether it may carry another.
+
+Nothing here waits but `exchange`, and nothing makes a task or a timer a request: a timer that is due too early is
+set anew when it fires, which is once in seconds instead of once a delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import cast
+
+from outpost.adapters.http import client, reading
+
+IDLE_SECONDS = 15.0  # how long an unused connection is kept
+MAX_AGE_SECONDS = 300.0  # then it makes room for one to where the name points now
+KEEP_MARGIN_SECONDS = 1.0  # less than the peer says that it keeps a connection: the request has a way to go
+TIMER_SLACK_SECONDS = 0.001  # uvloop's timers fire up to this early
+
+Outcome = client.Answer | client.Unanswered
+
+
+class Connection(asyncio.Protocol):
+    """To `origin`. `lost` is called when the socket is closed."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, origin: str, max_body: int, lost: Callable[[Connection], None],
+    ) -> None:
+        self.origin = origin
+        self._loop = loop
+        self._lost = lost
+        self._reader = reading.Reader(max_body)
+        self._transport: asyncio.Transport | None = None
+        self._poll = select.poll()
+        self._usable = True
+        self._good_until = 0.0
+        self._expires = loop.time() + MAX_AGE_SECONDS
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        # Set while an answer is expected: from the start, since a peer may turn us away before we ask.
+        self._waiter: asyncio.Future[Outcome] | None = loop.create_future()
+
+    async def exchange(self, request: bytes, deadline: float) -> Outcome:
+        """Writes `request` and waits for its answer until `deadline` (the loop's clock). To be called on a new
+        connection or on one that was `fit`."""
+        waiter = self._waiter
+        if waiter is None:
+            waiter = self._waiter = self._loop.create_future()
+            self._reader.begin()
+        if waiter.done():
+            self.abort()  # an answer to nothing
+        elif self._transport is not None:
+            self._deadline = deadline
+            if self._timer is None or deadline < self._timer.when():
+                self._set_timer()
+            self._transport.write(request)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        finally:
+            self._waiter = None
+
+    def keep(self) -> bool:
+        """Whether it may carry another exchange; to be asked once after each."""
+        if not self._usable or not self._reader.reusable or self._transport is None:
+            return False
+        if self._transport.get_write_buffer_size():  # answered before the request was out
+            return False
+        now = self._loop.time()
+        seconds = IDLE_SECONDS
+        if self._reader.keep_seconds is not None:
+            seconds = min(seconds, self._reader.keep_seconds - KEEP_MARGIN_SECONDS)
+        self._good_until = min(now + seconds, self._expires)
+        return now < self._good_until
+
+    def fit(self) -> bool:
+        """Whether a kept connection can be used now. A hang-up that the event loop has not seen yet is seen."""
+        return self._usable and self._loop.time() < self._good_until and not self._poll.poll(0)
+
+    def abort(self) -> None:
+        """Closes it without regard for what is unsent; whoever waits gets the word for that."""
+        self._usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its bases
+        self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        if not self._usable:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None or self._waiter.done():
+            self.abort()  # nobody asked
+            return
+        outcome = self._reader.feed(data)
+        if outcome is not None:
+            self._waiter.set_result(outcome)
+
+    def eof_received(self) -> None:
+        self._settle(None)
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._settle(exc)
+        self._usable = False
+        self._transport = None
+        self._reader.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._lost(self)
+
+    def _settle(self, exc: Exception | None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._reader.end(exc))
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() + TIMER_SLACK_SECONDS < self._deadline:
+            self._set_timer()
+            return
+        self._waiter.set_result(self._reader.late())
+        self.abort()

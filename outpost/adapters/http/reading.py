@@ -1,0 +1,139 @@
+"""From bytes to an answer: the reading half of HTTP/1.1 without the socket.
+
+However the bytes are cut, the answer is the same. Interim answers (100, 102, 103) are passed over; 101
+is an answer after which the connection speaks no HTTP. llhttp, below httptools, knows the framing; what it
+does not bound is bounded here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import httptools
+
+from outpost.adapters.http import client, failures
+
+MAX_FRUITLESS_BYTES = 65_536  # in a row that end no head and are no body: a giant head, trailers without end
+MAX_INTERIM = 20  # interim answers to one request
+SWITCHING_PROTOCOLS = 101
+
+_LENGTHS = frozenset(map(len, (b"content-length", b"transfer-encoding", b"keep-alive")))
+
+
+class _Enough(Exception):
+    """Stops the parser; never leaves this module."""
+
+
+class Reader:
+    """Reads the answers of one connection, one after the other. `max_body` is in bytes, 0: no cap."""
+
+    __slots__ = ("_close_delimits", "_fruitless", "_interim", "_max_body", "_parser", "_parts", "_result", "_size",
+                 "_status", "keep_seconds", "reusable")
+
+    def __init__(self, max_body: int) -> None:
+        self._max_body = max_body or sys.maxsize
+        parser = httptools.HttpResponseParser(self)
+        # What browsers and other clients forgive too: old servers end lines with LF, or pad the size of a chunk.
+        parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        self._parser: httptools.HttpResponseParser | None = parser
+        self.begin()
+
+    def begin(self) -> None:
+        """A request goes out, its answer is the next."""
+        self.reusable = False  # whether the answer is over and another may follow
+        self.keep_seconds: int | None = None  # for how long the peer says that it keeps the connection
+        self._result: client.Answer | client.Unanswered | None = None
+        self._status = 0  # 0 until the final head is complete
+        self._close_delimits = True
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._fruitless = 0
+        self._interim = 0
+
+    def feed(self, data: bytes) -> client.Answer | client.Unanswered | None:
+        """Takes what came in. The answer, once it is over, or what makes waiting for its rest pointless."""
+        if self._parser is None:
+            return self._result
+        self._fruitless += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.reusable = False
+            if self._result is None:
+                self._result = self._cut("network_error", "broken")
+        if self._result is None and self._fruitless > MAX_FRUITLESS_BYTES:
+            self._result = self._cut("network_error", "broken")
+        return self._result
+
+    def end(self, exc: BaseException | None) -> client.Answer | client.Unanswered:
+        """The answer where the connection is over, by the peer's hang-up or by `exc`."""
+        if self._status and self._close_delimits and exc is None:
+            return client.Answer(self._status, b"".join(self._parts))
+        return self._cut(failures.code_of(exc), "broken")
+
+    def late(self) -> client.Answer | client.Unanswered:
+        """The answer where there is no more time."""
+        return self._cut("timeout", "late")
+
+    def close(self) -> None:
+        """Lets go of the parser, which holds on to this object."""
+        self._parser = None
+
+    def _cut(self, code: client.Code, fault: client.BodyFault) -> client.Answer | client.Unanswered:
+        return client.Answer(self._status, b"", fault) if self._status else client.Unanswered(code)
+
+    # Called by the parser. An exception makes feed_data raise an HttpParserError.
+
+    def on_message_begin(self) -> None:
+        if self._result is not None:
+            raise _Enough  # more than was announced
+        self._close_delimits = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(name) not in _LENGTHS:
+            return
+        match name.lower():
+            case b"content-length":
+                self._close_delimits = False
+            case b"transfer-encoding":
+                self._close_delimits = not value.rstrip().lower().endswith(b"chunked")
+            case b"keep-alive":
+                self.keep_seconds = _timeout_in(value)
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        self._fruitless = 0
+        if status == SWITCHING_PROTOCOLS:
+            self._result = client.Answer(status, b"")
+            raise _Enough
+        if 100 <= status < 200:
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise _Enough
+        else:
+            self._status = status
+            self.reusable = self._parser.should_keep_alive()
+
+    def on_body(self, part: bytes) -> None:
+        self._fruitless = 0
+        self._size += len(part)
+        if self._size > self._max_body:
+            self._result = client.Answer(self._status, b"", "too_large")
+            raise _Enough
+        self._parts.append(part)
+
+    def on_message_complete(self) -> None:
+        if self._status:
+            parts = self._parts
+            self._result = client.Answer(self._status, parts[0] if len(parts) == 1 else b"".join(parts))
+
+
+def _timeout_in(value: bytes) -> int | None:
+    """The seconds in `timeout=5, max=100`."""
+    for part in value.split(b","):
+        key, _, number = part.strip().partition(b"=")
+        if key.lower() == b"timeout" and number.isdigit():
+            return int(number[:9])
+    return None
