@@ -69,7 +69,9 @@ async def listening() -> AsyncIterator[Receiver]:
 
 async def _read(reader: asyncio.StreamReader) -> Webhook:
     head = await reader.readuntil(b"\r\n\r\n")
-    lines = head.decode("latin-1").split("\r\n")[1:-2]
+    request, *lines = head.decode("latin-1").split("\r\n")[:-2]
+    if not request.startswith("POST "):
+        raise ValueError
     pairs = (line.partition(":") for line in lines)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     length = int(headers.get("content-length", "0"))
