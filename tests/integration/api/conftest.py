@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
 
+from outpost.settings import Settings
+from projections.logs import store as stores
 from tests.harness.api_server import SETTINGS, Api
 from tests.harness.servers import RedisServer
+
+Start = Callable[..., Api]
 
 
 @pytest.fixture
@@ -17,6 +21,20 @@ async def api(redis70: RedisServer) -> AsyncIterator[Api]:
     started = Api(SETTINGS, redis70)
     yield started
     await started.close()
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts APIs of a test's own making, and closes them however it ends."""
+    started: list[Api] = []
+
+    def start(settings: Settings, redis: RedisServer, store: stores.Store | None = None) -> Api:
+        started.append(Api(settings, redis, store))
+        return started[-1]
+
+    yield start
+    for api in started:
+        await api.close()
 
 
 @pytest.fixture

@@ -8,10 +8,14 @@ from typing import NamedTuple
 import httpx
 import msgspec
 import pytest
+import pytest_asyncio
 
 from outpost.commands import values
 from outpost.log import partition as partitions
+from tests.harness import servers
 from tests.harness.api_server import SETTINGS, WEBHOOK, Api
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TENANT = "/tenants/acme"
 DESTINATIONS = "/tenants/acme/destinations"
@@ -377,16 +381,19 @@ ROUTES = [
 TABLE = [*MALFORMED, *PUBLISHES, *TENANTS, *CREATES, *PATCHES, *QUERIES, *ROUTES]
 
 
-def test_the_table_is_long_enough_and_names_each_row_once() -> None:
+async def test_the_table_is_long_enough_and_names_each_row_once() -> None:
     assert len({bad.name for bad in TABLE}) == len(TABLE)
     assert len(TABLE) - len(MALFORMED) >= 60
 
 
-@pytest.fixture
-async def prepared(api: Api) -> Api:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def prepared(session_servers: servers.Session) -> AsyncIterator[Api]:
+    """One for all rows: none of them changes anything."""
+    api = Api(SETTINGS, session_servers.redis(servers.VALKEY_9))
     await api.tenant()
     await api.destination(id="d1")
-    return api
+    yield api
+    await api.close()
 
 
 @pytest.mark.behaviour(1, 8, 9, 15, 16, 18, 40, 84)
@@ -423,8 +430,8 @@ async def test_a_body_without_a_length_is_cut_off_at_the_limit(prepared: Api) ->
 
 
 @pytest.mark.behaviour(10)
-async def test_an_unknown_path_is_not_found_without_a_key_too(api: Api) -> None:
-    async with api.client({}) as http:
+async def test_an_unknown_path_is_not_found_without_a_key_too(prepared: Api) -> None:
+    async with prepared.client({}) as http:
         for path in ("/nope", "http://outpost/api/nope", "http://outpost/nope", "http://outpost/"):
             answer = await http.get(path)
             assert (answer.status_code, answer.json()) == (404, {"status": 404, "message": "not found"})

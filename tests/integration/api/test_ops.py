@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from outpost.api import app
 from outpost.domain import times
 from projections.logs import store as stores
 from tests.harness.api_server import SETTINGS, WEBHOOK, Api
+from tests.harness.polling import eventually
 from tests.harness.servers import PostgresServer, RedisServer
 
 ROOT = "http://outpost"
@@ -46,8 +48,10 @@ async def test_readiness_names_what_is_in_the_way(api: Api, path: str) -> None:
         assert answer.json() == {"status": "not_ready", "reasons": ["config is halted before cfg.07.1-0"]}
 
 
-async def test_without_redis_the_process_is_not_ready_and_says_so_to_clients(own_redis: RedisServer) -> None:
-    api = Api(SETTINGS, own_redis)
+async def test_without_redis_the_process_is_not_ready_and_says_so_to_clients(
+    own_redis: RedisServer, start: Callable[..., Api]
+) -> None:
+    api = start(SETTINGS, own_redis)
     await api.tenant()
     own_redis.kill9()
     ready = await api.http.get("/readyz")
@@ -65,17 +69,22 @@ async def test_without_redis_the_process_is_not_ready_and_says_so_to_clients(own
         assert answer.headers["Retry-After"] == "1"
         assert answer.json() == {"status": 503, "message": "redis is unavailable", "data": {"store": "redis"}}
     own_redis.start()
-    assert (await api.publish())["duplicate"] is False
-    await api.close()
+    method, path, body = requests[-1]
+    await eventually(lambda: accepted(api.http, method, path, body))
 
 
 @pytest.mark.parametrize(("service", "status", "word"), [("all", 200, "degraded"), ("log", 503, "not_ready")])
 async def test_without_postgres_only_the_role_that_writes_it_is_not_ready(
-    redis70: RedisServer, own_postgres: PostgresServer, service: str, status: int, word: str
+    redis70: RedisServer,
+    own_postgres: PostgresServer,
+    start: Callable[..., Api],
+    service: str,
+    status: int,
+    word: str,
 ) -> None:
     store = await stores.open_store(own_postgres.url)
-    api = Api(msgspec.structs.replace(SETTINGS, service=service), redis70, store)
-    assert (await api.http.get("/readyz")).json()["status"] == "ready"
+    api = start(msgspec.structs.replace(SETTINGS, service=service), redis70, store)
+    await eventually(lambda: is_ready(api.http))
     own_postgres.kill9()
     answer = await api.http.get("/readyz")
     assert answer.status_code == status
@@ -83,8 +92,15 @@ async def test_without_postgres_only_the_role_that_writes_it_is_not_ready(
     assert (await api.http.get("/events")).status_code == 503
     await api.tenant()
     assert (await api.publish())["duplicate"] is False
-    await api.close()
     await store.close()
+
+
+async def accepted(http: httpx.AsyncClient, method: str, path: str, body: object) -> bool:
+    return (await http.request(method, path, json=body)).status_code == 202
+
+
+async def is_ready(http: httpx.AsyncClient) -> bool:
+    return (await http.get("/readyz")).json()["status"] == "ready"
 
 
 async def test_the_other_roles_serve_health_and_readiness_alone(api: Api) -> None:
@@ -116,12 +132,11 @@ async def test_destination_types_are_shown_with_their_fields(api: Api) -> None:
     assert (await api.http.get("/destination-types/webhook")).json() == webhook
 
 
-async def test_without_a_key_everybody_is_let_in(redis70: RedisServer) -> None:
-    api = Api(msgspec.structs.replace(SETTINGS, api_key="", insecure=True), redis70)
+async def test_without_a_key_everybody_is_let_in(redis70: RedisServer, start: Callable[..., Api]) -> None:
+    api = start(msgspec.structs.replace(SETTINGS, api_key="", insecure=True), redis70)
     async with api.client({"Authorization": "Basic whatever"}) as http:
         assert (await http.get("/topics")).status_code == 200
         assert (await http.put("/tenants/acme")).status_code == 201
-    await api.close()
 
 
 @pytest.mark.behaviour(1)

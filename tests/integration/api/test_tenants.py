@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -175,13 +176,14 @@ async def test_the_id_filter_pages_too(api: Api) -> None:
     assert second["count"] == 3
 
 
-async def test_two_apis_over_one_log_see_each_others_writes(api: Api, redis70: RedisServer) -> None:
-    other = Api(api.deps.settings, redis70)
+async def test_two_apis_over_one_log_see_each_others_writes(
+    api: Api, redis70: RedisServer, start: Callable[..., Api]
+) -> None:
+    other = start(api.deps.settings, redis70)
     await api.tenant()
     assert (await other.http.get("/tenants/acme")).status_code == 200
     await other.http.delete("/tenants/acme")
     assert (await api.http.get("/tenants/acme")).status_code == 404
-    await other.close()
 
 
 async def page_of(api: Api, **params: object) -> dict[str, object]:
