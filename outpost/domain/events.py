@@ -80,7 +80,8 @@ class Event(msgspec.Struct, frozen=True):
 
 class AttemptDetail(msgspec.Struct, frozen=True):
     """The `d` of an attempt. Times in ms; `next` says what follows: an automatic or a manual attempt, or none.
-    `response_data` is JSON as recorded. When a retry is due is the entry's own ms + `retry_in_ms`."""
+    `response_data` is JSON as recorded. When a retry is due is the entry's own ms + `retry_in_ms`. `asked`: how
+    many manual attempts follow one after another, where `next` is manual."""
 
     topic: str
     destination_type: str
@@ -92,6 +93,7 @@ class AttemptDetail(msgspec.Struct, frozen=True):
     next: Literal["auto", "manual", "none"]
     response_data: msgspec.Raw | None = None
     retry_in_ms: int | None = None
+    asked: int = 1
 
 
 class DeliveryEntry(msgspec.Struct, frozen=True):

@@ -129,8 +129,8 @@ def _matched(text: str) -> events.Matched:
 
 
 def encode_detail(detail: events.AttemptDetail) -> bytes:
-    """The `d` of an attempt but for what the script decides (`manual`, `next`, `retry_in_ms`) and the closing
-    brace: the script appends those as text."""
+    """The `d` of an attempt but for what the script decides (`manual`, `next`, `retry_in_ms`, `asked`) and the
+    closing brace: the script appends those as text."""
     head = {
         "topic": detail.topic,
         "destination_type": detail.destination_type,
@@ -157,6 +157,7 @@ def _decode_detail(text: bytes) -> events.AttemptDetail:
         next=wire.next,
         response_data=None if response == _NULL else msgspec.Raw(response),
         retry_in_ms=wire.retry_in_ms,
+        asked=wire.asked,
     )
 
 

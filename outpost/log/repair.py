@@ -18,7 +18,7 @@ _MEND = client.load_script("mend")
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """A task that the log says lives. `want` is what was asked of it (`r` run it, `c` cancel it, or nothing),
+    """A task that the log says lives. `want` is what was asked of it (an `r` a manual attempt, `c`, or nothing),
     `due_ms` the Unix ms at which it is due (0: at once)."""
 
     task: str

@@ -12,8 +12,8 @@ from outpost.domain import delivery, events
 
 
 class Live(msgspec.Struct, frozen=True):
-    """What is known of a live task: `want` is `r` (asked to run), `c` (asked to be cancelled) or empty, `due_ms`
-    the Unix ms of its next attempt (0: at once)."""
+    """What is known of a live task: `want` is an `r` for every manual attempt that was asked for, `c` if it is to
+    be cancelled, or empty; `due_ms` the Unix ms of its next attempt (0: at once)."""
 
     want: str = ""
     due_ms: int = 0
@@ -41,10 +41,11 @@ class Fold:
             case (_, events.AttemptDetail(next="none")):
                 self._live.pop(place, None)
             case (_, events.AttemptDetail() as detail):
-                want = "r" if detail.next == "manual" else ""
+                want = "r" * detail.asked if detail.next == "manual" else ""
                 self._live[place] = (task.attempt + 1, Live(want, ms + (detail.retry_in_ms or 0)))
             case ("retry.requested", _):
-                self._live[place] = (task.attempt, Live("r"))
+                _, present = self._live.get(place, (0, Live()))
+                self._live[place] = (task.attempt, Live(present.want.replace("c", "") + "r"))
             case ("cancel.requested", _):
                 self._live[place] = (task.attempt, Live("c"))
             case _:

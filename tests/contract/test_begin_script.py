@@ -137,6 +137,18 @@ async def test_an_attempt_that_was_asked_for_begins_as_a_manual_one_and_stays_on
     assert (True, {TASK: "m"}) == (again.manual, await worlds.wants(log))
 
 
+@pytest.mark.behaviour(98)
+async def test_one_of_two_requests_is_this_attempt_and_the_other_waits_for_the_next(
+    log: client.Log, clock: worlds.Clock
+) -> None:
+    await _want(log, "rr")
+    for _ in range(2):  # its process dies in between
+        begun = await _begin(log)
+        assert isinstance(begun, tasks.Begun)
+        assert (True, {TASK: "mr"}) == (begun.manual, await worlds.wants(log))
+        await clock.advance(LEASE_MS + 1)
+
+
 async def test_an_ordinary_attempt_is_not_manual_and_leaves_no_wish(log: client.Log) -> None:
     begun = await _begin(log)
     assert isinstance(begun, tasks.Begun)

@@ -86,6 +86,19 @@ async def test_after_a_cancellation_meanwhile_nothing_follows(log: client.Log, l
     assert ({}, {}) == (await worlds.due(log), await worlds.wants(log))
 
 
+@pytest.mark.behaviour(98)
+@pytest.mark.parametrize(
+    ("letters", "follow"), [("rr", 2), ("mr", 1), ("mrr", 2), ("mrrr", 3)], ids=["two", "one", "two more", "three"]
+)
+async def test_every_retry_that_was_asked_for_meanwhile_follows(
+    log: client.Log, letters: str, follow: int
+) -> None:
+    await _want(log, letters)
+    await worlds.record(log, TASK, succeeded=True)
+    assert ("manual", follow) == ((detail := await _detail(log)).next, detail.asked)
+    assert {NEXT: "r" * follow} == await worlds.wants(log)
+
+
 async def test_a_manual_attempt_that_fails_goes_on_with_the_schedule(log: client.Log) -> None:
     await _want(log, "m")
     await worlds.record(log, TASK, retry_in_ms=60_000)

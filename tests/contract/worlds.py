@@ -9,7 +9,7 @@ import pytest
 
 from outpost.domain import events
 from outpost.domain import tenant as tenants
-from outpost.log import append, client, envelope, read, repair, tasks
+from outpost.log import append, client, envelope, read, repair, requests, tasks
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from projections.config import apply
@@ -38,6 +38,7 @@ _SCRIPTS = (
     (tasks, "_HOLD"),
     (tasks, "_CLAIM"),
     (repair, "_MEND"),
+    (requests, "_SCRIPT"),
 )
 
 

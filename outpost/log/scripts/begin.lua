@@ -33,7 +33,9 @@ local function begin(task, matched, hash, tenant, event, by, destination, create
     close('delivery.skipped', task, tenant, event, by)
     return {'skipped'}
   end
-  if want then redis.call('HSET', KEYS[2], task, 'm') end
+  if want and not string.find(want, 'm', 1, true) then
+    redis.call('HSET', KEYS[2], task, 'm' .. string.sub(want, 2)) -- one request is this attempt, others follow it
+  end
   redis.call('ZADD', KEYS[1], now + ARGV[2] + 0.5, task)
   return {'begun', want and 1 or 0, changed ~= cached and field or false}
 end

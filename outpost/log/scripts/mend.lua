@@ -2,7 +2,7 @@
 --
 -- KEYS: 1 due, 2 want, 3 dlv, 4 mend
 -- ARGV: 1 the mark that the fold went up to, 2 last `dlv` entry that it read, 3 1 if these are the last tasks,
---       then for each task: task, what was asked of it ('' | 'r' | 'c'), ms at which it is due (0: at once)
+--       then for each task: task, what was asked of it ('', 'r's or 'c'), ms at which it is due (0: at once)
 -- Returns how many were added, or false, with nothing changed, where the mark is another: somebody finished it, or
 --       the group was made once more.
 -- Invariant: adds, never changes; leaves out every delivery that moved on after the fold. No trim while the mark

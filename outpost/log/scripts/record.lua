@@ -2,23 +2,26 @@
 --
 -- KEYS: 1 due, 2 want, 3 dlv
 -- ARGV: for each attempt: task, tenant, event, by, 1 if it succeeded, ms until the next automatic attempt ('' = none),
---       detail (a JSON object without its closing brace: `manual`, `next` and `retry_in_ms` are decided here)
+--       detail (a JSON object without its closing brace: `manual`, `next`, `retry_in_ms` and `asked` are decided here)
 -- Returns for each attempt the id of its entry, or false where the task is not live (it is recorded already, or its
 --       lease ended and the delivery was closed meanwhile).
--- Invariant: one record an attempt, attempts contiguous, an accepted request for a retry is followed by an attempt.
+-- Invariant: one record an attempt, attempts contiguous, every accepted request for a retry is followed by an attempt
+-- of its own.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function record(task, tenant, event, by, succeeded, retry, detail)
   if not redis.call('ZSCORE', KEYS[1], task) then return false end
   local want = redis.call('HGET', KEYS[2], task) or ''
   local following, delay = 'none', nil
-  if string.find(want, 'r', 1, true) then
+  local _, asked = string.gsub(want, 'r', '')
+  if asked > 0 then
     following, delay = 'manual', 0
   elseif succeeded ~= '1' and retry ~= '' and not string.find(want, 'c', 1, true) then
     following, delay = 'auto', tonumber(retry)
   end
   detail = detail .. ',"manual":' .. tostring(string.find(want, 'm', 1, true) ~= nil)
-    .. ',"next":"' .. following .. '"' .. (delay and ',"retry_in_ms":' .. string.format('%d', delay) or '') .. '}'
+    .. ',"next":"' .. following .. '"' .. (delay and ',"retry_in_ms":' .. string.format('%d', delay) or '')
+    .. (asked > 1 and ',"asked":' .. asked or '') .. '}'
   local kind = succeeded == '1' and 'attempt.succeeded' or 'attempt.failed'
   local id = redis.call('XADD', KEYS[3], '*', 't', kind, 'v', 1, 'ten', tenant, 'id', event, 'ref', task,
     'by', by, 'd', detail)
@@ -28,7 +31,7 @@ local function record(task, tenant, event, by, succeeded, retry, detail)
     local attempt, delivery = string.match(task, '^(%d+)(/.*)$')
     local next_task = string.format('%d', attempt + 1) .. delivery
     redis.call('ZADD', KEYS[1], now + delay, next_task)
-    if following == 'manual' then redis.call('HSET', KEYS[2], next_task, 'r') end
+    if following == 'manual' then redis.call('HSET', KEYS[2], next_task, string.rep('r', asked)) end
   end
   return id
 end
