@@ -47,8 +47,9 @@ class Names:
             return name
 
     def _make(self, key: str) -> str | None:
-        if key in self._pinned:
-            return self._pinned[key]
+        pinned = self._pinned.get(key)
+        if pinned is not None:
+            return pinned if not pinned or _NAME.fullmatch(pinned) else None
         name = self._prefix + key
         if not _NAME.fullmatch(name):
             return None
@@ -104,7 +105,7 @@ class Headers:
         # A custom header of the same name stands before the system's value, and so does delivery metadata's.
         for name in wanted.values():
             fixed.pop(name.lower(), None)
-        self._valid = self._put_all(fixed, delivery_metadata)
+        self._valid = self._put_all(fixed, delivery_metadata) and _fits(user_agent)
         self._event_id = self._still_mine(wanted.get(EVENT_ID))
         self._topic = self._still_mine(wanted.get(TOPIC))
         self._timestamp = self._still_mine(wanted.get(TIMESTAMP))

@@ -17,7 +17,7 @@ MAX_FRUITLESS_BYTES = 65_536  # in a row that end no head and are no body: a gia
 MAX_INTERIM = 20  # interim answers to one request
 SWITCHING_PROTOCOLS = 101
 
-_LENGTHS = frozenset(map(len, (b"content-length", b"transfer-encoding", b"keep-alive")))
+_SHORTEST_NAME = len(b"keep-alive")  # of those looked at
 
 
 class _Enough(Exception):
@@ -91,9 +91,9 @@ class Reader:
         self._close_delimits = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(name) not in _LENGTHS:
+        if len(name) < _SHORTEST_NAME:
             return
-        match name.lower():
+        match name.rstrip().lower():  # llhttp forgives a space before the colon of a length
             case b"content-length":
                 self._close_delimits = False
             case b"transfer-encoding":
