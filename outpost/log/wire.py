@@ -130,6 +130,8 @@ class Wire:
     async def execute(self, commands: Sequence[Sequence[Arg]], timeout_s: float) -> list[Any]:
         """The replies in order, error replies as values. Raises OSError and TimeoutError; then any of the commands
         may have run."""
+        if not commands:
+            return []  # a request without replies would never be over, and take those of the next one
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self._dial()

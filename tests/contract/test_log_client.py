@@ -196,3 +196,10 @@ async def test_after_a_kill_every_kind_of_call_works_again(own_redis: RedisServe
 async def test_an_address_never_shows_its_password() -> None:
     address = client.RedisAddress("redis.example", username="u", password="hunter2")
     assert "hunter2" not in f"{address!r} {address}"
+
+
+async def test_a_call_of_nothing_answers_nothing_and_leaves_the_connection_in_step(log: client.Log) -> None:
+    script = client.load_script("hold")
+    assert [] == await log.call(script, [])
+    keys = log.keys.partitions[0]
+    assert [[], [b"t"]] == await log.call(script, [((keys.due,), (0,)), ((keys.due,), (0, "t"))])
