@@ -58,8 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_limit: int = 10
 
     # The log and its stores. A `redis_unix_socket` takes the place of host and port.
-    # `stream_retention_ms` is how long entries stay in Redis at least; a `redis_memory_budget_bytes` of 0 takes most
-    # of the server's maxmemory.
+    # Entries stay in Redis for `stream_retention_ms` at least. A `redis_memory_budget_bytes` of 0 takes most of
+    # what the server has by its maxmemory.
     log_batch_size: int = 1_000
     stream_retention_ms: int = 600_000
     redis_host: str = ""

@@ -8,6 +8,7 @@ process: whoever runs it starts it again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import os
 import signal
@@ -27,6 +28,7 @@ HTTP_GRACE_S = 3.0  # open requests, at a stop
 DRAIN_S = 5.0  # sends under way, at a stop
 PROJECT_S = 2.0  # what is left for the log projection, at a stop
 CLOSE_S = 2.0
+STOP_S = 7.5  # all of that together, whatever does not answer; with the closing it stays below 10 s
 
 Announce = Callable[[str], None]
 
@@ -42,7 +44,7 @@ async def run(settings: Settings, listening: socket.socket, announce: Announce |
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, process.on_signal)
     try:
-        await process.start()
+        await process.start_unless_stopped()
         if announce is not None:
             announce(f"http://127.0.0.1:{listening.getsockname()[1]}/api/v1")
         return await process.until_stopped()
@@ -72,23 +74,34 @@ class _Process:
             os._exit(130)  # the user asked twice; stores of ours die with us
         self._stop.set()
 
-    async def start(self) -> None:
+    async def start_unless_stopped(self) -> None:
+        """Starts everything, or gives up at a signal: a start may wait for stores for a minute."""
+        starting, stopped = asyncio.create_task(self._start()), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                raise errors.StartRefused("stopped before everything had started")
+            await starting
+        finally:
+            for task in (starting, stopped):
+                task.cancel()
+            await asyncio.gather(starting, stopped, return_exceptions=True)
+
+    async def _start(self) -> None:
         settings = self._settings
         self._log = roles.open_log(settings)
         self._types = registries.build(settings)
         sealer = crypto.Sealer(settings.aes_encryption_secret)
         await self._await_store("redis", lambda: self._check_log(settings))
         app: Any = None
-        if settings.service != "delivery":
-            self._store = await store.open_store(settings.postgres_url, settings.deployment_id)
+        self._store = await store.open_store(settings.postgres_url, settings.deployment_id)
+        if settings.service != "delivery":  # which can do without Postgres for long
             await self._prepare_schema(self._store)
         if settings.service in ("log", "all"):
-            assert self._store is not None
             self._projection = roles.Projection(settings, self._log, self._store)
         if settings.service in ("delivery", "all"):
-            self._delivery = roles.Delivery(settings, self._log, self._types, sealer)
+            self._delivery = roles.Delivery(settings, self._log, self._store, self._types, sealer)
         if settings.service in ("api", "all"):
-            assert self._store is not None
             self._api = roles.Api(settings, self._log, self._store, self._types, sealer, self)
             app = self._api.app
         if app is None:
@@ -107,6 +120,7 @@ class _Process:
             self._spawn("table-partitions", partitions.keep(self._projection.store, self._stop))
         if self._delivery:
             self._spawn("worker", self._delivery.worker.run(self._stop_worker, DRAIN_S))
+            self._spawn("old-events", self._delivery.old.run(self._stop_reading))
             self._spawn("scheduler", self._delivery.scheduler.run(self._stop_reading))
             self._spawn("dispatcher", self._delivery.dispatcher.run(self._stop_reading))
             self._spawn("publishers", self._delivery.publishers.run(self._stop))
@@ -130,8 +144,12 @@ class _Process:
             telemetry.emit("service_failed", "error", task=name, kind=type(exc).__name__, at=_where(exc))
         self._stop.set()
         telemetry.emit("service_stopping", service=self._settings.service)
-        await self._end()
-        telemetry.emit("service_stopped", service=self._settings.service)
+        in_time = False
+        with contextlib.suppress(TimeoutError):  # what is cut off stays live in the log, for another process
+            async with asyncio.timeout(STOP_S):
+                await self._end()
+                in_time = True
+        telemetry.emit("service_stopped", service=self._settings.service, in_time=in_time)
         return 1 if failed else 0
 
     async def _end(self) -> None:
@@ -142,7 +160,7 @@ class _Process:
         await self._wait(HTTP_GRACE_S, "http-server")
         if self._api:
             self._api.commit.close()
-        await self._wait(client.BLOCK_MS / 1000 + 1, "append", "dispatcher", "scheduler")
+        await self._wait(client.BLOCK_MS / 1000 + 1, "append", "dispatcher", "scheduler", "old-events")
         if self._delivery:
             await self._best_effort(self._delivery.scheduler.release())
         await self._wait(DRAIN_S + 1, "worker")
@@ -177,9 +195,8 @@ class _Process:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         if self._delivery:
             await self._delivery.publishers.close()
-        for closable in (self._types, self._log, self._store):
-            if closable is not None:
-                await self._best_effort(closable.close())
+        open_ones = [each for each in (self._types, self._log, self._store) if each is not None]
+        await asyncio.gather(*(self._best_effort(each.close()) for each in open_ones))
         self._listening.close()
 
     def workers(self) -> Mapping[str, bool]:
@@ -195,8 +212,8 @@ class _Process:
         if self._api:
             found.append(self._api.config.health.reason)
             found += [f"the config projection is halted before {at}" for at in self._api.config.halted.values()]
-        if self._projection:
-            found.append(self._projection.projector.health.reason)
+        if self._projection and (self._settings.service == "log" or self._projection.projector.health.halted):
+            found.append(self._projection.projector.health.reason)  # `all` publishes and delivers without Postgres
         return list(dict.fromkeys(filter(None, found)))
 
     async def _check_log(self, settings: Settings) -> None:
@@ -219,7 +236,7 @@ class _Process:
         """Runs `prepare`, again and again while the store is away, for `STORE_WAIT_S` at most."""
         loop = asyncio.get_running_loop()
         give_up, pause, said = loop.time() + STORE_WAIT_S, pacing.Pause(), False
-        while not self._stop.is_set():
+        while True:
             try:
                 await prepare()
             except errors.StoreUnavailable as exc:
@@ -233,7 +250,6 @@ class _Process:
                 await pacing.sleep(pause.next_s(), self._stop)
             else:
                 return
-        raise errors.StartRefused(f"stopped while waiting for {name}")
 
 
 def _where(exc: BaseException | None) -> str:

@@ -41,6 +41,7 @@ class Scheduler:
         self._queue = queue
         self._lanes = lanes
         self._watchdog_ms = watchdog_ms
+        self._hold_every_s = min(HOLD_EVERY_S, watchdog_ms / 3_000)  # or what waits comes due, and is claimed
         self._hold_at = 0.0
         self.health = telemetry.Health("scheduler")
 
@@ -87,7 +88,7 @@ class Scheduler:
             await self._hold(grouped, OVERFLOW_DELAY_MS)
         now = asyncio.get_running_loop().time()
         if now >= self._hold_at:
-            self._hold_at = now + HOLD_EVERY_S
+            self._hold_at = now + self._hold_every_s
             self._lanes.drop(await self._hold(self._lanes.held(), self._watchdog_ms))
 
     async def _hold(self, held: dict[int, list[str]], delay_ms: int) -> set[tuple[int, str]]:

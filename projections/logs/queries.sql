@@ -64,6 +64,25 @@ LEFT JOIN event e ON e.accepted_at = page.event_accepted_at AND e.partition = pa
     AND e.seq = page.event_seq
 ORDER BY page.time {dir}, page.accepted_at {dir}, page.partition {dir}, page.seq {dir}
 
+-- name: delivery
+-- The delivery of the newest event with the id $1 at the destination $2 (of tenant $3; NULL: of any) as the newest of
+-- its entries has it, and how far `dlv` is projected by $4: one statement, so both are of one moment.
+SELECT d.*, c.ms AS seen_ms, c.seq AS seen_seq, e.time AS e_time, e.topic AS e_topic, e.eligible_for_retry, e.metadata,
+       e.matched_destination_ids, e.data
+FROM (
+    SELECT accepted_at, partition, seq, tenant_id, event_id, event_accepted_at, event_seq, destination_id,
+           destination_created, attempt_number AS last, next = 'none' AS closed
+    FROM attempt WHERE event_id = $1 AND destination_id = $2 AND ($3::text IS NULL OR tenant_id = $3)
+    UNION ALL
+    SELECT accepted_at, partition, seq, tenant_id, event_id, event_accepted_at, event_seq, destination_id,
+           destination_created, attempt_number - 1, type LIKE 'delivery.%'
+    FROM delivery_change WHERE event_id = $1 AND destination_id = $2 AND ($3::text IS NULL OR tenant_id = $3)
+) AS d
+JOIN checkpoint c ON c.projection = $4 AND c.stream = 'dlv' AND c.partition = d.partition
+LEFT JOIN event e ON e.accepted_at = d.event_accepted_at AND e.partition = d.partition AND e.seq = d.event_seq
+ORDER BY d.event_accepted_at DESC, d.partition DESC, d.event_seq DESC, d.accepted_at DESC, d.seq DESC
+LIMIT 1
+
 -- name: tables
 -- Columns of the tables and views of this schema.
 SELECT table_name, column_name FROM information_schema.columns
@@ -90,3 +109,17 @@ CREATE TABLE IF NOT EXISTS migration (
 
 -- name: record_migration
 INSERT INTO migration (version, name, checksum) VALUES ($1, $2, $3)
+
+-- name: events_at
+-- The events at the positions (accepted_at, partition, seq) = ($1, $2, $3), each an array.
+SELECT e.accepted_at, e.partition, e.seq, e.time, e.tenant_id, e.event_id, e.topic, e.eligible_for_retry, e.metadata,
+       e.data
+FROM unnest($1::timestamptz[], $2::smallint[], $3::bigint[]) AS wanted(accepted_at, partition, seq)
+JOIN event e USING (accepted_at, partition, seq)
+
+-- name: rejected_events_at
+-- The same of those that have no row.
+SELECT r.ms, r.partition, r.seq, r.fields
+FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS wanted(ms, partition, seq)
+JOIN log_rejected r USING (ms, partition, seq)
+WHERE r.stream = 'evt'
