@@ -41,9 +41,8 @@ async def receiver() -> AsyncIterator[receivers.Receiver]:
 
 @pytest.fixture
 async def counts(redis70: RedisServer, postgres_url: str) -> AsyncIterator[counting.Counts]:
-    looking = counting.Counts(redis70, postgres_url)
-    yield looking
-    await looking.close()
+    async with counting.Counts(redis70, postgres_url) as looking:
+        yield looking
 
 
 class Client:

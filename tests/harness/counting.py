@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 
@@ -27,7 +27,10 @@ class Counts:
         self.log = client.open_log(client.RedisAddress(redis.host, redis.port))
         self._url = postgres_url
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         await self.log.close()
 
     async def rest(self, limit: float = LIMIT_S) -> None:
