@@ -20,6 +20,7 @@ from outpost.api import (
     ops,
     problems,
     publish,
+    retry,
     settle,
     tenants,
 )
@@ -35,6 +36,7 @@ _GUARDED = [
     *destinations.HANDLERS,
     *events.HANDLERS,
     *attempts.HANDLERS,
+    *retry.HANDLERS,
     *ops.HANDLERS,
 ]
 

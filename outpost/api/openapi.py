@@ -53,6 +53,7 @@ _STRUCTS = (
     schemas.Published,
     schemas.EventPage,
     schemas.AttemptPage,
+    schemas.RetryRequest,
     schemas.Health,
     schemas.Readiness,
 )

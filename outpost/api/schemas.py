@@ -192,6 +192,15 @@ class AttemptPage(msgspec.Struct):
     pagination: Pagination
 
 
+class RetryRequest(msgspec.Struct):
+    """Which delivery. Where tenants use the same event ids, `tenant_id` says whose; without it the newest is
+    taken."""
+
+    event_id: Text
+    destination_id: Text
+    tenant_id: Text | UnsetType | None = UNSET
+
+
 class WorkerStatus(msgspec.Struct):
     """`healthy` or `failed`; why stands in the process's own log."""
 

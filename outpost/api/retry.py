@@ -1,0 +1,61 @@
+"""Manual retries: one more attempt of a delivery, whatever came of the last one."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import Response, post
+
+from outpost import errors
+from outpost.api import auth, bodies, openapi, paths, schemas
+from outpost.api.deps import Call
+from outpost.commands import publish
+from outpost.commands import retry as commands
+from outpost.domain import times
+from projections.logs import deliveries, rows
+
+_decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
+
+
+@post(
+    "/retry",
+    status_code=202,
+    operation_id="retryEvent",
+    tags=["Retry"],
+    opt=openapi.body(schemas.RetryRequest),
+    responses=openapi.errors(400, 401, 404, 413, 422, 503),
+)
+async def retry(request: Call) -> Response[schemas.Success]:
+    """Retry a delivery, now. 202 means that the request is in the log; an automatic attempt that waits takes place
+    at once instead. The destination must have been matched when the event was published."""
+    deps = request.deps
+    wanted = commands.wanted(await bodies.read(request.receive, deps.settings.api_max_body_bytes))
+    store = request.store
+    found = await request.settler.look(
+        store,
+        "dlv",
+        [wanted.tenant_id] if wanted.tenant_id else [],
+        lambda: deliveries.newest(store, wanted.event_id, wanted.destination_id, wanted.tenant_id),
+        lambda seen: seen is not None and seen.event is not None,
+    )
+    if found is None or found.event is None:
+        raise errors.NotFound("event")
+    actor = auth.admin()
+    event = _published(found.event, wanted.destination_id)
+    position = await commands.retry(deps.log, actor, found.delivery, event)
+    return Response(schemas.Success(), status_code=202, headers=paths.written(actor, position))
+
+
+def _published(row: rows.EventRow, destination: str) -> publish.Publish:
+    return publish.Publish(
+        tenant=row.tenant_id,
+        id=row.id,
+        topic=row.topic,
+        time=times.text(row.time_ms),
+        data=b"{}" if row.data is None else row.data.encode(),
+        destination=destination,
+        eligible=row.eligible_for_retry,
+        metadata=_decode_metadata(row.metadata),
+    )
+
+
+HANDLERS = [retry]
