@@ -21,7 +21,11 @@ EVENT_COLUMNS = (
 ATTEMPT_COLUMNS = (
     "accepted_at", "partition", "seq", "time", "tenant_id", "event_id", "event_accepted_at", "event_seq",
     "destination_id", "destination_created", "destination_type", "topic", "status", "code", "attempt_number",
-    "manual", "response_data",
+    "manual", "response_data", "next",
+)
+CHANGE_COLUMNS = (
+    "accepted_at", "partition", "seq", "tenant_id", "event_id", "event_accepted_at", "event_seq", "destination_id",
+    "destination_created", "attempt_number", "type", "by",
 )
 
 Row = tuple[object, ...]
@@ -56,12 +60,13 @@ class Rows(NamedTuple):
 
     events: list[Row]
     attempts: list[Row]
+    changes: list[Row]
     unfit: list[Unfit]
 
 
 def apply(entries: Iterable[Placed]) -> Rows:
-    """The rows of these entries. Entries of `dlv` that are not attempts have none."""
-    rows = Rows([], [], [])
+    """The rows of these entries; those of `dlv` that are not attempts are changes of their delivery."""
+    rows = Rows([], [], [], [])
     for placed in entries:
         entry = placed.entry
         if isinstance(entry, events.Event):
@@ -71,6 +76,8 @@ def apply(entries: Iterable[Placed]) -> Rows:
                 rows.unfit.append(Unfit(*placed, reason=str(exc)))
         elif entry.detail is not None:
             rows.attempts.append(_attempt_row(placed, entry, entry.detail))
+        else:
+            rows.changes.append(_change_row(placed, entry))
     return rows
 
 
@@ -94,7 +101,16 @@ def _attempt_row(at: Placed, entry: events.DeliveryEntry, detail: events.Attempt
         at.ms, at.partition, at.seq, detail.started_ms + detail.took_ms, entry.tenant, entry.event_id,
         int(event_ms), int(event_seq), task.destination, task.created, detail.destination_type, detail.topic,
         detail.status, detail.code, task.attempt, detail.manual,
-        None if response is None else bytes(response).decode(),
+        None if response is None else bytes(response).decode(), detail.next,
+    )
+
+
+def _change_row(at: Placed, entry: events.DeliveryEntry) -> Row:
+    task = entry.task
+    event_ms, _, event_seq = task.event.partition("-")
+    return (
+        at.ms, at.partition, at.seq, entry.tenant, entry.event_id, int(event_ms), int(event_seq), task.destination,
+        task.created, task.attempt, entry.type, entry.by,
     )
 
 

@@ -20,9 +20,9 @@ from projections.logs import apply, sql, store
 LOCK_TIMEOUT_MS = 60_000  # as long as another process may take over its migrations
 WAIT_S = 60.0
 _POLL_S = 0.5
-_READS = {"event": apply.EVENT_COLUMNS, "attempt": apply.ATTEMPT_COLUMNS}
-_TABLES = ("event_g1", "event_g1_default", "attempt_g1", "attempt_g1_default", "log_rejected", "checkpoint",
-           "migration")
+_READS = {"event": apply.EVENT_COLUMNS, "attempt": apply.ATTEMPT_COLUMNS, "delivery_change": apply.CHANGE_COLUMNS}
+_TABLES = ("event_g1", "event_g1_default", "attempt_g1", "attempt_g1_default", "delivery_change_g1",
+           "delivery_change_g1_default", "log_rejected", "checkpoint", "migration")
 
 
 class Migration(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ async def ensure_partitions(
     run at once. Raises what asyncpg raises."""
     made: list[str] = []
     days = [today + dt.timedelta(days=n) for n in range(ahead + 1)]
-    for parent in (write.EVENT_TABLE, write.ATTEMPT_TABLE):
+    for parent in (write.EVENT_TABLE, write.ATTEMPT_TABLE, write.CHANGE_TABLE):
         if missing := await _missing(connection, parent, days):
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")

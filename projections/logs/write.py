@@ -21,6 +21,7 @@ GENERATION = 1
 PROJECTION = f"log_g{GENERATION}"
 EVENT_TABLE = f"event_g{GENERATION}"
 ATTEMPT_TABLE = f"attempt_g{GENERATION}"
+CHANGE_TABLE = f"delivery_change_g{GENERATION}"
 
 # SQLSTATE classes that speak of the row: data exception, constraint, size limit. All others are the store's state.
 _ROW_CLASSES = ("22", "23", "54")
@@ -90,6 +91,7 @@ async def _transaction(connection: store.Connection, batch: Batch, *, careful: b
         for table, columns, stream, rows in (
             (EVENT_TABLE, apply.EVENT_COLUMNS, "evt", batch.rows.events),
             (ATTEMPT_TABLE, apply.ATTEMPT_COLUMNS, "dlv", batch.rows.attempts),
+            (CHANGE_TABLE, apply.CHANGE_COLUMNS, "dlv", batch.rows.changes),
         ):
             if not rows:
                 continue
@@ -138,7 +140,7 @@ def _refusal(exc: Exception) -> str | None:
 def _with_fields(
     found: Sequence[tuple[apply.Row, str]], stream: str, reads: Sequence[read.Read],
 ) -> list[Rejected]:
-    """A row names its entry: accepted_at, partition and seq are the first three columns of both tables."""
+    """A row names its entry: accepted_at, partition and seq are the first three columns of every table."""
     if not found:
         return []
     reasons = {row[:3]: reason for row, reason in found}

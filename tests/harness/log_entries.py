@@ -36,13 +36,14 @@ def attempt(
     tenant: str, event_id: str, event_entry: str = "5-0", *, number: int = 1, destination: str = "des_1",
     status: str = "success", code: str = "200", topic: str = "user.created", type_: str = "webhook",
     started_ms: int = STARTED_MS, response: bytes | None = b'{"status":200}', manual: bool = False,
+    following: str = "none",
 ) -> Fields:
     """An attempt as the `record` script writes it."""
     task = delivery.TaskId(number, event_entry, destination, 2)
     raw = None if response is None else msgspec.Raw(response)
     detail = events.AttemptDetail(topic, type_, status, code, started_ms, 12, manual, "none", raw)
     body = envelope.encode_detail(detail)
-    tail = b',"manual":' + (b"true" if manual else b"false") + b',"next":"none"}'
+    tail = f',"manual":{"true" if manual else "false"},"next":"{following}"}}'.encode()
     word = "succeeded" if status == "success" else "failed"
     return ["t", f"attempt.{word}", "v", 1, "ten", tenant, "id", event_id, "ref", str(task), "by", "d0",
             "d", body + tail]
@@ -50,8 +51,14 @@ def attempt(
 
 def skipped(tenant: str, event_id: str) -> Fields:
     """An entry of `dlv` that is no attempt."""
-    return ["t", "delivery.skipped", "v", 1, "ten", tenant, "id", event_id, "ref", "1/5-0/des_9@1", "by", "d0",
-            "d", b""]
+    return change(tenant, event_id, task="1/5-0/des_9@1")
+
+
+def change(
+    tenant: str, event_id: str, type_: str = "delivery.skipped", task: str = "1/5-0/des_1@2", by: str = "d0"
+) -> Fields:
+    """An entry of `dlv` that is no attempt, of any type."""
+    return ["t", type_, "v", 1, "ten", tenant, "id", event_id, "ref", task, "by", by, "d", b""]
 
 
 async def append(
@@ -79,6 +86,7 @@ async def rows(store: stores.Store) -> dict[str, list[tuple[Any, ...]]]:
     return {
         "event": await table(store, "event"),
         "attempt": await table(store, "attempt"),
+        "change": await table(store, "delivery_change"),
         "rejected": await table(store, "log_rejected", "stream, partition, ms, seq, reason, fields"),
         "checkpoint": await table(store, "checkpoint"),
     }

@@ -77,7 +77,7 @@ async def test_every_entry_becomes_one_row_at_its_position(log, store):
     await fill(log)
     await project(log, store)
     rows = await log_entries.rows(store)
-    assert (36, 36, 18) == (len(rows["event"]), len(rows["attempt"]), len(rows["rejected"]))
+    assert (36, 36, 36, 18) == tuple(len(rows[name]) for name in ("event", "attempt", "change", "rejected"))
     expected = []
     for partition in {partitions.partition_of(t) for t in TENANTS}:
         for entry_id, fields in await log.redis.xrange(log.keys.partitions[partition].evt):

@@ -10,8 +10,9 @@ import pytest
 
 from outpost import errors
 from outpost.cli import migrate as command
+from outpost.domain import delivery, events
 from outpost.settings import Settings
-from projections.logs import migrate, partitions, projector
+from projections.logs import apply, migrate, partitions, projector
 from projections.logs import store as stores
 from tests.harness import log_entries
 from tests.harness.polling import eventually
@@ -19,6 +20,7 @@ from tests.harness.polling import eventually
 TODAY = dt.date(2026, 9, 24)
 DAY_MS = 86_400_000
 TODAY_MS = 1_790_208_000_000
+DETAIL = events.AttemptDetail("t", "webhook", "failed", "500", 5, 6, False, "auto", retry_in_ms=1)
 PROGRAM = """
 import sys
 from outpost.cli import migrate
@@ -42,10 +44,11 @@ async def run(function, settings):
 async def test_plan_apply_and_verify_from_nothing(any_postgres_url, capsys):
     settings = Settings(postgres_url=any_postgres_url)
     assert 0 == await run(command.plan, settings)
-    assert "would apply 0001_log_tables to schema outpost\n" == capsys.readouterr().out
+    wanted = [f"would apply {name} to schema outpost" for name in ("0001_log_tables", "0002_delivery_changes")]
+    assert wanted == capsys.readouterr().out.splitlines()
     assert 1 == await run(command.verify, settings)
     assert 0 == await run(command.apply, settings)
-    assert "schema outpost is up to date, 16 day tables made" in capsys.readouterr().out
+    assert "schema outpost is up to date, 24 day tables made" in capsys.readouterr().out
     assert 0 == await run(command.apply, settings)
     assert "schema outpost is up to date, 0 day tables made\n" == capsys.readouterr().out
     assert 0 == await run(command.plan, settings)
@@ -93,12 +96,33 @@ async def test_an_edited_migration_and_a_missing_column_are_problems(store):
 
 async def test_a_migration_that_fails_leaves_nothing(store, monkeypatch):
     await migrate.apply_pending(store)
-    broken = migrate.Migration(2, "broken", "CREATE TABLE half (x int); SELECT no_such_function();")
+    broken = migrate.Migration(9_999, "broken", "CREATE TABLE half (x int); SELECT no_such_function();")
     monkeypatch.setattr(migrate, "known", lambda known=migrate.known: (*known(), broken))
     with pytest.raises(errors.StoreUnavailable, match="UndefinedFunctionError"):
         await migrate.apply_pending(store)
     assert "half" not in await tables(store)
     assert [broken] == (await migrate.state(store)).pending
+
+
+async def test_rows_of_the_first_schema_and_of_an_older_process_are_kept_by_the_second(store, monkeypatch):
+    first, second = migrate.known()[:2]
+    with monkeypatch.context() as older:
+        older.setattr(migrate, "known", lambda: (first,))
+        async with store.acquire() as connection:
+            while await migrate._apply_next(connection, store.schema):
+                pass
+            for parent in ("event_g1", "attempt_g1"):
+                await partitions._make(connection, parent, TODAY)
+    old = [column for column in apply.ATTEMPT_COLUMNS if column != "next"]
+    entry = events.DeliveryEntry("attempt.failed", "t1", "e1", delivery.TaskId(1, "5-0", "d", 1), "w", DETAIL)
+    made = [apply.apply([apply.Placed(0, TODAY_MS, n, entry)]).attempts[0][:-1] for n in range(2)]
+    async with store.acquire() as connection:
+        await connection.copy_records_to_table("attempt_g1", records=made[:1], columns=old)
+    assert [second] == await migrate.apply_pending(store)
+    assert 8 * 3 - 2 == len(await ensure(store))
+    async with store.acquire() as connection:
+        await connection.copy_records_to_table("attempt_g1", records=made[1:], columns=old)
+    assert [(0, "none"), (1, "none")] == await log_entries.table(store, "attempt", "seq, next")
 
 
 async def test_who_waits_for_the_schema_goes_on_when_it_is_there(store):
@@ -160,15 +184,16 @@ async def test_tables_of_today_and_seven_days_ahead_are_made_once(store):
     await migrate.apply_pending(store)
     made = await ensure(store)
     days = [f"202609{d}" for d in range(24, 31)] + ["20261001"]
-    assert [f"{parent}_g1_{day}" for parent in ("event", "attempt") for day in days] == made
+    assert [f"{parent}_g1_{day}" for parent in ("event", "attempt", "delivery_change") for day in days] == made
     assert [] == await ensure(store)
-    assert ["event_g1_20261002", "attempt_g1_20261002"] == await ensure(store, TODAY + dt.timedelta(days=1))
+    made = [f"{parent}_g1_20261002" for parent in ("event", "attempt", "delivery_change")]
+    assert made == await ensure(store, TODAY + dt.timedelta(days=1))
 
 
 async def test_tables_are_made_once_by_many_at_the_same_time(store):
     await migrate.apply_pending(store)
     made = await asyncio.gather(*(ensure(store) for _ in range(6)))
-    assert 16 == sum(len(names) for names in made)
+    assert 24 == sum(len(names) for names in made)
 
 
 async def test_rows_go_to_their_day_and_others_to_the_default_table(store, redis70):
@@ -196,7 +221,7 @@ async def test_rows_in_the_default_table_move_when_their_day_gets_its_own(store,
     writing = asyncio.create_task(projector.LogProjector(log, store, 2).drain(30.0))
     made = await ensure(store)
     assert await writing
-    assert 16 == len(made)
+    assert 24 == len(made)
     await ensure(store, TODAY - dt.timedelta(days=1))
     for name in ("event_g1", "attempt_g1"):
         assert 20 == len(await log_entries.table(store, name))

@@ -28,8 +28,13 @@ ATTEMPTS = st.builds(
     log_entries.attempt, NAMES, NAMES, st.sampled_from(["5-0", "1790000000000-12"]), number=st.integers(1, 99),
     destination=NAMES,
     status=st.sampled_from(["success", "failed"]), response=st.sampled_from([None, b'{"a":[]}']),
+    following=st.sampled_from(["auto", "manual", "none"]),
 )
-SKIPPED = st.builds(log_entries.skipped, NAMES, NAMES)
+CHANGE_TYPES = ["delivery.skipped", "delivery.cancelled", "retry.requested", "cancel.requested"]
+CHANGES = st.builds(
+    log_entries.change, NAMES, NAMES, st.sampled_from(CHANGE_TYPES),
+    st.sampled_from(["1/5-0/des_9@1", "12/1790000000000-3/a/b@c@4"]), NAMES,
+)
 
 
 def decode(stream: str, fields: list) -> events.Entry:
@@ -38,7 +43,7 @@ def decode(stream: str, fields: list) -> events.Entry:
 
 
 ENTRIES = st.one_of(
-    EVENTS, ATTEMPTS.map(lambda f: decode("dlv", f)), SKIPPED.map(lambda f: decode("dlv", f))
+    EVENTS, ATTEMPTS.map(lambda f: decode("dlv", f)), CHANGES.map(lambda f: decode("dlv", f))
 )
 PLACED = st.lists(ENTRIES, max_size=12).map(
     lambda entries: [apply.Placed(i % 3, 1_790_000_000_000 + i, i, entry) for i, entry in enumerate(entries)]
@@ -52,7 +57,7 @@ def test_any_cut_into_batches_gives_the_same_rows(placed, cuts):
     pieces = [apply.apply(placed[a:b]) for a, b in itertools.pairwise(edges)]
     joined = apply.Rows(
         [r for p in pieces for r in p.events], [r for p in pieces for r in p.attempts],
-        [r for p in pieces for r in p.unfit])
+        [r for p in pieces for r in p.changes], [r for p in pieces for r in p.unfit])
     assert apply.apply(placed) == joined
 
 
@@ -73,11 +78,11 @@ def test_the_interleaving_of_the_streams_does_not_matter(placed, random):
 
 @bounded
 @given(PLACED)
-def test_every_event_and_every_attempt_is_exactly_one_row_or_one_rejection(placed):
+def test_every_entry_is_exactly_one_row_or_one_rejection(placed):
     made = apply.apply(placed)
-    wanted = [p for p in placed if isinstance(p.entry, events.Event) or p.entry.detail]
-    positions = [(ms, p, seq) for p, ms, seq, *_ in made.unfit] + [r[:3] for r in made.events + made.attempts]
-    assert sorted((p.ms, p.partition, p.seq) for p in wanted) == sorted(positions)
+    written = [r[:3] for r in made.events + made.attempts + made.changes]
+    positions = [(ms, p, seq) for p, ms, seq, *_ in made.unfit] + written
+    assert sorted((p.ms, p.partition, p.seq) for p in placed) == sorted(positions)
 
 
 def test_an_event_becomes_a_row_with_its_payload_untouched():
@@ -98,7 +103,25 @@ def test_an_attempt_becomes_a_row_that_names_the_position_of_its_event():
         "tenant_id": "t1", "event_id": "e1", "event_accepted_at": 1_790_000_000_000, "event_seq": 3,
         "destination_id": "d/1@x", "destination_created": 2, "destination_type": "webhook",
         "topic": "user.created", "status": "success", "code": "200", "attempt_number": 2, "manual": False,
-        "response_data": '{"status":200}',
+        "response_data": '{"status":200}', "next": "none",
+    }
+
+
+@pytest.mark.parametrize("following", ["auto", "manual", "none"])
+def test_an_attempt_says_what_was_to_follow_it(following):
+    entry = decode("dlv", log_entries.attempt("t1", "e1", following=following))
+    [row] = apply.apply([apply.Placed(4, 1, 0, entry)]).attempts
+    assert following == row[apply.ATTEMPT_COLUMNS.index("next")]
+
+
+@pytest.mark.parametrize("type_", CHANGE_TYPES)
+def test_what_happens_to_a_delivery_beside_its_attempts_is_a_row_too(type_):
+    entry = decode("dlv", log_entries.change("t1", "e1", type_, "7/1790000000000-3/d/1@x@2", "admin/req_1"))
+    [row] = apply.apply([apply.Placed(4, 1_790_000_000_001, 7, entry)]).changes
+    assert dict(zip(apply.CHANGE_COLUMNS, row, strict=True)) == {
+        "accepted_at": 1_790_000_000_001, "partition": 4, "seq": 7, "tenant_id": "t1", "event_id": "e1",
+        "event_accepted_at": 1_790_000_000_000, "event_seq": 3, "destination_id": "d/1@x",
+        "destination_created": 2, "attempt_number": 7, "type": type_, "by": "admin/req_1",
     }
 
 
