@@ -275,6 +275,112 @@ async def test_a_connection_that_said_more_than_announced_is_not_used_again(
     assert receiver.connections == 2
 
 
+@pytest.mark.behaviour(89)
+@pytest.mark.parametrize("script", [
+    pytest.param([head(204)], id="no content"),
+    pytest.param([head(304, "Content-Length: 5")], id="not modified"),
+    pytest.param(chunked(200, [b"a", b"b"]), id="chunked"),
+    pytest.param([head(100), head(103), *answer(500)], id="interim"),
+    pytest.param([b"HTTP/1.0 200 X\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n"], id="old and kept"),
+    pytest.param(answer(200, b"x" * CAP), id="at the cap"),
+])
+async def test_a_connection_is_kept_after_every_whole_answer(
+    make: ClientMaker, receiver: Receiver, script: receivers.Script,
+) -> None:
+    receiver.always(script)
+    sender = make()
+    results = [await post(sender, receiver.url()) for _ in range(3)]
+    assert results[0] == results[1] == results[2]
+    assert (len(receiver.requests), receiver.connections) == (3, 1)
+
+
+async def test_an_old_server_that_does_not_promise_to_stay_gets_a_connection_each(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    receiver.always([b"HTTP/1.0 200 X\r\nContent-Length: 2\r\n\r\nok"])
+    sender = make()
+    for _ in range(3):
+        assert client.Answer(200, b"ok") == await post(sender, receiver.url())
+    assert receiver.connections == 3
+
+
+@pytest.mark.parametrize("later", [
+    pytest.param([Do.CLOSE], id="a hang-up"), pytest.param([Do.RESET], id="a reset"),
+])
+async def test_the_end_of_a_kept_connection_is_no_failure_of_the_next_send(
+    make: ClientMaker, receiver: Receiver, later: receivers.Script,
+) -> None:
+    go_on = asyncio.Event()
+    receiver.then([*answer(201), WaitFor(go_on), *later])
+    sender = make()
+    assert client.Answer(201, b"") == await post(sender, receiver.url())
+    go_on.set()
+    await eventually(lambda: receiver.open == 0)
+    assert client.Answer(200, b"") == await post(sender, receiver.url())
+    assert receiver.connections == 2
+
+
+async def test_a_hang_up_on_a_kept_connection_after_the_request_is_not_sent_again(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    """It may have arrived: whether to try again is for the retry policy to say, which records the attempt."""
+    receiver.then(answer(200), [Do.CLOSE])
+    sender = make()
+    assert client.Answer(200, b"") == await post(sender, receiver.url())
+    assert client.Unanswered("connection_reset") == await post(sender, receiver.url())
+    assert (len(receiver.requests), receiver.connections) == (2, 1)
+
+
+async def test_lines_that_end_without_carriage_return_are_understood(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    receiver.then([b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok"])
+    assert client.Answer(200, b"ok") == await post(make(), receiver.url())
+
+
+async def test_interim_answers_without_end_do_not_outlast_the_deadline(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    receiver.then([*[head(102), receivers.Sleep(0.01)] * 200])
+    began = time.monotonic()
+    assert isinstance(await post(make(), receiver.url(), within=SHORT), client.Unanswered)
+    assert time.monotonic() - began < SHORT + SLACK
+    await eventually(lambda: receiver.open == 0)
+
+
+async def test_connections_in_use_have_a_bound_and_the_rest_waits(make: ClientMaker, receiver: Receiver) -> None:
+    go_on = asyncio.Event()
+    receiver.always([WaitFor(go_on), *answer(200)])
+    sender = make(connections=2)
+    patient = [asyncio.ensure_future(post(sender, receiver.url())) for _ in range(6)]
+    await eventually(lambda: len(receiver.requests) == 2)
+    given_up = asyncio.ensure_future(post(sender, receiver.url()))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert client.Unanswered("timeout") == await post(sender, receiver.url(), within=SHORT)
+    assert len(receiver.requests) == 2
+    go_on.set()
+    assert [client.Answer(200, b"")] * 6 == await asyncio.gather(*patient)
+    assert receiver.connections == 2
+    assert given_up.cancelled()
+
+
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.2", receiver.port))
+        silent.listen(0)
+        filling = [socket.socket() for _ in range(3)]  # a full backlog: further attempts to connect get no answer
+        for one in filling:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.2", receiver.port))
+        sender = make()
+        assert client.Answer(200, b"") == await post(sender, receiver.url(host="two.test"), within=2.0)
+        for one in filling:
+            one.close()
+
+
 @pytest.mark.behaviour(86)
 async def test_a_port_where_nobody_listens_is_connection_refused(make: ClientMaker) -> None:
     async with Receiver() as gone:
@@ -511,6 +617,74 @@ async def test_plain_text_where_tls_was_expected_is_a_tls_error(make: ClientMake
         assert client.Unanswered("tls_error") == await post(make(), url)
 
 
+async def test_a_trailing_dot_is_no_part_of_the_identity(
+    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+) -> None:
+    async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
+        sender = make(trust=trust, lookup=lambda _: ["127.0.0.1"])
+        assert client.Answer(200, b"") == await post(sender, receiver.url(host="receiver.test."))
+
+
+@pytest.mark.behaviour(86)
+async def test_a_server_that_wants_a_certificate_of_ours_is_a_tls_error(
+    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+) -> None:
+    context = serving(authority, "receiver.test")
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    async with Receiver(tls=context) as receiver:
+        result = await post(make(trust=trust), receiver.url(host="receiver.test"))
+        assert isinstance(result, client.Unanswered)
+        assert result.code in ("tls_error", "connection_reset")  # it refuses after our half
+        assert receiver.requests == []
+
+
+@pytest.mark.parametrize("script", [
+    pytest.param([head(200) + b"until the end", Do.CLOSE], id="until close"),
+    pytest.param([head(200, "Connection: close", "Content-Length: 13") + b"until the end", Do.HANG], id="close"),
+    pytest.param(chunked(200, [b"until ", b"the end"]), id="chunked"),
+])
+async def test_over_tls_an_answer_is_framed_as_without(
+    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext, script: receivers.Script,
+) -> None:
+    async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
+        receiver.always(script)
+        sender = make(trust=trust)
+        for _ in range(2):
+            result = await post(sender, receiver.url(host="receiver.test"), b"x" * 300_000)
+            assert client.Answer(200, b"until the end") == result
+
+
+async def test_over_tls_a_kept_connection_that_the_peer_closed_is_not_used(
+    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+) -> None:
+    async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
+        go_on = asyncio.Event()
+        receiver.then([*answer(200), WaitFor(go_on), Do.CLOSE])
+        sender = make(trust=trust)
+        assert client.Answer(200, b"") == await post(sender, receiver.url(host="receiver.test"))
+        go_on.set()
+        await eventually(lambda: receiver.open == 0)
+        assert client.Answer(200, b"") == await post(sender, receiver.url(host="receiver.test"))
+        assert receiver.connections == 2
+
+
+@pytest.mark.parametrize("steps", range(0, 24, 2))
+async def test_over_tls_a_send_can_be_cancelled_at_any_turn_of_the_loop(
+    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext, steps: int,
+) -> None:
+    async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
+        receiver.always([Do.HANG])
+        task = asyncio.ensure_future(post(make(trust=trust), receiver.url(host="receiver.test")))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await eventually(lambda: receiver.open == 0 and not _outgoing_sockets(receiver.port))
+        gc.collect()
+
+
 async def test_a_hang_up_during_the_handshake_is_a_failure_of_the_network(make: ClientMaker) -> None:
     async with Receiver(greeting=[Do.CLOSE]) as receiver:
         result = await post(make(), receiver.url(host="receiver.test").replace("http:", "https:"))
@@ -596,3 +770,21 @@ async def test_closing_ends_a_send_under_way(make: ClientMaker, receiver: Receiv
     await sender.close()
     result = await asyncio.wait_for(task, LONG)
     assert isinstance(result, client.Unanswered)
+
+
+async def test_closing_leaves_no_socket_of_sends_kept_under_way_or_connecting(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    async with Receiver(greeting=[Do.HANG]) as deaf:
+        receiver.always(lambda request: [Do.HANG] if request.body == b"hang" else answer(200))
+        sender = make()
+        await asyncio.gather(*(post(sender, receiver.url()) for _ in range(10)))
+        tasks = [asyncio.ensure_future(post(sender, receiver.url(), b"hang")) for _ in range(3)]
+        shaking = receiver.url(host="receiver.test").replace("http:", "https:").replace(
+            str(receiver.port), str(deaf.port))
+        tasks.append(asyncio.ensure_future(post(sender, shaking, within=SHORT)))
+        await eventually(lambda: deaf.connections == 1 and len(receiver.requests) == 13)
+        await sender.close()
+        results = await asyncio.gather(*tasks)
+        assert all(isinstance(result, client.Unanswered) for result in results)
+        await eventually(lambda: not _outgoing_sockets(receiver.port) and not _outgoing_sockets(deaf.port))

@@ -1,0 +1,248 @@
+"""What only our own delivery client promises: which connections it keeps, how long, how many, and in which order.
+
+What it has in common with every client is in `test_webhook_delivery`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import uvloop
+
+from outpost.adapters import egress
+from outpost.adapters.http import client, connection, pool, protocol_client, trust
+from tests.harness import receiver as receivers
+from tests.harness.polling import eventually
+from tests.harness.receiver import Do, Receiver, WaitFor, answer, head
+
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
+
+OK = client.Answer(200, b"")
+ClientMaker = Callable[..., protocol_client.ProtocolClient]
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    return request.param()
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[ClientMaker]:
+    made: list[protocol_client.ProtocolClient] = []
+
+    def maker(connections: int = 100, lookup: Callable[[str], list[str]] = lambda _: ["127.0.0.1"],
+              ) -> protocol_client.ProtocolClient:
+        made.append(protocol_client.ProtocolClient(
+            egress.Guard(["127.0.0.0/8"]), max_body_bytes=1000, connections=connections, lookup=lookup))
+        return made[-1]
+
+    yield maker
+    for one in made:
+        await one.close()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as one:
+        yield one
+
+
+async def post(
+    sender: client.Client, url: str, body: bytes = b"{}", within: float = 10.0,
+) -> client.Answer | client.Unanswered:
+    return await sender.post(sender.endpoint(url), b"", body, asyncio.get_running_loop().time() + within)
+
+
+async def test_the_request_goes_out_byte_for_byte(make: ClientMaker, receiver: Receiver) -> None:
+    sender = make()
+    await sender.post(
+        sender.endpoint(receiver.url("/a?b=c")), "X-A: ü\r\n".encode(), b"[1]",
+        asyncio.get_running_loop().time() + 10)
+    assert receiver.requests[0].raw_head == (
+        f"POST /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:{receiver.port}\r\nX-A: ü\r\nContent-Length: 3\r\n\r\n".encode())
+
+
+@pytest.mark.parametrize("later", [
+    pytest.param(answer(500), id="a whole answer"), pytest.param([b"\r\n"], id="a line end"),
+    pytest.param([head(408)[:-2]], id="half a head"),
+])
+async def test_what_nobody_asked_for_ends_a_kept_connection(
+    make: ClientMaker, receiver: Receiver, later: receivers.Script,
+) -> None:
+    go_on = asyncio.Event()
+    receiver.then([*answer(201), WaitFor(go_on), *later, Do.HANG])
+    sender = make()
+    assert client.Answer(201, b"") == await post(sender, receiver.url())
+    go_on.set()
+    await eventually(lambda: receiver.open == 0)
+    assert OK == await post(sender, receiver.url())
+    assert receiver.connections == 2
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n", b""], ids=["data", "hang-up"])
+async def test_what_the_loop_has_not_seen_yet_is_seen_before_a_kept_connection_is_used(
+    make: ClientMaker, said: bytes,
+) -> None:
+    """The peer is a plain socket, written to and closed without a turn of the loop before the next send."""
+    loop = asyncio.get_running_loop()
+    sender = make()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        for _ in range(3):
+            task = asyncio.ensure_future(post(sender, url))
+            peer, _ = await loop.sock_accept(server)
+            with peer:
+                while b"{}" not in await loop.sock_recv(peer, 65_536):
+                    pass
+                await loop.sock_sendall(peer, answer(201)[0])
+                assert client.Answer(201, b"") == await task
+                if said:
+                    peer.send(said)
+
+
+async def test_an_answer_before_the_question_counts(make: ClientMaker) -> None:
+    async with Receiver(greeting=[*answer(503, b"", "Connection: close"), Do.HANG]) as busy:
+        sender = make()
+        for _ in range(3):
+            assert client.Answer(503, b"") == await post(sender, busy.url(), b"x" * 300_000)
+        assert busy.connections == 3
+        await eventually(lambda: busy.open == 0)
+
+
+async def test_an_answer_before_the_request_was_out_ends_the_connection(make: ClientMaker) -> None:
+    never, connected = asyncio.Event(), asyncio.Event()
+    async with Receiver(greeting=[WaitFor(connected), *answer(413), WaitFor(never)]) as impatient:
+        sender = make()
+        task = asyncio.ensure_future(post(sender, impatient.url(), b"x" * 20_000_000))
+        await eventually(lambda: impatient.open == 1)
+        connected.set()
+        assert client.Answer(413, b"") == await task
+        task = asyncio.ensure_future(post(sender, impatient.url()))
+        assert client.Answer(413, b"") == await task
+        assert impatient.connections == 2
+
+
+async def test_what_was_not_used_for_long_is_closed_by_one_timer(
+    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.2)
+    sender = make()
+    receiver.always(receivers.after(0.05, answer(200)))
+    await asyncio.gather(*(post(sender, receiver.url()) for _ in range(5)))
+    assert receiver.open == 5
+    await eventually(lambda: receiver.open == 0)
+    assert OK == await post(sender, receiver.url())
+    assert receiver.connections == 6
+
+
+async def test_a_connection_is_not_used_for_longer_than_its_peer_keeps_it(
+    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    receiver.then(answer(200, b"", "Keep-Alive: timeout=1"), answer(200, b"", "Keep-Alive: timeout=30"))
+    sender = make()
+    for _ in range(3):
+        assert OK == await post(sender, receiver.url())
+    assert [0, 1, 1] == [request.connection for request in receiver.requests]
+
+
+async def test_a_connection_is_renewed_when_it_is_old(
+    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sender = make()
+    monkeypatch.setattr(connection, "MAX_AGE_SECONDS", 0.0)
+    for _ in range(2):
+        assert OK == await post(sender, receiver.url())
+    assert receiver.connections == 2
+
+
+async def test_the_connection_used_last_is_used_first(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.always(receivers.after(0.02, answer(200)))
+    sender = make()
+    await asyncio.gather(*(post(sender, receiver.url()) for _ in range(5)))
+    for _ in range(5):
+        await post(sender, receiver.url())
+    assert 1 == len({request.connection for request in receiver.requests[5:]})
+
+
+async def test_kept_connections_make_room_the_one_unused_for_longest_first(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    sender = make(connections=3)
+    for host in ("a", "b", "c", "a", "d"):
+        assert OK == await post(sender, receiver.url(host=f"{host}.test"))
+    await eventually(lambda: receiver.open == 3)
+    for host in ("c", "a", "d", "b"):
+        await post(sender, receiver.url(host=f"{host}.test"))
+    assert [0, 1, 2, 0, 3, 2, 0, 3, 4] == [request.connection for request in receiver.requests]
+
+
+async def test_one_origin_keeps_no_more_than_its_share(
+    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "MAX_KEPT_PER_ORIGIN", 2)
+    go_on = asyncio.Event()
+    receiver.always([WaitFor(go_on), *answer(200)])
+    sender = make()
+    tasks = [asyncio.ensure_future(post(sender, receiver.url())) for _ in range(5)]
+    await eventually(lambda: len(receiver.requests) == 5)
+    go_on.set()
+    await asyncio.gather(*tasks)
+    await eventually(lambda: receiver.open == 2)
+
+
+async def test_every_request_on_a_connection_has_its_own_deadline(make: ClientMaker, receiver: Receiver) -> None:
+    """The timer outlives requests: a later deadline must not be cut short by it, nor an earlier one missed."""
+    sender = make()
+    for before, within in ((0.2, 5.0), (5.0, 0.2)):
+        receiver.then(answer(200), receivers.after(0.4, answer(200)))
+        assert OK == await post(sender, receiver.url(), within=before)
+        late = await post(sender, receiver.url(), within=within)
+        assert (OK if within == 5.0 else client.Unanswered("timeout")) == late
+    assert receiver.connections == 1
+
+
+async def test_the_address_that_answered_is_asked_first_next_time(make: ClientMaker, receiver: Receiver) -> None:
+    asked: list[str] = []
+    receiver.always(answer(200, b"", "Connection: close"))
+    sender = make(lookup=lambda _: ["127.0.0.2", "127.0.0.1"])
+    with socket.create_server(("127.0.0.2", receiver.port)) as other:
+        other.close()
+        for _ in range(2):
+            assert OK == await post(sender, receiver.url(host="two.test"))
+    with socket.create_server(("127.0.0.2", receiver.port)) as other:
+        other.setblocking(False)
+        assert OK == await post(sender, receiver.url(host="two.test"))
+        with pytest.raises(BlockingIOError):
+            asked.append(str(other.accept()))
+    assert [] == asked
+
+
+async def test_closing_unused_or_twice_does_nothing(make: ClientMaker, receiver: Receiver) -> None:
+    sender = make()
+    await sender.close()
+    await sender.close()
+    assert client.Unanswered("network_error") == await post(sender, receiver.url())
+    assert receiver.connections == 0
+
+
+async def test_a_send_that_waits_for_a_slot_ends_when_the_client_is_closed(
+    make: ClientMaker, receiver: Receiver,
+) -> None:
+    receiver.always([Do.HANG])
+    sender = make(connections=1)
+    tasks = [asyncio.ensure_future(post(sender, receiver.url())) for _ in range(3)]
+    await eventually(lambda: receiver.requests)
+    await sender.close()
+    assert all(isinstance(one, client.Unanswered) for one in await asyncio.wait_for(asyncio.gather(*tasks), 5))
+    assert len(receiver.requests) == 1
+
+
+def test_the_systems_authorities_are_loaded_once_and_certificates_are_checked() -> None:
+    assert trust.system() is trust.system()
+    assert trust.system().verify_mode == ssl.CERT_REQUIRED
+    assert trust.system().check_hostname
