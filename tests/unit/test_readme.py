@@ -136,10 +136,8 @@ def test_every_route_that_is_named_exists():
         for match in re.finditer(r"((?:`?(?:GET|PUT|POST|PATCH|DELETE)`?(?:, | and |\s)+)+)(/[a-z_/{}-]+)", README)
         for method in re.findall(r"[A-Z]+", match[1])
     }
-    unbuilt = {("POST", "/retry")}
     assert 10 <= len(named)
-    assert set() == named - routes - unbuilt
-    assert set() == unbuilt & routes
+    assert set() == named - routes
 
 
 @pytest.mark.parametrize("text", [README, CHANGELOG], ids=["README", "CHANGELOG"])
