@@ -19,7 +19,10 @@ from outpost.log import partition as partitions
 from outpost.queue import base as queues
 from projections.due import repair
 
-READ_COUNT = 100  # entries of each partition by one read
+READ_COUNT = 100  # entries of each partition by one read, at most
+FEWEST = 4
+READ_BYTES = 16 * 1024 * 1024  # about what one read brings into memory, going by the size of the last ones
+CAUTIOUS_BYTES = 64 * 1024  # an entry, before anything was read
 SWEEP_EVERY_S = 15.0
 SWEEP_IDLE_MS = 20_000  # a pending entry this old is taken from whoever read it: replies and processes get lost
 FULL_PAUSE_S = 0.02  # while the lanes are full, the log keeps what is not read yet
@@ -45,6 +48,7 @@ class Dispatcher:
         self._renew_at = 0.0
         self._sweep_at = 0.0
         self._recover = True
+        self._count = max(FEWEST, READ_BYTES // CAUTIOUS_BYTES // partitions.PARTITIONS)
         self.health = telemetry.Health("dispatcher")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -77,7 +81,10 @@ class Dispatcher:
             await asyncio.sleep(FULL_PAUSE_S)
             return 0
         opened = await self._sweep(name)
-        return opened + await self._open(await read.as_group(self._log, name, READ_COUNT, block_ms=block_ms))
+        found = await read.as_group(self._log, name, self._count, block_ms=block_ms)
+        if found:
+            self._count = _next_count(found)
+        return opened + await self._open(found)
 
     async def _leased_name(self) -> str:
         now = asyncio.get_running_loop().time()
@@ -93,7 +100,8 @@ class Dispatcher:
 
     async def _read_own_pending(self, name: str) -> int:
         opened = 0
-        while found := await read.as_group(self._log, name, READ_COUNT, start="0-0"):
+        while found := await read.as_group(self._log, name, self._count, start="0-0"):
+            self._count = _next_count(found)
             opened += await self._open(found)
         return opened
 
@@ -106,7 +114,7 @@ class Dispatcher:
         for partition in range(partitions.PARTITIONS):
             start = "0-0"
             while True:
-                start, found = await read.claim_idle(self._log, partition, name, SWEEP_IDLE_MS, READ_COUNT, start)
+                start, found = await read.claim_idle(self._log, partition, name, SWEEP_IDLE_MS, self._count, start)
                 opened += await self._open(found)
                 if start == "0-0":
                     break
@@ -137,6 +145,13 @@ class Dispatcher:
         await self._queue.publish(ours)
         telemetry.emit_sampled("dispatch_opened", "debug", entries=len(found), opened=opened, tasks=len(ours))
         return opened
+
+
+def _next_count(found: Sequence[read.Read]) -> int:
+    """How many entries of each partition to ask for, so that large payloads come in small reads."""
+    streams = len({item.position.partition for item in found})
+    mean_bytes = sum(len(item.fields.get(b"d", b"")) for item in found) // len(found) + 256
+    return max(FEWEST, min(READ_COUNT, READ_BYTES // mean_bytes // streams))
 
 
 def _decode(item: read.Read) -> events.Event | None:

@@ -18,6 +18,7 @@ from outpost.log import position as positions
 from outpost.queue import base as queues
 
 CLAIM = 200  # tasks of each partition by one claim
+HAND_OVER = 100  # of them, with their payloads, by one read
 LOOK_EVERY_S = 0.5  # the longest sleep: other processes make retries due, too
 SHORTEST_SLEEP_S = 0.01
 HOLD_EVERY_S = 10.0
@@ -67,8 +68,10 @@ class Scheduler:
             return LOOK_EVERY_S
         claimed = await tasks.claim_due(self._log, self._watchdog_ms, CLAIM)
         found = [(p, text) for p, c in claimed.items() for text in c.tasks]
-        if found:
-            await self._hand_over(found)
+        for at in range(0, len(found), HAND_OVER):
+            if self._lanes.full:
+                break  # the rest comes back when its watchdog ends
+            await self._hand_over(found[at : at + HAND_OVER])
         if any(len(c.tasks) == CLAIM for c in claimed.values()):
             return 0.0
         next_ms = min((c.next_in_ms for c in claimed.values() if c.next_in_ms is not None), default=None)

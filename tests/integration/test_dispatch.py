@@ -12,6 +12,8 @@ import pytest
 from outpost.adapters import webhook
 from outpost.dispatch import worker
 from outpost.domain import events
+from outpost.log import read
+from projections.due import repair
 from tests.harness import node as nodes
 from tests.harness import receiver as receivers
 from tests.harness.node import Node
@@ -379,6 +381,33 @@ async def test_more_than_the_lanes_hold_is_delivered_all_the_same(
         await asyncio.gather(*(node.publish(TENANT, f"e{n}") for n in range(25)))
         await nodes.quiet(node.log, 30)
         assert {f"e{n}": 1 for n in range(25)} == nodes.count(receiver.requests)
+
+
+async def test_large_payloads_are_read_few_at_a_time(
+    redis70: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("outpost.dispatch.dispatcher.READ_BYTES", 400_000)
+    sizes: list[int] = []
+    real = read.as_group
+
+    async def as_group(*args: Any, **kwargs: Any) -> list[read.Read]:
+        found = await real(*args, **kwargs)
+        sizes.append(sum(len(item.fields[b"d"]) for item in found))
+        return found
+
+    monkeypatch.setattr(read, "as_group", as_group)
+    data = b'{"a":"%s"}' % (b"x" * 50_000)
+    async with Node(redis70, deliver=False) as api:
+        await repair.mend_if_needed(api.log)  # the group is there before what it is to read
+        await api.tenant(TENANT)
+        await api.webhook(TENANT, receiver.url())
+        for n in range(40):
+            await api.publish(TENANT, f"e{n}", data)
+        async with Node(redis70) as node:
+            await nodes.quiet(node.log)
+    assert {f"e{n}": 1 for n in range(40)} == nodes.count(receiver.requests)
+    assert 40 * len(data) == sum(sizes)
+    assert max(sizes) <= 400_000
 
 
 async def test_what_waits_longer_than_the_watchdog_is_held_and_not_sent_twice(
