@@ -171,6 +171,35 @@ async def test_an_api_killed_between_a_change_and_the_read_model_has_made_the_ch
             assert [id_] == (await after.publish(TENANT, "e1"))["destination_ids"]
 
 
+async def test_a_first_delivery_process_killed_while_it_completes_due_leaves_the_rest_to_the_next(
+    redis70: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver, counts: counting.Counts
+):
+    """Events stand in the log before there was a group: `due` is completed from a fold, partition by partition."""
+    tenants = [f"tenant-{n}" for n in range(10)]
+    async with (
+        Outpost(redis70, postgres_url, tmp_path, "log") as log,
+        Outpost(redis70, postgres_url, tmp_path, "api") as api,
+    ):
+        for tenant in tenants:
+            await api.tenant(tenant)
+            await api.webhook(tenant, receiver.url("/good"))
+            await api.publish(tenant, tenant)
+        dying = Outpost(
+            redis70, postgres_url, tmp_path, "delivery", crash=Crash("outpost.log.repair:mend", "after", 6)
+        )
+        try:
+            dying.spawn()
+            await dying.crashed()
+        finally:
+            await dying.end()
+        await api.publish(tenants[0], "after the crash")
+        async with Outpost(redis70, postgres_url, tmp_path, "delivery"):
+            await counts.rest()
+        await counts.assert_exact([*tenants, "after the crash"], receiver.requests)
+        assert 11 == await counts.deliveries("success")
+        assert 0 == await log.stop()
+
+
 async def test_a_log_projector_killed_before_it_commits_changes_nothing_for_delivery(
     redis70: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver, counts: counting.Counts
 ):

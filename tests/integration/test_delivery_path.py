@@ -52,6 +52,7 @@ class LostReply:
         monkeypatch.setattr(module, name, call)
 
 
+@pytest.mark.behaviour(96)
 @pytest.mark.parametrize(
     ("module", "name", "wanted"),
     [

@@ -355,6 +355,7 @@ async def test_a_slow_destination_does_not_hold_a_fast_one(redis70: RedisServer,
         assert 6 == sum(r.target == "/slow" for r in receiver.requests)
 
 
+@pytest.mark.behaviour(87)
 async def test_a_destination_that_never_answers_times_out_and_is_recorded_so(
     redis70: RedisServer, receiver: receivers.Receiver
 ):
