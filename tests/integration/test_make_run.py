@@ -228,6 +228,38 @@ def test_the_three_curl_lines_of_the_banner_work_as_pasted(running):
     assert [201, 201, 202] == statuses
 
 
+def example(running: Run, language: str, contains: str) -> str:
+    """The one fence of README in this language that holds the text, for the server that runs."""
+    fences = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    [found] = [fence for fence in fences if contains in fence]
+    return found.replace("http://127.0.0.1:3333/api/v1", running.url)
+
+
+def test_the_python_example_of_the_readme_works(running):
+    ran = subprocess.run(
+        [sys.executable, "-c", example(running, "python", "outpost_sdk")],
+        env={"API_KEY": running.key, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert [0, ""] == [ran.returncode, ran.stderr]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: apt-get install curl")
+def test_the_shell_example_of_the_readme_works(running):
+    script = example(running, "sh", "curl").replace("curl ", "curl --fail --silent --show-error ")
+    ran = subprocess.run(
+        ["sh", "-eu", "-c", script],
+        env={"API_KEY": running.key, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert [0, ""] == [ran.returncode, ran.stderr]
+    assert '"destination_ids":["' in ran.stdout
+
+
 def test_the_banner_says_where_the_data_is_and_what_is_allowed(running):
     assert f"data       {running.checkout.data}" in running.out
     assert "webhooks to 127.0.0.0/8, ::1/128" in running.out
