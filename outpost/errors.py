@@ -6,6 +6,7 @@
     +-- EmbeddedError           an embedded store could not be installed, started or locked
     +-- StoreUnavailable        Redis or Postgres cannot be reached or does not answer
     |   +-- StoreFull           Redis refuses writes because its memory is used up
+    |   |   +-- OverBudget      we refuse before it does
     |   +-- GroupMissing        the dispatcher's group is gone from a partition; `projections.due.repair` makes it
     +-- Halted                  the config projection stopped before an entry that it cannot decode
     +-- UndecodableEntry        one entry of a stream breaks a rule of the envelope
@@ -81,6 +82,10 @@ class StoreUnavailable(OutpostError):
 
 class StoreFull(StoreUnavailable):
     """Redis answered that it is out of memory."""
+
+
+class OverBudget(StoreFull):
+    """The memory that the log may take is used up; nothing was written, and Redis was not asked."""
 
 
 class GroupMissing(StoreUnavailable):

@@ -16,7 +16,7 @@ from outpost.api import app as api
 from outpost.commands import destinations, publish, writer
 from outpost.dispatch import dispatcher, lanes, payloads, publishers, scheduler, senders, worker
 from outpost.domain import delivery
-from outpost.log import append, client, trim
+from outpost.log import append, budget, client, trim, usage
 from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.config import cache, catch_up
@@ -65,7 +65,9 @@ class Api:
     ) -> None:
         window = append.Window(settings.publish_idempotency_ttl_ms)
         writes = writer.Writer(log, window)
-        self.commit = append.GroupCommit(log, window)
+        self.budget = budget.Budget(settings.redis_memory_budget_bytes)
+        self.usage = usage.Watch(log, window, self.budget)
+        self.commit = append.GroupCommit(log, window, self.budget)
         self.config = catch_up.ConfigProjector(log)
         self.app = api.build(
             api.Deps(

@@ -127,6 +127,7 @@ class _Process:
         if self._api:
             self._spawn("config-projector", self._api.config.run(self._stop))
             self._spawn("append", self._api.commit.run())
+            self._spawn("budget", self._api.usage.run(self._stop))
         self._spawn("http-server", self._server.serve(sockets=[self._listening]))
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> None:

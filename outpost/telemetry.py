@@ -25,6 +25,8 @@ Level = Literal["debug", "info", "warning", "error"]
 # Every event name that the code emits, and what it tells an operator. A test holds it against the sources.
 EVENTS: dict[str, str] = {
     "adapter_failed": "a destination type raised where it should answer; the attempt counts as failed",
+    "budget_exceeded": "the log takes more of Redis' memory than it may; publishing to some partitions is refused",
+    "budget_kept": "publishing is refused nowhere any more",
     "config_halted": "the config projection stopped before an entry that it cannot decode",
     "deliveries_recorded": "a batch of attempts was appended to the log",
     "dispatch_opened": "a batch of events became delivery tasks",

@@ -22,6 +22,7 @@ from outpost.api import schemas
 VALIDATION_ERROR = "validation error"
 QUERY = "query."  # how the paths of query parameters begin
 RETRY_AFTER = {"Retry-After": "1"}  # seconds; stores come back within one or are away for longer
+RETRY_LATER = {"Retry-After": "5"}  # about as often as entries leave Redis
 
 _JSON = (b"content-type", b"application/json")
 _MESSAGES = {401: "unauthorized", 404: "not found"}
@@ -78,6 +79,8 @@ def answer_to(exc: Exception) -> Answer:
             return _answer(503, str(exc), headers=RETRY_AFTER)
         case errors.Halted(position=position):
             return _answer(503, str(exc), {"position": position})
+        case errors.OverBudget(store=store):
+            return _answer(503, "the log is over its memory budget", {"store": store}, RETRY_LATER)
         case errors.StoreFull(store=store):
             return _answer(503, f"{store} is full", {"store": store}, RETRY_AFTER)
         case errors.StoreUnavailable(store=store):

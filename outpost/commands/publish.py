@@ -113,4 +113,5 @@ def _item(request: Publish, version: int, matched: tuple[events.Matched, ...], b
         fields=envelope.encode_event(event),
         expected=version,
         matched=envelope.encode_matched(matched),
+        payload_bytes=len(request.data),
     )

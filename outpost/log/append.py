@@ -16,6 +16,7 @@ import msgspec
 
 from outpost import errors
 from outpost.domain import events
+from outpost.log import budget as budgets
 from outpost.log import client, envelope
 from outpost.log import partition as partitions
 from outpost.log import position as positions
@@ -53,7 +54,7 @@ Answer = Appended | Duplicate | Stale
 class Item(msgspec.Struct, frozen=True):
     """One entry to be appended. `mark` is what may be there once within the window, `request` tells a retry of
     the same request from a second one (no spaces in it). `expected` None: any version; `following`: the version
-    after it, if it changes."""
+    after it, if it changes. `payload_bytes`: what the budget is to count beside the usual size of an entry."""
 
     tenant: str
     mark: str
@@ -62,6 +63,7 @@ class Item(msgspec.Struct, frozen=True):
     expected: int | None = None
     following: int | None = None
     matched: bytes = b"[]"
+    payload_bytes: int = 0
 
 
 class Window(msgspec.Struct):
@@ -159,19 +161,23 @@ def _answer(stream: str, partition: int, reply: list[bytes]) -> Answer:
 class GroupCommit:
     """Appends the events of a process together. `run` is its one background task; `close` flushes what waits."""
 
-    def __init__(self, log: client.Log, window: Window) -> None:
+    def __init__(self, log: client.Log, window: Window, budget: budgets.Budget | None = None) -> None:
         self._log = log
         self._window = window
+        self._budget = budget or budgets.Budget()
         self._waiting: deque[tuple[int, Item, asyncio.Future[Answer]]] = deque()
         self._wake = asyncio.Event()
         self._closed = False
 
     async def append(self, partition: int, item: Item) -> Answer:
-        """Waits until `item` is in the log, or is known not to be. Raises errors.StoreUnavailable."""
+        """Waits until `item` is in the log, or is known not to be. Raises errors.StoreUnavailable, which is
+        errors.OverBudget where nothing was tried for want of memory."""
         if self._closed or len(self._waiting) >= MAX_WAITING:
             raise errors.StoreUnavailable(
                 "redis", "too many appends wait" if not self._closed else "shutting down"
             )
+        if not self._budget.admits(partition, item.payload_bytes):
+            raise errors.OverBudget("redis", "the memory budget is used up")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((partition, item, future))
         self._wake.set()
