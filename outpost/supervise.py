@@ -20,6 +20,7 @@ from outpost import crypto, errors, http_server, pacing, roles, telemetry
 from outpost.adapters import registry as registries
 from outpost.api import app as api
 from outpost.log import client, health
+from outpost.log import partition as log_partitions
 from outpost.settings import Settings
 from projections.logs import migrate, partitions, store
 
@@ -205,16 +206,32 @@ class _Process:
         return {name: not task.done() for name, task in self._tasks.items()}
 
     def obstacles(self) -> Sequence[str]:
-        """Why this process cannot do all of its work now: a store is away, or an entry cannot be decoded."""
+        """Why this process cannot do its work now: a store is away, or memory is used up."""
         found: list[str] = []
         if self._delivery:
             loops = (self._delivery.worker, self._delivery.dispatcher, self._delivery.scheduler)
             found += [loop.health.reason for loop in loops]
         if self._api:
             found.append(self._api.config.health.reason)
+            if len(self._api.budget.refused) == log_partitions.PARTITIONS:
+                found.append("the log is over its memory budget")
+        if self._projection and self._settings.service == "log":
+            found.append(self._projection.projector.health.reason)
+        return list(dict.fromkeys(filter(None, found)))
+
+    def setbacks(self) -> Sequence[str]:
+        """What works only in part: for some partitions, or without the log projection."""
+        found: list[str] = []
+        if self._delivery:
+            found.append(self._delivery.old.health.reason)
+        if self._api:
             found += [f"the config projection is halted before {at}" for at in self._api.config.halted.values()]
-        if self._projection and (self._settings.service == "log" or self._projection.projector.health.halted):
-            found.append(self._projection.projector.health.reason)  # `all` publishes and delivers without Postgres
+            refused = self._api.budget.refused
+            if refused and len(refused) < log_partitions.PARTITIONS:
+                names = ", ".join(f"{p:02}" for p in refused)
+                found.append(f"over the memory budget, so that events are refused in partition {names}")
+        if self._projection:
+            found += [self._projection.projector.health.reason, self._projection.trimmer.health.reason]
         return list(dict.fromkeys(filter(None, found)))
 
     async def _check_log(self, settings: Settings) -> None:

@@ -26,7 +26,10 @@ class Health(Protocol):
         """Whether each worker runs, by its name."""
 
     def obstacles(self) -> Sequence[str]:
-        """Why this process cannot do its work now, though its workers run; such as a halted projection."""
+        """Why this process cannot do its work now, though its workers run; such as a store that is away."""
+
+    def setbacks(self) -> Sequence[str]:
+        """What of its work it cannot do, while the rest goes on; such as that of a halted partition."""
 
 
 class Probes(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from litestar import Response, get
 
 from outpost import errors
 from outpost.adapters import base
-from outpost.api import openapi, paths, schemas
+from outpost.api import openapi, paths, readiness, schemas
 from outpost.api.deps import Call, Probes
 from outpost.domain import times
 
-PROBE_LIMIT_S = 2.0  # below the time-outs of orchestrators, above a slow moment of a store
 _OPEN = {openapi.OPEN: True}
 _HEALTH = openapi.unready(schemas.Health)
 _READINESS = openapi.unready(schemas.Readiness)
@@ -94,35 +91,8 @@ def _health(probes: Probes) -> Response[schemas.Health]:
 
 
 async def _readiness(probes: Probes) -> Response[schemas.Readiness]:
-    """Without Redis nothing works. Without Postgres publishing and delivery go on, so that only the role whose
-    work it is gets out of the way."""
-    redis, postgres = await asyncio.gather(_redis(probes), _postgres(probes))
-    hard = [*probes.health.obstacles(), *redis]
-    hard += postgres if probes.settings.service == "log" else []
-    reasons = [*hard, *(reason for reason in postgres if reason not in hard)]
-    if hard:
-        return Response(schemas.Readiness("not_ready", reasons), status_code=503)
-    return Response(schemas.Readiness("degraded" if reasons else "ready", reasons))
-
-
-async def _redis(probes: Probes) -> list[str]:
-    try:
-        async with asyncio.timeout(PROBE_LIMIT_S):
-            await probes.log.command("PING")
-    except (errors.StoreUnavailable, TimeoutError):
-        return ["redis is unavailable"]
-    return []
-
-
-async def _postgres(probes: Probes) -> list[str]:
-    if probes.store is None:
-        return []
-    try:
-        async with asyncio.timeout(PROBE_LIMIT_S), probes.store.acquire() as connection:
-            await connection.fetchval("SELECT 1")
-    except (errors.StoreUnavailable, TimeoutError):
-        return ["postgres is unavailable"]
-    return []
+    content, status = await readiness.look(probes)
+    return Response(content, status_code=status)
 
 
 ROOT = [root_healthz, root_readyz, openapi_json]

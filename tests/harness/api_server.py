@@ -37,12 +37,16 @@ class Health:
     def __init__(self) -> None:
         self.states: dict[str, bool] = {"http-server": True}
         self.in_the_way: list[str] = []
+        self.in_part: list[str] = []
 
     def workers(self) -> Mapping[str, bool]:
         return self.states
 
     def obstacles(self) -> Sequence[str]:
         return self.in_the_way
+
+    def setbacks(self) -> Sequence[str]:
+        return self.in_part
 
 
 class Api:
