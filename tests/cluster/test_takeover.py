@@ -1,0 +1,52 @@
+"""Two delivery processes share every partition; one dies and the other finishes its work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import counting
+from tests.harness import receiver as receivers
+from tests.harness.polling import eventually
+from tests.harness.process import Outpost
+from tests.harness.servers import RedisServer
+
+TENANTS = [f"tenant-{n}" for n in range(8)]
+EACH = 25
+SLOTS = 8
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[receivers.Receiver]:
+    async with receivers.Receiver() as running:
+        running.always(receivers.after(0.05, receivers.answer()))
+        yield running
+
+
+async def test_what_a_killed_process_held_is_delivered_by_the_other_and_only_its_sends_twice(
+    any_redis: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
+):
+    """D1, D2, D9: sent twice at most what was on its way, recorded once all the same."""
+    async with (
+        counting.Counts(any_redis, postgres_url) as counts,
+        Outpost(any_redis, postgres_url, tmp_path, "log"),
+        Outpost(any_redis, postgres_url, tmp_path, "api") as api,
+        Outpost(any_redis, postgres_url, tmp_path, "delivery", DELIVERY_MAX_CONCURRENCY=str(SLOTS)) as one,
+        Outpost(any_redis, postgres_url, tmp_path, "delivery", DELIVERY_MAX_CONCURRENCY=str(SLOTS)) as two,
+    ):
+        for tenant in TENANTS:
+            await api.tenant(tenant)
+            await api.webhook(tenant, receiver.url())
+        ids = [f"{tenant}.{n}" for n in range(EACH) for tenant in TENANTS]
+        publishing = asyncio.gather(*(api.publish(id_.split(".")[0], id_) for id_ in ids))
+        await eventually(lambda: len(receiver.requests) > len(ids) // 4)
+        await one.kill()
+        await publishing
+        await counts.rest()
+        await counts.assert_exact(ids, receiver.requests)
+        assert len(ids) == await counts.deliveries("success")
+        assert len(counting.doubles(receiver.requests)) <= SLOTS
+        assert not two.ended
