@@ -19,7 +19,6 @@ Described = dict[str, Any]
 
 MASK = "s1.***"
 _SEALED = re.compile(r"s1\.[A-Za-z0-9_-]*")
-_SEALED_BYTES = re.compile(_SEALED.pattern.encode())
 _SECRET_FIELDS = ("credentials", "delivery_metadata")  # of a destination, should one ever not be sealed
 
 
@@ -89,7 +88,8 @@ def _undecodable(item: read.Read, exc: errors.UndecodableEntry, payload: bool) -
     fields: Described = {}
     for name, value in item.fields.items():
         if name in {b"d", b"md"} or len(name) > 3:
-            fields |= _sized(_text(name), _SEALED_BYTES.sub(MASK.encode(), value), payload)
+            sized = _sized(_text(name), value, payload)
+            fields |= {key: _SEALED.sub(MASK, v) if isinstance(v, str) else v for key, v in sized.items()}
         else:
             fields[_text(name)] = _text(value)
     return told | {"tenant": _text(item.fields.get(b"ten", b"")), "fields": fields}
