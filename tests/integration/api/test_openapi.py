@@ -34,11 +34,12 @@ OPERATIONS = {
     "listTopics": "GET /topics",
     "publishEvent": "POST /publish",
     "readinessCheck": "GET /readyz",
+    "retryEvent": "POST /retry",
     "updateTenantDestination": "PATCH /tenants/{tenant_id}/destinations/{destination_id}",
     "upsertTenant": "PUT /tenants/{tenant_id}",
 }
 OPEN = {"healthCheck", "readinessCheck"}
-WITH_BODY = {"createTenantDestination", "publishEvent", "updateTenantDestination", "upsertTenant"}
+WITH_BODY = {"createTenantDestination", "publishEvent", "retryEvent", "updateTenantDestination", "upsertTenant"}
 
 
 @pytest.fixture

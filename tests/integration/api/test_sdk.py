@@ -151,6 +151,28 @@ async def test_publish_events_and_attempts(sdk: Sdk) -> None:
     assert single.id == attempt.id
 
 
+@pytest.mark.behaviour(97)
+async def test_retry(sdk: Sdk) -> None:
+    client = sdk.client
+    await sdk(client.tenants.upsert, tenant_id="acme")
+    destination = await sdk(client.destinations.create, tenant_id="acme", body=HOOK)
+    pair = {"event_id": "e1", "destination_id": destination.id}
+    await sdk(client.publish, request={"id": "e1", "tenant_id": "acme", "topic": "user.created", "data": {}})
+    with pytest.raises(errors.NotFoundError) as unknown:
+        await sdk(client.retry, request=pair)
+    assert unknown.value.data.message == "event not found"
+    entry = (await read.between(sdk.api.log, "evt", partitions.partition_of("acme")))[0].position.entry_id
+    attempted = log_entries.attempt("acme", "e1", entry, status="failed", code="500")
+    attempted[attempted.index("ref") + 1] = f"1/{entry}/{destination.id}@2"
+    await log_entries.append(sdk.api.log, "dlv", "acme", attempted)
+    await sdk.project()
+    assert (await sdk(client.retry, request=pair)).success
+    await sdk(client.destinations.disable, tenant_id="acme", destination_id=destination.id)
+    with pytest.raises(errors.APIError) as disabled:
+        await sdk(client.retry, request=pair)
+    assert (disabled.value.status_code, "destination_disabled" in disabled.value.body) == (400, True)
+
+
 async def test_topics_and_destination_types(sdk: Sdk) -> None:
     assert await sdk(sdk.client.topics.list) == list(SETTINGS.topics)
     types = await sdk(sdk.client.schemas.list_destination_types)

@@ -1,0 +1,273 @@
+"""Manual retries and cancellations from the request to the receiver, beside automatic retries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from outpost.commands import retry as commands
+from outpost.domain import events
+from outpost.log import requests
+from projections.logs import deliveries, migrate, projector
+from projections.logs import store as stores
+from tests.harness import api_server
+from tests.harness import node as nodes
+from tests.harness import receiver as receivers
+from tests.harness.node import Node
+from tests.harness.polling import eventually
+from tests.harness.servers import RedisServer
+
+TENANT, EVENT, DESTINATION = "acme", "e1", "des/1@x"
+FAILING = receivers.answer(500)
+SOON_S = 5.0  # by when a manual attempt has been made, on a slow machine
+
+
+class World:
+    """A delivering node, an API beside it and a log projection, on one log; one destination."""
+
+    def __init__(self, node: Node, api: api_server.Api, store: stores.Store, receiver: receivers.Receiver) -> None:
+        self.node, self.api, self.store, self.receiver = node, api, store, receiver
+
+    async def publish(self, data: bytes = b'{"a":1}', **changes: Any) -> None:
+        await self.node.publish(TENANT, EVENT, data, **changes)
+
+    async def retry(self) -> httpx.Response:
+        return await self.api.http.post("/retry", json={"event_id": EVENT, "destination_id": DESTINATION})
+
+    async def accepted(self) -> None:
+        """A retry that is accepted."""
+        answer = await self.retry()
+        assert (202, {"success": True}) == (answer.status_code, answer.json()), answer.text
+
+    async def cancel(self) -> requests.Answer:
+        async def projected() -> deliveries.Found | None:
+            return await deliveries.newest(self.store, EVENT, DESTINATION)
+
+        found = await eventually(projected)
+        assert found is not None
+        return await commands.cancel(self.node.log, nodes.new_actor(), found.delivery)
+
+    async def log(self) -> list[events.DeliveryEntry]:
+        return await nodes.attempts(self.node.log)
+
+    async def made(self) -> list[tuple[int, bool, str, str]]:
+        """Number, manual, status and what follows, of each attempt."""
+        return [
+            (e.task.attempt, e.detail.manual, e.detail.status, e.detail.next)
+            for e in await self.log()
+            if e.detail is not None
+        ]
+
+    async def attempts(self, count: int, limit: float = SOON_S) -> None:
+        """Waits until so many are recorded."""
+
+        async def enough() -> bool:
+            return len(await self.made()) >= count
+
+        await eventually(enough, limit)
+
+    async def shown(self) -> list[tuple[int, bool, str]]:
+        """The same as the API shows them."""
+        answer = await self.api.http.get("/attempts", params={"event_id": EVENT, "dir": "asc"})
+        return [(m["attempt_number"], m["manual"], m["status"]) for m in answer.json()["models"]]
+
+
+@contextlib.asynccontextmanager
+async def running(redis: RedisServer, url: str, **changes: Any) -> AsyncIterator[World]:
+    store = await stores.open_store(url)
+    await migrate.apply_pending(store)
+    settings = msgspec.structs.replace(nodes.SETTINGS, api_key=api_server.KEY, **changes)
+    stop = asyncio.Event()
+    async with receivers.Receiver() as receiver, Node(redis, **changes) as node:
+        api = api_server.Api(settings, redis, store)
+        projecting = asyncio.create_task(projector.LogProjector(node.log, store, 1000).run(stop))
+        await node.tenant(TENANT)
+        await node.webhook(TENANT, receiver.url(), DESTINATION)
+        yield World(node, api, store, receiver)
+        stop.set()
+        await asyncio.wait_for(projecting, 10)
+        await api.close()
+    await store.close()
+
+
+@pytest.fixture
+async def world(redis70: RedisServer, postgres_url: str) -> AsyncIterator[World]:
+    """Automatic retries come too late to be seen: a minute, then two."""
+    async with running(redis70, postgres_url, retry_schedule_ms=(60_000, 120_000)) as made:
+        yield made
+
+
+@pytest.fixture
+async def quick(redis70: RedisServer, postgres_url: str) -> AsyncIterator[World]:
+    """Automatic retries soon, and later than a manual one takes."""
+    async with running(redis70, postgres_url, retry_schedule_ms=(1_500, 3_000)) as made:
+        yield made
+
+
+@pytest.mark.behaviour(99)
+@pytest.mark.behaviour(100)
+async def test_a_manual_failure_takes_the_pending_retry_s_place_and_goes_on_with_the_next_tier(quick: World):
+    quick.receiver.always(FAILING)
+    await quick.publish()
+    await quick.attempts(1)
+    await quick.accepted()
+    await quick.attempts(2)
+    assert [(1, False, "failed", "auto"), (2, True, "failed", "auto")] == await quick.made()
+    await nodes.quiet(quick.node.log)
+    expected = [(1, False, "failed", "auto"), (2, True, "failed", "auto"), (3, False, "failed", "none")]
+    assert expected == await quick.made()
+    assert 3 == len(quick.receiver.requests)
+    first, second, third = (e.detail for e in await quick.log() if e.detail is not None)
+    assert (1_500, 3_000) == (first.retry_in_ms, second.retry_in_ms)
+    assert second.started_ms - first.started_ms < 1_500, "the manual attempt did not wait for the schedule"
+    assert third.started_ms - second.started_ms >= 3_000, "nothing came when the replaced retry would have"
+
+
+@pytest.mark.behaviour(99)
+async def test_a_manual_success_cancels_the_pending_automatic_retry(world: World):
+    world.receiver.then(FAILING)
+    await world.publish()
+    await world.attempts(1)
+    assert 1 == len(await nodes.due(world.node.log))
+    await world.accepted()
+    await nodes.quiet(world.node.log, SOON_S)
+    assert [(1, False, "failed", "auto"), (2, True, "success", "none")] == await world.made()
+
+
+@pytest.mark.behaviour(99)
+async def test_a_manual_failure_with_the_budget_spent_is_the_last_attempt(redis70: RedisServer, postgres_url: str):
+    async with running(redis70, postgres_url, retry_schedule_ms=(50,)) as world:
+        world.receiver.always(FAILING)
+        await world.publish()
+        await nodes.quiet(world.node.log)
+        await world.accepted()
+        await nodes.quiet(world.node.log)
+        expected = [(1, False, "failed", "auto"), (2, False, "failed", "none"), (3, True, "failed", "none")]
+        assert expected == await world.made()
+
+
+@pytest.mark.behaviour(98)
+async def test_an_event_that_is_not_eligible_is_retried_by_hand_and_never_by_itself(world: World):
+    world.receiver.always(FAILING)
+    await world.publish(eligible=False)
+    await nodes.quiet(world.node.log)
+    await world.accepted()
+    await nodes.quiet(world.node.log)
+    assert [(1, False, "failed", "none"), (2, True, "failed", "none")] == await world.made()
+
+
+@pytest.mark.behaviour(27)
+@pytest.mark.behaviour(98)
+async def test_two_manual_retries_at_once_of_what_succeeded_both_run_with_the_same_bytes(world: World):
+    data = b'{"z": 1,  "a": [ ], "\\u00e9":"\\u0041"}'
+    await world.publish(data)
+    await nodes.quiet(world.node.log)
+    await asyncio.gather(world.accepted(), world.accepted())
+    await nodes.quiet(world.node.log, SOON_S)
+    expected = [(1, False, "success"), (2, True, "success"), (3, True, "success")]
+    assert expected == [made[:3] for made in await world.made()]
+    assert [data] * 3 == [request.body for request in world.receiver.requests]
+
+    async def all_shown() -> bool:
+        return expected == await world.shown()
+
+    await eventually(all_shown)
+
+
+@pytest.mark.behaviour(98)
+async def test_many_manual_retries_at_once_are_as_many_attempts_one_after_the_other(world: World):
+    await world.publish()
+    await nodes.quiet(world.node.log)
+    await asyncio.gather(*(world.accepted() for _ in range(6)))
+    await nodes.quiet(world.node.log)
+    assert [(n, n > 1) for n in range(1, 8)] == [made[:2] for made in await world.made()]
+    assert 7 == len(world.receiver.requests)
+
+
+async def test_a_retry_asked_for_while_an_attempt_is_being_made_follows_it(world: World):
+    release = asyncio.Event()
+    world.receiver.then(FAILING, [receivers.WaitFor(release), *receivers.answer(200)])
+    await world.publish()
+    await world.attempts(1)
+    await world.accepted()
+    await eventually(lambda: len(world.receiver.requests) == 2)
+    await world.accepted()
+    release.set()
+    await nodes.quiet(world.node.log, SOON_S)
+    expected = [(1, False, "failed", "auto"), (2, True, "success", "manual"), (3, True, "success", "none")]
+    assert expected == await world.made()
+
+
+async def test_a_retry_that_meets_a_disabled_destination_is_skipped_and_can_be_asked_for_again(world: World):
+    release = asyncio.Event()
+    world.receiver.then(FAILING, [receivers.WaitFor(release), *FAILING])
+    await world.publish()
+    await world.attempts(1)
+    await world.accepted()
+    await eventually(lambda: len(world.receiver.requests) == 2)
+    await world.accepted()
+    await world.node.disable(TENANT, DESTINATION)  # between what was accepted and its attempt
+    release.set()
+    await nodes.quiet(world.node.log, SOON_S)
+    assert "delivery.skipped" == (await world.log())[-1].type
+    assert 400 == (await world.retry()).status_code
+    await world.node.enable(TENANT, DESTINATION)
+    await world.accepted()
+    await nodes.quiet(world.node.log, SOON_S)
+    assert [(1, False), (2, True), (3, True)] == [made[:2] for made in await world.made()]
+    assert 3 == len(world.receiver.requests)
+
+
+async def test_a_cancellation_closes_what_waits_for_its_automatic_retry(world: World):
+    world.receiver.then(FAILING)
+    await world.publish()
+    await world.attempts(1)
+    assert isinstance(await world.cancel(), requests.Cancelled)
+    await nodes.quiet(world.node.log)
+    assert ["attempt.failed", "delivery.cancelled"] == [entry.type for entry in await world.log()]
+    assert requests.Closed() == await world.cancel()
+    await world.accepted()
+    await nodes.quiet(world.node.log, SOON_S)
+    assert [(1, False), (2, True)] == [made[:2] for made in await world.made()]
+
+
+async def test_a_cancellation_of_what_is_being_sent_lets_it_be_the_last(world: World):
+    release = asyncio.Event()
+    world.receiver.then(FAILING, [receivers.WaitFor(release), *FAILING])
+    await world.publish()
+    await world.attempts(1)
+    await world.accepted()
+    await eventually(lambda: len(world.receiver.requests) == 2)
+    assert isinstance(await world.cancel(), requests.Requested)
+    release.set()
+    await nodes.quiet(world.node.log, SOON_S)
+    assert [(1, False, "failed", "auto"), (2, True, "failed", "none")] == await world.made()
+
+
+async def test_retries_go_on_from_the_log_whatever_the_log_store_has_of_it(
+    redis70: RedisServer, postgres_url: str
+):
+    """Its projection stops after the first attempt; the second and the third are not in Postgres."""
+    store = await stores.open_store(postgres_url)
+    await migrate.apply_pending(store)
+    settings = msgspec.structs.replace(nodes.SETTINGS, api_key=api_server.KEY)
+    async with receivers.Receiver() as receiver, Node(redis70) as node:
+        world = World(node, api_server.Api(settings, redis70, store), store, receiver)
+        await node.tenant(TENANT)
+        await node.webhook(TENANT, receiver.url(), DESTINATION)
+        await world.publish()
+        await nodes.quiet(node.log)
+        assert await projector.LogProjector(node.log, store, 1000).drain(10.0)
+        for _ in range(3):
+            await world.accepted()
+            await nodes.quiet(node.log, SOON_S)
+        assert [(1, False), (2, True), (3, True), (4, True)] == [made[:2] for made in await world.made()]
+        assert [(1, False, "success")] == await world.shown()
+        await world.api.close()
+    await store.close()
