@@ -48,10 +48,31 @@ class Signer(msgspec.Struct, frozen=True):
         """`v0=` and the signatures, joined by commas; empty where there is no key."""
         if not keys:
             return ""
-        return SCHEME + ",".join([self._encode(hmac.digest(key, body, self.digest)) for key in keys])
+        return SCHEME + ",".join([self.encode(hmac.digest(key, body, self.digest)) for key in keys])
 
-    def _encode(self, signature: bytes) -> str:
+    def encode(self, signature: bytes) -> str:
+        """One signature as text."""
         return base64.b64encode(signature).decode("ascii") if self.base64 else signature.hex()
+
+
+class KeyedSigner:
+    """A signer with the keys of one destination. Their first block is hashed once and copied for each body, which
+    halves what a signature costs."""
+
+    def __init__(self, signer: Signer, secrets: Secrets) -> None:
+        self._signer = signer
+        self._secrets = secrets
+        keys = [key for key in (secrets.current, secrets.previous) if key]
+        self._macs = {key: hmac.new(key, None, signer.digest) for key in keys}
+
+    def header(self, now_ms: int, body: bytes) -> str:
+        """As `Signer.header` under the keys that are valid at `now_ms` (Unix time)."""
+        signatures: list[str] = []
+        for key in self._secrets.valid(now_ms):
+            mac = self._macs[key].copy()
+            mac.update(body)
+            signatures.append(self._signer.encode(mac.digest()))
+        return SCHEME + ",".join(signatures) if signatures else ""
 
 
 def signer(algorithm: str, encoding: str) -> Signer:

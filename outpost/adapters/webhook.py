@@ -70,8 +70,8 @@ class Webhook:
             self._options.names, user_agent=self._options.user_agent, authorization=endpoint.authorization,
             custom=custom, delivery_metadata=destination.delivery_metadata,
             milliseconds=self._options.milliseconds)
-        secrets = signing.secrets_of(destination.credentials)
-        return Publisher(self._client, endpoint, headers, secrets, self._options, self._clock_ns)
+        signer = signing.KeyedSigner(self._options.signer, signing.secrets_of(destination.credentials))
+        return Publisher(self._client, endpoint, headers, signer, self._options, self._clock_ns)
 
     async def close(self) -> None:
         """Closes the connections that the publishers share."""
@@ -85,12 +85,12 @@ class Publisher:
 
     def __init__(
         self, client: clients.Client, endpoint: endpoints.Endpoint, headers: webhook_headers.Headers,
-        secrets: signing.Secrets, options: Options, clock_ns: Callable[[], int],
+        signer: signing.KeyedSigner, options: Options, clock_ns: Callable[[], int],
     ) -> None:
         self._client = client
         self._endpoint = endpoint
         self._headers = headers
-        self._secrets = secrets
+        self._signer = signer
         self._options = options
         self._clock_ns = clock_ns
 
@@ -107,7 +107,7 @@ class Publisher:
         now_ns = self._clock_ns()
         signature = ""
         if self._headers.signed:
-            signature = self._options.signer.header(self._secrets.valid(now_ns // 1_000_000), event.data)
+            signature = self._signer.header(now_ns // 1_000_000, event.data)
         headers = self._headers.render(event, now_ns, signature)
         if headers is None:
             return UNFORMATTED

@@ -76,3 +76,16 @@ def test_times_are_read_as_rfc_3339_says(text: str, ms: int | None) -> None:
 def test_a_time_written_is_the_time_read() -> None:
     assert "2026-01-01T00:00:01Z" == signing.rfc3339(1767225601999)
     assert 1767225601000 == signing.rfc3339_ms("2026-01-01T00:00:01Z")
+
+
+@pytest.mark.behaviour(77, 80)
+@pytest.mark.parametrize("algorithm", ["hmac-sha256", "hmac-sha1", "hmac-md5"])
+@pytest.mark.parametrize("encoding", ["hex", "base64"])
+@pytest.mark.parametrize("key", [b"k", b"long" * 50])
+def test_a_signer_that_was_given_its_keys_before_says_the_same(algorithm: str, encoding: str, key: bytes) -> None:
+    plain = signing.signer(algorithm, encoding)
+    keyed = signing.KeyedSigner(plain, signing.Secrets(key, b"before", 1000))
+    for body in (b"", b"{}", b"x" * 1000, b"{}"):
+        assert plain.header((key, b"before"), body) == keyed.header(1000, body)
+        assert plain.header((key,), body) == keyed.header(1001, body)
+    assert signing.KeyedSigner(plain, signing.Secrets()).header(0, b"{}") == ""
