@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from outpost.log import partition as partitions
 
-_TEXT = re.compile(r"(cfg|evt|dlv)\.([0-9]{2})\.([0-9]{1,15})-([0-9]{1,19})", re.ASCII)
+# One spelling each: no leading noughts. Milliseconds below 2**48 fit in an attempt id.
+_TEXT = re.compile(r"(cfg|evt|dlv)\.([0-9]{2})\.(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,19})", re.ASCII)
+_MOST_MS, _MOST_SEQUENCE = 2**48, 2**64
 
 
 class Position(NamedTuple):
@@ -32,9 +34,11 @@ class Position(NamedTuple):
 def parse(text: str) -> Position | None:
     """The inverse of `str`; None if `text` is not a position."""
     found = _TEXT.fullmatch(text)
-    if found is None or int(found[2]) >= partitions.PARTITIONS:
+    if found is None:
         return None
-    return Position(found[1], int(found[2]), int(found[3]), int(found[4]))
+    position = Position(found[1], int(found[2]), int(found[3]), int(found[4]))
+    fits = position.partition < partitions.PARTITIONS and position.ms < _MOST_MS and position.seq < _MOST_SEQUENCE
+    return position if fits else None
 
 
 def of_entry(stream: str, partition: int, entry_id: bytes | str) -> Position:
