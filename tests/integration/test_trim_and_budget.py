@@ -12,9 +12,11 @@ from typing import Any, Self
 import msgspec
 import pytest
 
+from outpost import errors, telemetry
+from outpost.commands import publish
 from outpost.dispatch import payloads, scheduler
 from outpost.domain import events
-from outpost.log import envelope, trim
+from outpost.log import append, budget, envelope, trim, usage
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from outpost.queue import inprocess
@@ -32,7 +34,7 @@ AT_ONCE = 1  # ms of window
 
 
 class Whole(Node):
-    """A process with every role: Node with log projection, trimmer and the reader of old events."""
+    """A process with every role: Node with log projection, trimmer, budget and the reader of old events."""
 
     def __init__(
         self, redis: RedisServer, store: stores.Store, *, window_ms: int = AT_ONCE, **changes: Any
@@ -45,10 +47,15 @@ class Whole(Node):
         self.scheduler = scheduler.Scheduler(self.log, queue, self.lanes, watchdog_ms, self.old)
         self.projector = projector.LogProjector(self.log, store, 1_000)
         self.trimmer = trim.Trimmer(self.log, [lambda: write.checkpoints(store)], window_ms)
+        self.budget = budget.Budget()
+        window = append.Window(self.settings.publish_idempotency_ttl_ms)
+        self.usage = usage.Watch(self.log, window, self.budget)
+        self.commit = append.GroupCommit(self.log, window, self.budget)
+        self.publisher = publish.Publisher(self.commit, self.cache)
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        for part in (self.old, self.projector, self.trimmer):
+        for part in (self.old, self.projector, self.trimmer, self.usage):
             self._tasks.append(asyncio.create_task(part.run(self._stop)))
         return self
 
@@ -164,3 +171,133 @@ async def test_an_event_that_postgres_refused_is_read_from_where_it_is_kept(
         at = [positions.of_entry("evt", P, entry_id) for entry_id in ids]
         await eventually(lambda: _has(store, at[0]))
         assert {at[0]: refused} == await originals.events_at(store, at)
+
+
+RUN_S = 22.0
+WARM_S = 11.0  # until the first dedupe marks have gone: four halves of their window
+LATE_MS = 7_000  # a retry that is due long after its event left the stream
+ROOM = 20_000_000  # bytes of Redis beyond what an empty one takes
+
+
+class Run:
+    """Publishers that go as fast as they are let, and what became of their events."""
+
+    def __init__(self, node: Whole) -> None:
+        self._node = node
+        self.accepted: list[tuple[float, str]] = []
+        self.refused = 0
+        self.memory: list[tuple[float, int]] = []
+
+    async def publisher(self, tenant: str, number: int, until: float, pause_s: float = 0.0) -> None:
+        loop, n = asyncio.get_running_loop(), 0
+        while loop.time() < until:
+            id_, n = f"{tenant}.{number}.{n}", n + 1
+            try:
+                await self._node.publish(tenant, id_, b'{"a":"%0500d"}' % n)
+                self.accepted.append((loop.time(), id_))
+            except errors.OverBudget:
+                self.refused += 1
+                await asyncio.sleep(0.05)
+            if pause_s:
+                await asyncio.sleep(pause_s)
+
+    async def sampler(self, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        while loop.time() < until:
+            info = await self._node.log.command("INFO", "memory")
+            self.memory.append((loop.time(), int(info["used_memory"])))
+            await asyncio.sleep(0.2)
+
+    def most(self, first: float, last: float) -> int:
+        return max(used for at, used in self.memory if first <= at < last)
+
+
+async def test_at_full_speed_with_a_short_window_memory_stays_flat_and_nothing_accepted_is_lost(
+    own_redis: RedisServer, store: stores.Store, receiver: receivers.Receiver
+) -> None:
+    failed: set[str] = set()
+
+    def script(request: receivers.Request) -> receivers.Script:
+        id_ = request.headers["x-outpost-event-id"]
+        if request.target == "/late" and id_ not in failed:
+            failed.add(id_)
+            return receivers.answer(500)
+        return receivers.answer()
+
+    receiver.always(script)
+    changes = {"publish_idempotency_ttl_ms": 5_000, "retry_schedule_ms": (LATE_MS,)}
+    async with Whole(own_redis, store, window_ms=2_000, **changes) as node:
+        info = await node.log.command("INFO", "memory")
+        await node.log.command("CONFIG", "SET", "maxmemory", int(info["used_memory"]) + ROOM)
+        for who in range(9):
+            await node.tenant(f"tenant{who}")
+            await node.webhook(f"tenant{who}", receiver.url("/late" if who == 8 else "/"))
+        began = asyncio.get_running_loop().time()
+        run, until = Run(node), began + RUN_S
+        fast = [run.publisher(f"tenant{who}", lane, until) for who in range(8) for lane in range(8)]
+        await asyncio.gather(*fast, run.publisher("tenant8", 0, until, 0.05), run.sampler(until))
+        node.alive()
+        await nodes.quiet(node.log, 40)
+        attempts = len(run.accepted) + len(failed)
+        await _all_there(node, run, receiver, attempts)
+        assert len(failed) > 100
+        assert telemetry.counters["old_events.read"] >= len(failed) // 2
+        half = began + (WARM_S + RUN_S) / 2
+        assert run.most(half, until) < run.most(began + WARM_S, half) * 1.15
+        assert max(at for at, _ in run.accepted) > until - 1
+
+
+async def test_while_the_log_store_is_away_events_are_refused_in_time_and_accepted_again_afterwards(
+    own_redis: RedisServer, own_postgres: PostgresServer, receiver: receivers.Receiver
+) -> None:
+    """Without it nothing can be trimmed, so that memory fills; deliveries go on all the while."""
+    opened = await stores.open_store(own_postgres.url_of(await own_postgres.create_database()))
+    await migrate.apply_pending(opened)
+    async with Whole(own_redis, opened, window_ms=1_000, publish_idempotency_ttl_ms=2_000) as node:
+        info = await node.log.command("INFO", "memory")
+        await node.log.command("CONFIG", "SET", "maxmemory", int(info["used_memory"]) + 12_000_000)
+        for who in range(8):
+            await node.tenant(f"tenant{who}")
+            await node.webhook(f"tenant{who}", receiver.url())
+        loop = asyncio.get_running_loop()
+        run, until = Run(node), loop.time() + 60
+        publishers = [
+            asyncio.create_task(run.publisher(f"tenant{w}", n, until)) for w in range(8) for n in range(4)
+        ]
+        await eventually(lambda: len(run.accepted) > 500)
+        own_postgres.pause()
+        busy = {partitions.partition_of(f"tenant{who}") for who in range(8)}
+        await eventually(lambda: busy <= set(node.budget.refused), 30)
+        assert run.refused > 0
+        await eventually(lambda: len(receiver.requests) >= len(run.accepted), 15)
+        before = len(run.accepted)
+        own_postgres.resume()
+        await eventually(lambda: len(run.accepted) > before + 500, 30)
+        for publisher in publishers:
+            publisher.cancel()
+        await asyncio.gather(*publishers, return_exceptions=True)
+        node.alive()
+        await nodes.quiet(node.log, 30)
+        await _all_there(node, run, receiver, len(receiver.requests))
+    await opened.close()
+
+
+async def _all_there(node: Whole, run: Run, receiver: receivers.Receiver, attempts: int) -> None:
+    """Redis refused nothing; what was accepted was delivered, each attempt once, and all is in the log store."""
+    stats = await node.log.command("INFO", "errorstats")
+    assert not any("OOM" in name for name in stats)
+    delivered = nodes.count(receiver.requests)
+    assert {id_ for _, id_ in run.accepted} <= delivered.keys()
+    assert attempts == delivered.total()
+    await eventually(lambda: _rows(node.store, len(delivered), attempts), 20)
+
+
+async def _rows(store: stores.Store, events_: int, attempts: int) -> bool:
+    """Whether the log store has as many, each once."""
+    async with store.acquire() as connection:
+        event = await connection.fetchrow("SELECT count(*), count(DISTINCT (tenant_id, event_id)) FROM event")
+        attempt = await connection.fetchrow(
+            "SELECT count(*), count(DISTINCT (tenant_id, event_id, attempt_number)) FROM attempt"
+        )
+    assert ((events_, events_), (attempts, attempts)) == (tuple(event), tuple(attempt))
+    return True
