@@ -17,7 +17,6 @@ from outpost.log import position as positions
 from projections.config import apply
 
 BATCH = 500  # entries applied by one `advance`
-_FIRST = "0-0"
 
 
 async def catch_up(log: client.Log, partition: int, target: str, generation: int | None = None) -> None:
@@ -95,7 +94,7 @@ class ConfigProjector:
 
     def __init__(self, log: client.Log) -> None:
         self._log = log
-        self._seen: dict[int, str] = dict.fromkeys(range(partitions.PARTITIONS), _FIRST)
+        self._seen: dict[int, str] = {}
         self.halted: dict[int, str] = {}
         self.health = telemetry.Health("config")
 
@@ -113,17 +112,26 @@ class ConfigProjector:
                 pause.reset()
 
     async def step(self, block_ms: int = client.BLOCK_MS) -> None:
-        """Waits up to `block_ms` for entries behind those seen, and applies them."""
+        """Waits up to `block_ms` for entries behind those seen, and applies them. Raises errors.StoreUnavailable;
+        then the next step begins where this one did."""
+        if not self._seen:
+            self._seen = await self._checkpoints()
         starts: dict[tuple[partitions.Stream, int], str] = {("cfg", p): i for p, i in self._seen.items()}
         found = await read.after(self._log, starts, BATCH, block_ms)
-        for item in found:
-            self._seen[item.position.partition] = item.position.entry_id
-        for partition in sorted({item.position.partition for item in found}):
-            await self._catch_up(partition)
+        reached = {item.position.partition: item.position.entry_id for item in found}
+        for partition, entry_id in reached.items():
+            await self._catch_up(partition, entry_id)
+            self._seen[partition] = entry_id
 
-    async def _catch_up(self, partition: int) -> None:
+    async def _checkpoints(self) -> dict[int, str]:
+        """Where each partition's read model stands: what is behind it may be halted, and has to be seen."""
+        among = range(partitions.PARTITIONS)
+        active = await checkpoint.generations(self._log, among)
+        return {p: await checkpoint.read(self._log, p, active[p]) for p in among}
+
+    async def _catch_up(self, partition: int, target: str) -> None:
         try:
-            await catch_up(self._log, partition, self._seen[partition])
+            await catch_up(self._log, partition, target)
         except errors.Halted as exc:
             if self.halted.get(partition) != exc.position:
                 telemetry.emit("config_halted", "error", position=exc.position)

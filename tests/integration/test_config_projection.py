@@ -1,0 +1,410 @@
+"""The config read model: the fold of `cfg`, whoever applies it and however it is cut; it halts where it must."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outpost import errors
+from outpost.domain import events
+from outpost.domain import tenant as tenants
+from outpost.log import append, checkpoint, client, envelope, read, skip
+from outpost.log import partition as partitions
+from outpost.log import position as positions
+from projections.config import apply, cache, catch_up, query
+from tests.harness.servers import RedisServer, eventually
+
+TENANTS = ("acme", "größe/@", "t:3")
+P = partitions.partition_of("acme")
+
+
+@pytest.fixture
+async def log(any_redis: RedisServer) -> AsyncIterator[client.Log]:
+    opened = client.open_log(client.RedisAddress(any_redis.host, any_redis.port))
+    yield opened
+    await opened.close()
+
+
+def _destination(id_: str = "d", **changes: Any) -> tenants.Destination:
+    fields: dict[str, Any] = {"type": "webhook", "topics": ("*",), "config": {}, "credentials": "s1.x"}
+    return tenants.Destination(id=id_, created_ms=5, updated_ms=5, **(fields | changes))
+
+
+class History:
+    """Changes of tenants, decided as the commands decide them, and the states that they lead to."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, tenants.TenantState] = {}
+        self.changes: list[events.ConfigChanged] = []
+
+    def decide(self, tenant: str, command: tenants.Command) -> events.ConfigChanged | None:
+        state = self.states.get(tenant, tenants.TenantState())
+        change = tenants.decide(state, command)
+        if isinstance(change, tenants.Refusal):
+            return None
+        self.states[tenant] = tenants.evolve(state, change)
+        self.changes.append(events.ConfigChanged(tenant, "admin/r", change))
+        return self.changes[-1]
+
+
+async def _append(log: client.Log, entry: events.ConfigChanged) -> str:
+    number = entry.change.version
+    by = f"admin/{entry.tenant.encode().hex()}-{number}"
+    item = append.Item(
+        entry.tenant,
+        f"{entry.tenant}\0\0{by}",
+        by,
+        envelope.encode_change(entry),
+        expected=number - 1,
+        following=number,
+    )
+    p = partitions.partition_of(entry.tenant)
+    [answer] = (await append.append(log, "cfg", {p: [item]}, append.Window(60_000)))[p]
+    assert isinstance(answer, append.Appended)
+    return answer.position.entry_id
+
+
+async def _put(log: client.Log, history: History, tenant: str, command: tenants.Command) -> str:
+    entry = history.decide(tenant, command)
+    assert entry is not None
+    return await _append(log, entry)
+
+
+def _upsert(tenant: str, now_ms: int = 5) -> tenants.UpsertTenant:
+    return tenants.UpsertTenant(tenant, {"n": str(now_ms)}, now_ms)
+
+
+async def _read_model(log: client.Log, generation: int = 1) -> dict[bytes, Any]:
+    """Every key of a generation with its content."""
+    found: dict[bytes, Any] = {}
+    for p in range(partitions.PARTITIONS):
+        keys = log.keys.partitions[p]
+        for key in await log.command("KEYS", keys.tenant(generation, "*")):
+            found[key.replace(b":g%d:" % generation, b":")] = await log.command("HGETALL", key)
+        listed = await log.command("ZRANGE", keys.tenants(generation), 0, -1, "WITHSCORES")
+        found[keys.evt.encode()] = (listed, await checkpoint.read(log, p, generation))
+    return found
+
+
+COMMANDS = st.tuples(
+    st.sampled_from(TENANTS),
+    st.one_of(
+        st.builds(lambda now: ("upsert", now), st.integers(1, 99)),
+        st.just(("delete", 0)),
+        st.builds(lambda id_, limit: ("create", (id_, limit)), st.sampled_from("de"), st.integers(1, 3)),
+        st.builds(lambda id_, off: ("change", (id_, off)), st.sampled_from("de"), st.none() | st.just(7)),
+        st.builds(lambda id_: ("remove", id_), st.sampled_from("de")),
+    ),
+)
+
+
+def _history(commands: list[tuple[str, tuple[str, Any]]]) -> History:
+    history = History()
+    for tenant, (kind, value) in commands:
+        command: tenants.Command
+        match kind:
+            case "upsert":
+                command = _upsert(tenant, value)
+            case "delete":
+                command = tenants.DeleteTenant(tenant)
+            case "create":
+                command = tenants.CreateDestination(_destination(value[0]), value[1])
+            case "change":
+                command = tenants.ChangeDestination(
+                    _destination(value[0], disabled_ms=value[1]), "destination.updated"
+                )
+            case _:
+                command = tenants.DeleteDestination(value)
+        history.decide(tenant, command)
+    return history
+
+
+class Hashes:
+    """What the writes of `apply` leave behind, in plain dicts."""
+
+    def __init__(self) -> None:
+        self.tenants: dict[str, dict[bytes, bytes]] = {}
+        self.listing: dict[str, int] = {}
+
+    def run(self, writes: list[apply.Write]) -> None:
+        for write in writes:
+            fields = self.tenants.setdefault(write.tenant, {})
+            match write.command, write.args:
+                case "HSET", args:
+                    flat = [a if isinstance(a, bytes) else str(a).encode() for a in args]
+                    fields.update(zip(flat[::2], flat[1::2], strict=True))
+                case "HDEL", (name,):
+                    fields.pop(str(name).encode(), None)
+                case "DEL", _:
+                    fields.clear()
+                case "ZADD", (score, member):
+                    self.listing[str(member)] = int(score)
+                case "ZREM", (member,):
+                    self.listing.pop(str(member), None)
+
+
+@given(st.lists(COMMANDS, max_size=40), st.lists(st.integers(0, 40), max_size=5))
+def test_the_read_model_is_the_aggregate_for_every_way_of_cutting_the_stream(
+    commands: list[tuple[str, tuple[str, Any]]], cuts: list[int]
+) -> None:
+    """P2, of the writes; P1 follows."""
+    history = _history(commands)
+    whole, pieces = Hashes(), Hashes()
+    whole.run(apply.apply(history.changes))
+    at = 0
+    for cut in sorted({*cuts, len(history.changes)}):
+        pieces.run(apply.apply(history.changes[at:cut]))
+        at = max(at, min(cut, len(history.changes)))
+    assert (whole.tenants, whole.listing) == (pieces.tenants, pieces.listing)
+    for tenant, state in history.states.items():
+        assert state == apply.decode_state(whole.tenants[tenant])
+    alive = {tenant for tenant, state in history.states.items() if state.tenant is not None}
+    assert alive == whole.listing.keys()
+
+
+@given(st.lists(COMMANDS, max_size=30))
+def test_applying_a_batch_twice_changes_nothing(commands: list[tuple[str, tuple[str, Any]]]) -> None:
+    """P3."""
+    history = _history(commands)
+    once, twice = Hashes(), Hashes()
+    once.run(apply.apply(history.changes))
+    twice.run(apply.apply(history.changes) + apply.apply(history.changes))
+    assert (once.tenants, once.listing) == (twice.tenants, twice.listing)
+
+
+async def _lives(log: client.Log, history: History) -> None:
+    for round_ in range(6):
+        for tenant in TENANTS:
+            await _put(log, history, tenant, _upsert(tenant, 10 + round_))
+            await _put(log, history, tenant, tenants.CreateDestination(_destination(f"d{round_}"), 20))
+    disabled = tenants.ChangeDestination(_destination("d1", disabled_ms=9), "destination.disabled")
+    await _put(log, history, "acme", disabled)
+    await _put(log, history, "acme", tenants.DeleteDestination("d2"))
+    await _put(log, history, "t:3", tenants.DeleteTenant("t:3"))
+
+
+async def test_a_read_sees_every_acknowledged_change(log: client.Log) -> None:
+    history = History()
+    for n in range(5):
+        await _put(log, history, "acme", _upsert("acme", n + 1))
+        assert history.states["acme"] == await query.fresh(log, "acme")
+
+
+async def test_the_projection_of_a_stream_is_the_state_of_its_tenants(log: client.Log) -> None:
+    history = History()
+    await _lives(log, history)
+    for tenant, state in history.states.items():
+        assert state == await query.fresh(log, tenant)
+    assert tenants.TenantState() == await query.fresh(log, "nobody")
+    assert 2 == await query.count(log)
+
+
+async def test_a_rebuild_beside_the_live_one_is_the_same_byte_for_byte(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1, P2."""
+    history = History()
+    await _lives(log, history)
+    for p in range(partitions.PARTITIONS):
+        await catch_up.to_head(log, p)
+    monkeypatch.setattr(catch_up, "BATCH", 3)
+    for p in range(partitions.PARTITIONS):
+        head = (await read.heads(log, [("cfg", p)]))[0]
+        await catch_up.catch_up(log, p, head.entry_id, generation=2)
+    assert await _read_model(log, 1) == await _read_model(log, 2)
+
+
+async def test_many_projectors_at_once_make_the_same_read_model(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4."""
+    history = History()
+    await _lives(log, history)
+    monkeypatch.setattr(catch_up, "BATCH", 2)
+    everybody = [catch_up.to_head(log, p) for p in range(partitions.PARTITIONS) for _ in range(5)]
+    await asyncio.gather(*everybody)
+    for tenant, state in history.states.items():
+        assert [state] == await query.load(log, [tenant])
+
+
+async def test_catching_up_stops_at_the_head_of_a_stream_that_is_empty_or_trimmed(log: client.Log) -> None:
+    await catch_up.to_head(log, P)
+    await catch_up.catch_up(log, P, "5-0")
+    assert "0-0" == await checkpoint.read(log, P, 1)
+
+
+async def _break(log: client.Log, *fields: str) -> positions.Position:
+    entry_id = await log.command("XADD", log.keys.partitions[P].cfg, "*", *(fields or ("t", "nonsense")))
+    return positions.of_entry("cfg", P, entry_id)
+
+
+async def test_a_broken_entry_halts_its_partition_and_names_itself(log: client.Log) -> None:
+    history = History()
+    await _put(log, history, "acme", _upsert("acme"))
+    bad = await _break(log)
+    with pytest.raises(errors.Halted) as caught:
+        await query.fresh(log, "acme")
+    assert str(bad) == caught.value.position
+    assert [history.states["acme"]] == await query.load(log, ["acme"])  # what stands before it is applied
+    await catch_up.catch_up(log, P, (await read.between(log, "cfg", P))[0].position.entry_id)
+    other = next(f"t{n}" for n in range(99) if partitions.partition_of(f"t{n}") != P)
+    await _put(log, history, other, _upsert(other))
+    assert history.states[other] == await query.fresh(log, other)
+
+
+async def test_a_skip_lets_everything_behind_it_through_in_a_rebuild_too(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History()
+    await _put(log, history, "acme", _upsert("acme"))
+    bad = [await _break(log), await _break(log, "t", "tenant.created", "v", "9")]
+    await _put(log, history, "acme", tenants.CreateDestination(_destination(), 20))
+    monkeypatch.setattr(catch_up, "BATCH", 1)
+    for left in (2, 1):
+        with pytest.raises(errors.Halted):
+            await query.fresh(log, "acme")
+        assert "skipped" == (await skip.skip(log, bad[2 - left], write=True)).outcome
+    assert history.states["acme"] == await query.fresh(log, "acme")
+    await catch_up.catch_up(log, P, (await read.heads(log, [("cfg", P)]))[0].entry_id, generation=2)
+    assert await _read_model(log, 1) == await _read_model(log, 2)
+
+
+async def _running(log: client.Log) -> tuple[catch_up.ConfigProjector, asyncio.Task[None], asyncio.Event]:
+    projector, stop = catch_up.ConfigProjector(log), asyncio.Event()
+    return projector, asyncio.create_task(projector.run(stop)), stop
+
+
+async def test_the_background_loop_applies_what_is_appended(log: client.Log) -> None:
+    history = History()
+    await _put(log, history, "acme", _upsert("acme", 1))
+    _, running, stop = await _running(log)
+
+    async def applied() -> bool:
+        return [history.states["acme"]] == await query.load(log, ["acme"])
+
+    await eventually(applied)
+    await _put(log, history, "acme", _upsert("acme", 2))
+    await eventually(applied)
+    stop.set()
+    await asyncio.wait_for(running, 10.0)
+
+
+async def test_the_background_loop_tells_which_partition_is_halted_until_it_is_skipped(log: client.Log) -> None:
+    history = History()
+    bad = await _break(log)
+    projector, running, stop = await _running(log)
+    await eventually(lambda: projector.halted == {P: str(bad)})
+    await _put(log, history, "acme", _upsert("acme"))
+    await skip.skip(log, bad, write=True)
+    await eventually(lambda: projector.halted == {})
+    assert [history.states["acme"]] == await query.load(log, ["acme"])
+    stop.set()
+    await asyncio.wait_for(running, 10.0)
+
+
+async def test_a_restarted_loop_reads_on_from_the_checkpoint_and_still_sees_a_halt(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History()
+    await _put(log, history, "acme", _upsert("acme"))
+    await query.fresh(log, "acme")
+    seen: list[read.Read] = []
+    after = read.after
+
+    async def watched(*args: Any) -> list[read.Read]:
+        found = await after(*args)
+        seen.extend(found)
+        return found
+
+    monkeypatch.setattr(read, "after", watched)
+    projector = catch_up.ConfigProjector(log)
+    await projector.step(block_ms=0)
+    assert [] == seen
+    bad = await _break(log)
+    again = catch_up.ConfigProjector(log)
+    await again.step(block_ms=0)
+    assert ([bad], {P: str(bad)}) == ([item.position for item in seen], again.halted)
+
+
+async def test_what_a_failed_step_read_is_applied_by_the_next(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History()
+    projector = catch_up.ConfigProjector(log)
+    await _put(log, history, "acme", _upsert("acme"))
+
+    async def away(*args: Any) -> None:
+        raise errors.StoreUnavailable("redis", "away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(catch_up, "catch_up", away)
+        with pytest.raises(errors.StoreUnavailable):
+            await projector.step(block_ms=0)
+    await projector.step(block_ms=0)
+    assert [history.states["acme"]] == await query.load(log, ["acme"])
+
+
+async def test_the_background_loop_comes_back_when_redis_does(own_redis: RedisServer) -> None:
+    log = client.open_log(client.RedisAddress(own_redis.host, own_redis.port))
+    history = History()
+    projector, running, stop = await _running(log)
+    await _put(log, history, "acme", _upsert("acme", 1))
+    own_redis.kill9()
+    await eventually(lambda: projector.health.reason)
+    own_redis.restart()
+    await _put(log, history, "acme", _upsert("acme", 2))
+
+    async def applied() -> bool:
+        try:
+            return [history.states["acme"]] == await query.load(log, ["acme"])
+        except errors.StoreUnavailable:
+            return False
+
+    await eventually(applied)
+    await eventually(lambda: not projector.health.reason)
+    stop.set()
+    await asyncio.wait_for(running, 10.0)
+    await log.close()
+
+
+@pytest.mark.behaviour(33, 36)
+@pytest.mark.parametrize("descending", [False, True])
+async def test_the_listing_pages_through_every_tenant_in_order_of_creation(
+    log: client.Log, descending: bool
+) -> None:
+    history = History()
+    expected = []
+    for n in range(23):
+        tenant = f"tenant-{n:02}"
+        created_ms = 100 + n // 5  # several in the same ms, over several partitions
+        await _put(log, history, tenant, _upsert(tenant, created_ms))
+        await query.fresh(log, tenant)
+        expected.append(query.Listed(created_ms, tenant))
+    expected.sort(reverse=descending)
+    found: list[query.Listed] = []
+    while page := await query.listing(log, descending=descending, after=found[-1] if found else None, limit=4):
+        found += page
+        if len(found) == 8:  # one that is made meanwhile causes no repetition
+            await _put(log, history, "late", _upsert("late", 99 if descending else 200))
+            await query.fresh(log, "late")
+            expected = sorted([*expected, query.Listed(99 if descending else 200, "late")], reverse=descending)
+    assert expected == found
+
+
+async def test_the_cache_is_bounded_forgets_the_oldest_and_refreshes(log: client.Log) -> None:
+    history = History()
+    cached = cache.TenantCache(log, most=2)
+    for tenant in ("a", "b"):
+        await _put(log, history, tenant, _upsert(tenant))
+        assert history.states[tenant] == await cached.refresh(tenant)
+    assert history.states["a"] == cached.known("a")
+    await cached.refresh("c")
+    assert [None, history.states["a"]] == [cached.known("b"), cached.known("a")]
+    await _put(log, history, "a", _upsert("a", 9))
+    assert history.states["a"] != cached.known("a")
+    assert history.states["a"] == await cached.refresh("a")
