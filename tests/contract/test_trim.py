@@ -257,6 +257,27 @@ async def test_of_a_trimmed_event_the_fold_knows_what_its_last_attempt_said(log:
     assert abs(before[_task(ids[0], 2)] - after[_task(ids[0], 2)]) <= 50
 
 
+async def test_a_pass_that_ends_between_the_two_streams_is_gone_on_with(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await _opened(log, 3)
+    for entry_id in ids[:2]:
+        await worlds.record(log, _task(entry_id), succeeded=True)
+
+    async def killed(*_: object) -> None:
+        raise errors.StoreUnavailable("redis", "ConnectionResetError")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trim, "_first_needed", killed)
+        with pytest.raises(errors.StoreUnavailable):
+            await _trim(log)
+    assert (0, 2) == (len(await _ids(log, "evt")), len(await _ids(log, "dlv")))
+    await log.command("XGROUP DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
+    assert 0 == await driver.mend_if_needed(log)
+    assert [_task(ids[2])] == [*await worlds.due(log)]
+    assert trim.Trimmed(0, 2) == await _trim(log)
+
+
 async def _nothing_read() -> Mapping[trim.Place, trim.EntryKey]:
     return {}
 
