@@ -23,6 +23,7 @@ from projections.config import cache, catch_up
 from projections.logs import originals, projector, store, write
 
 LANE_SHARE = 4  # a destination may hold this part of the send slots of a process at most
+DOUBTFUL_SHARE = 2  # and all destinations that have not answered lately this one
 
 
 class Delivery:
@@ -43,7 +44,7 @@ class Delivery:
         )
         limits = senders.Limits(slots, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms)
         self.publishers = publishers.Publishers(types, sealer)
-        self.lanes = lanes.Lanes(max(1, slots // LANE_SHARE))
+        self.lanes = lanes.Lanes(max(1, slots // LANE_SHARE), doubtful=max(1, slots // DOUBTFUL_SHARE))
         self.queue = inprocess.InProcessQueue(self.lanes)
         self.worker = worker.Worker(log, self.lanes, self.publishers, policy, limits, f"worker/{holder}")
         self.dispatcher = dispatcher.Dispatcher(log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder)

@@ -1,7 +1,8 @@
 """Where tasks wait in a process: one lane a destination, served round robin between tenants, then destinations.
 
-A slow destination holds only its own lane. Everything is bounded: what exceeds a bound is put aside as overflow,
-to leave memory and come back through `due`.
+A slow destination holds only its own lane, and all that do not answer share half of the send slots. Everything is
+bounded: what exceeds a bound of tasks is put aside as overflow, to leave memory and come back through `due`; what
+exceeds the bound of bytes stays without its payload, which is read again when its turn comes.
 """
 
 from __future__ import annotations
@@ -12,41 +13,36 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from outpost.dispatch import lane as lane_rules
+from outpost.dispatch import turns
 from outpost.queue import base
 
-MOST_A_LANE = 20_000
-MOST_A_PROCESS = 100_000
+MOST_TASKS = 100_000
 MOST_BYTES = 64 * 1024 * 1024  # of payloads, over all lanes
-
-LaneKey = tuple[str, str, int]
-
-
-class Lane(msgspec.Struct):
-    """The tasks of one destination that wait, and how many of it are being sent or recorded."""
-
-    key: LaneKey
-    cap: int
-    waiting: deque[base.Task] = msgspec.field(default_factory=deque)
-    in_flight: int = 0
-    queued: bool = False  # stands in its tenant's turn
-
-    @property
-    def ready(self) -> bool:
-        return bool(self.waiting) and self.in_flight < self.cap
+MOST_STANDINGS = 100_000  # destinations of which the last outcome is remembered
+FULL_DELAY_MS = 10_000  # until a task is tried again that found the whole process full
 
 
 class Lanes:
-    """All lanes of a process. Synchronous but for `wait`; owned by one event loop."""
+    """All lanes of a process. Synchronous but for `changed`; owned by one event loop.
 
-    def __init__(self, cap: int) -> None:
+    `cap` bounds the sends at once to one destination, `doubtful` those to all that have not answered lately
+    (None: no difference is made).
+    """
+
+    def __init__(self, cap: int, doubtful: int | None = None) -> None:
         self._cap = cap
-        self._lanes: dict[LaneKey, Lane] = {}
-        self._turns: dict[str, deque[Lane]] = {}  # tenant -> its ready lanes, in turn; tenants in turn
+        self._doubtful_cap = doubtful
+        self._doubtful_in_flight = 0
+        self._lanes: dict[lane_rules.Key, lane_rules.Lane] = {}
+        self._standings: dict[lane_rules.Key, lane_rules.Standing] = {}
+        self._sure, self._unsure = turns.Turns(), turns.Turns()
+        self._unsure_next = False
         self._held: set[tuple[int, str]] = set()  # waiting
         self._taken: set[tuple[int, str]] = set()  # being begun, sent or recorded
         self._bytes = 0
         self._wake = asyncio.Event()
-        self.overflow: list[base.Task] = []
+        self._overflow: list[tuple[base.Task, int]] = []
 
     def __len__(self) -> int:
         return len(self._held)
@@ -54,7 +50,12 @@ class Lanes:
     @property
     def full(self) -> bool:
         """Whether nothing more is to be read from the log for now."""
-        return len(self._held) >= MOST_A_PROCESS or self._bytes >= MOST_BYTES
+        return len(self._held) >= MOST_TASKS
+
+    @property
+    def crowded(self) -> bool:
+        """Whether payloads are left out, or soon will be."""
+        return self._bytes > MOST_BYTES // 2
 
     def receive(self, tasks: Sequence[base.Task]) -> None:
         """Puts tasks into their lanes. One that is here already is left as it is, under way too: while Redis is
@@ -64,14 +65,16 @@ class Lanes:
             if name in self._held or name in self._taken:
                 continue
             lane = self._lanes.get(task.lane)
-            if self.full or (lane is not None and len(lane.waiting) >= MOST_A_LANE):
-                self.overflow.append(task)
+            if self.full:
+                self._overflow.append((task, FULL_DELAY_MS))
+                continue
+            if lane is not None and lane.full:
+                self._overflow.append((task, lane.delay_ms()))
                 continue
             if lane is None:
-                lane = self._lanes[task.lane] = Lane(task.lane, self._cap)
-            self._held.add(name)
-            self._bytes += len(task.event.data)
-            lane.waiting.append(task)
+                standing = self._standings.get(task.lane, "unknown")
+                lane = self._lanes[task.lane] = lane_rules.Lane(task.lane, self._cap, standing)
+            lane.waiting.append(self._remember(task))
             self._queue(lane)
         self._wake.set()
 
@@ -79,26 +82,24 @@ class Lanes:
         """Up to `most` tasks, each the next of the next ready lane of the next tenant; they count as in flight
         until `done`."""
         taken: list[base.Task] = []
-        while len(taken) < most and self._turns:
-            tenant = next(iter(self._turns))
-            turn = self._turns.pop(tenant)
-            lane = turn.popleft()
-            lane.queued = False
-            if turn:
-                self._turns[tenant] = turn
+        while len(taken) < most and (lane := self._next_lane()) is not None:
             task = lane.waiting.popleft()
-            lane.in_flight += 1
+            self._move(lane, 1)
             self._forget(task)
             self._taken.add((task.partition, task.text))
             taken.append(task)
             self._queue(lane)
         return taken
 
-    def done(self, task: base.Task) -> None:
-        """The task was recorded or dropped; its lane may go on."""
+    def done(self, task: base.Task, answered: bool | None = None) -> None:
+        """The task was recorded or dropped; its lane may go on. `answered`: whether the destination answered in
+        time (None: nothing was sent)."""
         lane = self._lanes[task.lane]
-        lane.in_flight -= 1
         self._taken.discard((task.partition, task.text))
+        self._move(lane, -1)
+        lane.finished += 1
+        if answered is not None:
+            self._judge(lane, "answers" if answered else "times_out")
         self._queue(lane)
         self._wake.set()
         if not lane.waiting and not lane.in_flight:
@@ -107,11 +108,9 @@ class Lanes:
     def back(self, task: base.Task) -> None:
         """A taken task that is to be tried again goes to the head of its lane."""
         lane = self._lanes[task.lane]
-        lane.in_flight -= 1
         self._taken.discard((task.partition, task.text))
-        self._held.add((task.partition, task.text))
-        self._bytes += len(task.event.data)
-        lane.waiting.appendleft(task)
+        self._move(lane, -1)
+        lane.waiting.appendleft(self._remember(task))
         self._queue(lane)
         self._wake.set()
 
@@ -138,9 +137,9 @@ class Lanes:
             result.setdefault(partition, []).append(text)
         return result
 
-    def take_overflow(self) -> list[base.Task]:
-        """What exceeded a bound since the last call."""
-        overflow, self.overflow = self.overflow, []
+    def take_overflow(self) -> list[tuple[base.Task, int]]:
+        """What exceeded a bound since the last call, each with the ms after which it is to come back."""
+        overflow, self._overflow = self._overflow, []
         return overflow
 
     async def changed(self) -> None:
@@ -152,18 +151,58 @@ class Lanes:
         """Lets `changed` return."""
         self._wake.set()
 
-    def _queue(self, lane: Lane) -> None:
-        if lane.ready and not lane.queued:
-            lane.queued = True
-            self._turns.setdefault(lane.key[0], deque()).append(lane)
+    def _next_lane(self) -> lane_rules.Lane | None:
+        """Sure and unsure lanes by turns, so that neither starves; unsure ones within their share."""
+        unsure = bool(self._unsure) and (
+            self._doubtful_cap is None or self._doubtful_in_flight < self._doubtful_cap
+        )
+        if not unsure and not self._sure:
+            return None
+        chosen = self._unsure if unsure and (self._unsure_next or not self._sure) else self._sure
+        self._unsure_next = chosen is self._sure
+        lane = chosen.next()
+        lane.queued = False
+        return lane
 
-    def _unqueue(self, lane: Lane) -> None:
+    def _judge(self, lane: lane_rules.Lane, standing: lane_rules.Standing) -> None:
+        self._standings.pop(lane.key, None)
+        self._standings[lane.key] = standing
+        while len(self._standings) > MOST_STANDINGS:
+            del self._standings[next(iter(self._standings))]
+        if lane.standing == standing:
+            return
+        self._unqueue(lane)
+        if lane.doubtful:
+            self._doubtful_in_flight -= lane.in_flight
+        lane.standing = standing
+        if lane.doubtful:
+            self._doubtful_in_flight += lane.in_flight
+
+    def _move(self, lane: lane_rules.Lane, change: int) -> None:
+        lane.in_flight += change
+        if lane.doubtful:
+            self._doubtful_in_flight += change
+
+    def _turns_of(self, lane: lane_rules.Lane) -> turns.Turns:
+        return self._unsure if lane.doubtful and self._doubtful_cap is not None else self._sure
+
+    def _queue(self, lane: lane_rules.Lane) -> None:
+        if not lane.queued and lane.ready(self._doubtful_cap is not None):
+            lane.queued = True
+            self._turns_of(lane).add(lane)
+
+    def _unqueue(self, lane: lane_rules.Lane) -> None:
         if lane.queued:
             lane.queued = False
-            turn = self._turns[lane.key[0]]
-            turn.remove(lane)
-            if not turn:
-                del self._turns[lane.key[0]]
+            self._turns_of(lane).remove(lane)
+
+    def _remember(self, task: base.Task) -> base.Task:
+        """The task as it waits here: without its payload where those of the others fill the budget."""
+        self._held.add((task.partition, task.text))
+        if self._bytes + len(task.event.data) > MOST_BYTES:
+            return msgspec.structs.replace(task, event=msgspec.structs.replace(task.event, data=b""), loaded=False)
+        self._bytes += len(task.event.data)
+        return task
 
     def _forget(self, task: base.Task) -> None:
         self._held.discard((task.partition, task.text))

@@ -22,7 +22,6 @@ HAND_OVER = 100  # of them, with their payloads, by one read
 LOOK_EVERY_S = 0.5  # the longest sleep: other processes make retries due, too
 SHORTEST_SLEEP_S = 0.01
 HOLD_EVERY_S = 10.0
-OVERFLOW_DELAY_MS = 10_000  # when what did not fit into the lanes is tried again
 HOLD_BATCH = 2_000
 
 
@@ -83,12 +82,11 @@ class Scheduler:
         self._lanes.drop({(p, t) for p, texts in self._lanes.held().items() for t in texts})
 
     async def _keep(self) -> None:
-        overflow = self._lanes.take_overflow()
-        if overflow:
-            grouped: dict[int, list[str]] = {}
-            for task in overflow:
-                grouped.setdefault(task.partition, []).append(task.text)
-            await self._hold(grouped, OVERFLOW_DELAY_MS)
+        overflow: dict[int, dict[int, list[str]]] = {}  # seconds -> partition -> tasks
+        for task, delay_ms in self._lanes.take_overflow():
+            overflow.setdefault(-(-delay_ms // 1000), {}).setdefault(task.partition, []).append(task.text)
+        for seconds, held in overflow.items():
+            await self._hold(held, seconds * 1000)
         now = asyncio.get_running_loop().time()
         if now >= self._hold_at:
             self._hold_at = now + self._hold_every_s

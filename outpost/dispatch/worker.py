@@ -16,12 +16,14 @@ from outpost import errors, pacing, telemetry
 from outpost.dispatch import lanes as lane_rules
 from outpost.dispatch import publishers, senders
 from outpost.domain import delivery, events
-from outpost.log import client, envelope, tasks
+from outpost.log import client, envelope, read, tasks
 from outpost.log import partition as partitions
+from outpost.log import position as positions
 from outpost.queue import base as queues
 from projections.config import catch_up
 
 MOST_A_BEGIN = 256  # tasks of one begin round trip
+MOST_A_LOAD = 100  # of them while payloads are read again: that many may be in memory beside the lanes
 MOST_A_RECORD = 512
 
 
@@ -86,13 +88,14 @@ class Worker:
         """Ends between two round trips, never inside one: what was begun goes out."""
         pause = pacing.Pause()
         while not stop.is_set():
-            taken = self._lanes.take(min(self._free, MOST_A_BEGIN))
+            taken = self._lanes.take(min(self._free, MOST_A_LOAD if self._lanes.crowded else MOST_A_BEGIN))
             if not taken:
                 await self._lanes.changed()
                 continue
             self._free -= len(taken)
             self._settled.clear()
             try:
+                await self._load(taken)
                 await self._begin(taken)
             except errors.OutpostError as exc:
                 for task in reversed(taken):  # each goes to the head of its lane
@@ -102,6 +105,21 @@ class Worker:
             else:
                 self.health.rose()
                 pause.reset()
+
+    async def _load(self, taken: list[queues.Task]) -> None:
+        """Reads the payloads that were left out of memory. A task whose event has left the stream meanwhile is let
+        go: it stays in `due`, and the scheduler finds its event."""
+        missing = [at for at, task in enumerate(taken) if not task.loaded]
+        if not missing:
+            return
+        places = [positions.of_entry("evt", taken[at].partition, taken[at].id.event) for at in missing]
+        entries = await read.exactly(self._log, places)
+        for at, entry in reversed(list(zip(missing, entries, strict=True))):
+            event = None if entry is None else envelope.decode("evt", str(entry.position), entry.fields)
+            if isinstance(event, events.Event):
+                taken[at] = msgspec.structs.replace(taken[at], event=event, loaded=True)
+            else:
+                self._release(taken.pop(at))
 
     async def _begin(self, taken: list[queues.Task]) -> None:
         """Begins what was taken; consumes from `taken` what it has dealt with."""
@@ -175,7 +193,8 @@ class Worker:
             pause.reset()
             for sending in batch:
                 self._finished.popleft()
-                self._release(sending.task)
+                timed_out = isinstance(sending.outcome, delivery.Failed) and sending.outcome.code == "timeout"
+                self._release(sending.task, answered=not timed_out)
                 await self._give_back(sending.lease)
 
     async def _record(self, batch: Sequence[senders.Sending]) -> None:
@@ -213,8 +232,8 @@ class Worker:
             task.text, task.event.tenant, task.event.id, succeeded, retry_in_ms, envelope.encode_detail(detail)
         )
 
-    def _release(self, task: queues.Task) -> None:
-        self._lanes.done(task)
+    def _release(self, task: queues.Task, answered: bool | None = None) -> None:
+        self._lanes.done(task, answered)
         self._freed()
 
     def _back(self, task: queues.Task) -> None:

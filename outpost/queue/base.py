@@ -15,12 +15,14 @@ from outpost.domain import delivery, events
 
 
 class Task(msgspec.Struct, frozen=True):
-    """One attempt to be made. `text` is the task id as Redis knows it, `event` the event itself."""
+    """One attempt to be made. `text` is the task id as Redis knows it, `event` the event itself; not `loaded`:
+    without its `data`, which is to be read again."""
 
     partition: int
     text: str
     id: delivery.TaskId
     event: events.Event
+    loaded: bool = True
 
     @property
     def lane(self) -> tuple[str, str, int]:

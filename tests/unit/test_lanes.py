@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from outpost.dispatch import lanes as lane_rules
+from outpost.dispatch import lane as lane_rules
+from outpost.dispatch import lanes as all_lanes
 from outpost.domain import delivery, events
 from outpost.queue import base
 
@@ -29,21 +30,21 @@ def names(tasks: list[base.Task]) -> list[str]:
 
 
 def test_turns_go_round_the_tenants_then_round_the_destinations_of_each():
-    lanes = lane_rules.Lanes(cap=10)
+    lanes = all_lanes.Lanes(cap=10)
     lanes.receive([task("a", "x", n) for n in (1, 2, 3)] + [task("a", "y", n) for n in (4, 5)])
     lanes.receive([task("b", "z", n) for n in (6, 7)])
     assert ["a:x:1", "b:z:6", "a:y:4", "b:z:7", "a:x:2", "a:y:5", "a:x:3"] == names(lanes.take(10))
 
 
 def test_a_tenant_with_many_destinations_gets_no_more_turns_than_one_with_one():
-    lanes = lane_rules.Lanes(cap=100)
+    lanes = all_lanes.Lanes(cap=100)
     lanes.receive([task("crowd", f"d{n}", n) for n in range(50)])
     lanes.receive([task("single", "d", 100 + n) for n in range(50)])
     assert {"crowd": 10, "single": 10} == Counter(t.event.tenant for t in lanes.take(20))
 
 
 def test_a_destination_at_its_cap_waits_while_the_others_go_on():
-    lanes = lane_rules.Lanes(cap=2)
+    lanes = all_lanes.Lanes(cap=2)
     lanes.receive([task("a", "slow", n) for n in range(5)])
     lanes.receive([task("a", "fast", n) for n in range(10, 12)])
     taken = lanes.take(100)
@@ -54,13 +55,13 @@ def test_a_destination_at_its_cap_waits_while_the_others_go_on():
 
 
 def test_namesakes_of_other_creations_and_tenants_have_lanes_of_their_own():
-    lanes = lane_rules.Lanes(cap=1)
+    lanes = all_lanes.Lanes(cap=1)
     lanes.receive([task("a", "d", 1), task("a", "d", 2, created=7), task("b", "d", 3)])
     assert 3 == len(lanes.take(10))
 
 
 def test_a_task_that_waits_already_is_not_taken_in_twice():
-    lanes = lane_rules.Lanes(cap=10)
+    lanes = all_lanes.Lanes(cap=10)
     lanes.receive([task("a", "d", 1), task("a", "d", 1)])
     lanes.receive([task("a", "d", 1)])
     assert 1 == len(lanes.take(10))
@@ -69,7 +70,7 @@ def test_a_task_that_waits_already_is_not_taken_in_twice():
 
 def test_a_task_under_way_is_not_taken_in_again_until_it_is_done():
     """While Redis is away a lease may end before the attempt is recorded; its claim must not send it again."""
-    lanes = lane_rules.Lanes(cap=10)
+    lanes = all_lanes.Lanes(cap=10)
     lanes.receive([task("a", "d", 1)])
     taken = lanes.take(1)
     lanes.receive([task("a", "d", 1)])
@@ -80,7 +81,7 @@ def test_a_task_under_way_is_not_taken_in_again_until_it_is_done():
 
 
 def test_a_task_that_goes_back_is_the_next_of_its_lane():
-    lanes = lane_rules.Lanes(cap=10)
+    lanes = all_lanes.Lanes(cap=10)
     lanes.receive([task("a", "d", n) for n in (1, 2)])
     first = lanes.take(1)[0]
     lanes.back(first)
@@ -88,35 +89,86 @@ def test_a_task_that_goes_back_is_the_next_of_its_lane():
 
 
 def test_what_exceeds_a_lane_is_put_aside_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lane_rules, "MOST_A_LANE", 2)
-    lanes = lane_rules.Lanes(cap=10)
+    monkeypatch.setattr(lane_rules, "MOST_WAITING", 2)
+    lanes = all_lanes.Lanes(cap=10)
     lanes.receive([task("a", "x", n) for n in range(4)] + [task("a", "y", 9)])
-    assert ["a:x:2", "a:x:3"] == names(lanes.take_overflow())
+    assert ["a:x:2", "a:x:3"] == names([t for t, _ in lanes.take_overflow()])
     assert [] == lanes.take_overflow()
     assert 3 == len(lanes)
 
 
 def test_a_process_that_is_full_puts_everything_aside_and_keeps_no_empty_lane(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lane_rules, "MOST_A_PROCESS", 2)
-    lanes = lane_rules.Lanes(cap=10)
+    monkeypatch.setattr(all_lanes, "MOST_TASKS", 2)
+    lanes = all_lanes.Lanes(cap=10)
     lanes.receive([task("a", "x", n) for n in range(2)])
     assert lanes.full
     lanes.receive([task("b", "y", 5)])
-    assert ["b:y:5"] == names(lanes.take_overflow())
+    assert ["b:y:5"] == names([t for t, _ in lanes.take_overflow()])
     assert {"x"} == {key[1] for key in lanes._lanes}
 
 
-def test_payloads_beyond_the_byte_budget_are_put_aside(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lane_rules, "MOST_BYTES", 100)
-    lanes = lane_rules.Lanes(cap=10)
+def test_payloads_beyond_the_byte_budget_are_left_out_and_the_tasks_wait_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(all_lanes, "MOST_BYTES", 100)
+    lanes = all_lanes.Lanes(cap=10)
     lanes.receive([task("a", "x", n, size=60) for n in range(3)])
-    assert ["a:x:2"] == names(lanes.take_overflow())
-    lanes.done(lanes.take(1)[0])
-    assert not lanes.full
+    assert [] == lanes.take_overflow()
+    taken = lanes.take(3)
+    assert [(True, 60), (False, 0), (False, 0)] == [(t.loaded, len(t.event.data)) for t in taken]
+    assert ["a:x:0", "a:x:1", "a:x:2"] == names(taken)
+
+
+def test_a_destination_that_has_not_answered_is_probed_one_by_one_until_it_does():
+    lanes = all_lanes.Lanes(cap=10, doubtful=100)
+    lanes.receive([task("a", "x", n) for n in range(5)])
+    first = lanes.take(10)
+    assert ["a:x:0"] == names(first)
+    lanes.done(first[0], answered=True)
+    assert ["a:x:1", "a:x:2", "a:x:3", "a:x:4"] == names(lanes.take(10))
+
+
+def test_destinations_that_do_not_answer_share_their_part_of_the_slots_and_the_others_go_on():
+    lanes = all_lanes.Lanes(cap=10, doubtful=3)
+    lanes.receive([task("good", "g", 1)])
+    lanes.done(lanes.take(1)[0], answered=True)
+    lanes.receive([task("dead", f"d{n}", n) for n in range(10)])
+    lanes.receive([task("good", "g", n) for n in range(100, 106)])
+    taken = lanes.take(20)
+    assert {"dead": 3, "good": 6} == Counter(t.event.tenant for t in taken)
+    for each in taken[:]:
+        lanes.done(each, answered=each.event.tenant == "good")
+    assert {"dead": 3} == Counter(t.event.tenant for t in lanes.take(20))
+
+
+def test_what_a_lane_learnt_outlives_it_and_a_time_out_makes_it_doubtful_again():
+    lanes = all_lanes.Lanes(cap=10, doubtful=100)
+    lanes.receive([task("a", "x", 1)])
+    lanes.done(lanes.take(1)[0], answered=True)
+    assert {} == lanes._lanes
+    lanes.receive([task("a", "x", n) for n in range(2, 6)])
+    taken = lanes.take(3)
+    assert 3 == len(taken)
+    lanes.done(taken[0], answered=False)
+    assert [] == lanes.take(10)  # two are under way still, and a doubtful one is probed by one
+    lanes.done(taken[1])
+    lanes.done(taken[2])
+    assert ["a:x:5"] == names(lanes.take(10))
+
+
+def test_a_destination_that_times_out_keeps_few_tasks_in_memory_and_the_rest_comes_back_late(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(lane_rules, "MOST_TIMED_OUT", 2)
+    lanes = all_lanes.Lanes(cap=10, doubtful=100)
+    lanes.receive([task("a", "x", 1)])
+    lanes.done(lanes.take(1)[0], answered=False)
+    lanes.receive([task("a", "x", n) for n in range(2, 6)])
+    assert [("a:x:4", 30_000), ("a:x:5", 30_000)] == [(names([t])[0], ms) for t, ms in lanes.take_overflow()]
 
 
 def test_what_is_dropped_is_never_taken():
-    lanes = lane_rules.Lanes(cap=10)
+    lanes = all_lanes.Lanes(cap=10)
     lanes.receive([task("a", "x", n) for n in (1, 2)] + [task("b", "y", 3)])
     lanes.drop({(P, task("a", "x", 1).text), (P, task("b", "y", 3).text), (P, "1/99-0/unknown@1")})
     assert ["a:x:2"] == names(lanes.take(10))
@@ -124,7 +176,7 @@ def test_what_is_dropped_is_never_taken():
 
 
 async def test_whoever_waits_for_a_change_wakes_when_a_task_comes_or_a_slot_gets_free():
-    lanes = lane_rules.Lanes(cap=1)
+    lanes = all_lanes.Lanes(cap=1)
     async with asyncio.timeout(5):
         waiting = asyncio.create_task(lanes.changed())
         await asyncio.sleep(0)
@@ -146,11 +198,11 @@ class LanesMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(lane_rules, "MOST_A_PROCESS", MOST_WAITING)
-        self.patch.setattr(lane_rules, "MOST_A_LANE", MOST_IN_LANE)
-        self.patch.setattr(lane_rules, "MOST_BYTES", MOST_OF_BYTES)
-        self.lanes = lane_rules.Lanes(CAP)
-        self.waiting: dict[lane_rules.LaneKey, list[base.Task]] = {}
+        self.patch.setattr(all_lanes, "MOST_TASKS", MOST_WAITING)
+        self.patch.setattr(lane_rules, "MOST_WAITING", MOST_IN_LANE)
+        self.patch.setattr(all_lanes, "MOST_BYTES", MOST_OF_BYTES)
+        self.lanes = all_lanes.Lanes(CAP)
+        self.waiting: dict[lane_rules.Key, list[base.Task]] = {}
         self.flying: list[base.Task] = []
 
     def teardown(self) -> None:
@@ -168,10 +220,7 @@ class LanesMachine(RuleBasedStateMachine):
     def receive(self, tenant: str, destination: str, number: int, size: int) -> None:
         new = task(tenant, destination, number + 10 * ord(tenant), size=size)
         here = {t.text for t in self._all_waiting() + self.flying}
-        full = (
-            len(self._all_waiting()) >= MOST_WAITING
-            or sum(len(t.event.data) for t in self._all_waiting()) >= MOST_OF_BYTES
-        )
+        full = len(self._all_waiting()) >= MOST_WAITING
         lane = self.waiting.setdefault(new.lane, [])
         expected = []
         if new.text not in here:
@@ -180,7 +229,7 @@ class LanesMachine(RuleBasedStateMachine):
             else:
                 lane.append(new)
         self.lanes.receive([new])
-        assert expected == self.lanes.take_overflow()
+        assert expected == [t for t, _ in self.lanes.take_overflow()]
 
     @rule(most=st.integers(0, 5))
     def take(self, most: int) -> None:
@@ -191,7 +240,7 @@ class LanesMachine(RuleBasedStateMachine):
         taken = self.lanes.take(most)
         assert min(most, sum(ready.values())) == len(taken)
         for each in taken:
-            assert self.waiting[each.lane].pop(0) is each
+            assert self.waiting[each.lane].pop(0).text == each.text
             self.flying.append(each)
         assert all(CAP >= n for n in Counter(t.lane for t in self.flying).values())
 
@@ -218,7 +267,8 @@ class LanesMachine(RuleBasedStateMachine):
         waiting = self._all_waiting()
         assert len(waiting) == len(self.lanes)
         assert sorted(t.text for t in waiting) == sorted(self.lanes.held().get(P, []))
-        assert sum(len(t.event.data) for t in waiting) == self.lanes._bytes
+        kept = [t for lane in self.lanes._lanes.values() for t in lane.waiting]
+        assert sum(len(t.event.data) for t in kept) == self.lanes._bytes <= MOST_OF_BYTES
         live = {t.lane for t in waiting + self.flying}
         assert live == set(self.lanes._lanes)
         assert {t.text for t in self.flying} == {text for _, text in self.lanes._taken}

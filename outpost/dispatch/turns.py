@@ -1,0 +1,37 @@
+"""Whose turn it is: round robin between tenants, and for each tenant between its destinations."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from outpost.dispatch import lane as lane_rules
+
+
+class Turns:
+    """Ready lanes in turn. A lane stands here at most once."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, deque[lane_rules.Lane]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._tenants)
+
+    def add(self, lane: lane_rules.Lane) -> None:
+        """Puts a lane behind its tenant's others, and a new tenant behind all others."""
+        self._tenants.setdefault(lane.key[0], deque()).append(lane)
+
+    def next(self) -> lane_rules.Lane:
+        """Takes the next lane of the next tenant, whose turn then comes last. Raises StopIteration if empty."""
+        tenant = next(iter(self._tenants))
+        turn = self._tenants.pop(tenant)
+        lane = turn.popleft()
+        if turn:
+            self._tenants[tenant] = turn
+        return lane
+
+    def remove(self, lane: lane_rules.Lane) -> None:
+        """Takes out a lane that stands here."""
+        turn = self._tenants[lane.key[0]]
+        turn.remove(lane)
+        if not turn:
+            del self._tenants[lane.key[0]]
