@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 
-from outpost import errors
+from outpost import errors, http_in_place
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75  # longer than the usual load balancer's 60, so that it is not us who closes first
@@ -35,12 +35,13 @@ def bind(host: str, port: int) -> socket.socket:
         ) from exc
 
 
-def build(app: Any) -> Server:
-    """A server for an ASGI app; `await serve(sockets=[...])` runs it until `should_exit`."""
+def build(app: Any, in_place: http_in_place.Route | None = None) -> Server:
+    """A server for an ASGI app, which answers `in_place` itself; `await serve(sockets=[...])` runs it until
+    `should_exit`."""
     return Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http="httptools" if in_place is None else http_in_place.protocol_for(in_place),
             loop="none",
             ws="none",
             lifespan="off",

@@ -13,6 +13,7 @@ import uuid
 from outpost import crypto
 from outpost.adapters import registry as registries
 from outpost.api import app as api
+from outpost.api import publish as publish_route
 from outpost.commands import destinations, publish, writer
 from outpost.dispatch import dispatcher, lanes, payloads, publishers, scheduler, senders, worker
 from outpost.domain import delivery
@@ -70,20 +71,20 @@ class Api:
         self.usage = usage.Watch(log, window, self.budget)
         self.commit = append.GroupCommit(log, window, self.budget)
         self.config = catch_up.ConfigProjector(log)
-        self.app = api.build(
-            api.Deps(
-                settings=settings,
-                log=log,
-                writer=writes,
-                destinations=destinations.Destinations(writes, types, sealer, settings),
-                publisher=publish.Publisher(self.commit, cache.TenantCache(log)),
-                registry=types,
-                sealer=sealer,
-                store=target,
-                health=health,
-                now_ms=now_ms,
-            )
+        deps = api.Deps(
+            settings=settings,
+            log=log,
+            writer=writes,
+            destinations=destinations.Destinations(writes, types, sealer, settings),
+            publisher=publish.Publisher(self.commit, cache.TenantCache(log)),
+            registry=types,
+            sealer=sealer,
+            store=target,
+            health=health,
+            now_ms=now_ms,
         )
+        self.app = api.build(deps)
+        self.in_place = publish_route.InPlace(deps)
 
 
 class Projection:

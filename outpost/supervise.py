@@ -109,7 +109,7 @@ class _Process:
             app = api.build_health(
                 api.Probes(settings=settings, log=self._log, store=self._store, health=self, now_ms=roles.now_ms)
             )
-        self._server = http_server.build(app)
+        self._server = http_server.build(app, self._api.in_place if self._api else None)
         self._run_all()
         telemetry.emit("service_started", service=settings.service, port=self._listening.getsockname()[1])
 

@@ -1,20 +1,25 @@
 """POST /publish, the hot path: read, check, append, answer.
 
-`serve` is called before Litestar, which costs more than all of the rest; the handler is there for the document and
-for paths spelt in other ways. Both give the same answers.
+`InPlace` answers it inside the HTTP server, `serve` before Litestar, which costs more than all of the rest; the
+handler is there for the document and for paths spelt in other ways. All give the same answers.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 from litestar import Response, post
 from litestar.types import Receive, Scope, Send
 
+from outpost import errors, http_in_place
 from outpost.api import auth, bodies, openapi, paths, problems, schemas
 from outpost.api.deps import Call, Deps
+from outpost.commands import actor as actors
 from outpost.commands import forms
+from outpost.commands import publish as commands
+from outpost.log import append
 
 PATH = "/api/v1/publish"
 
@@ -36,9 +41,80 @@ async def _publish(deps: Deps, receive: Receive) -> problems.Answer:
     body = await bodies.read(receive, settings.api_max_body_bytes)
     request = forms.publish_request(body, settings, deps.now_ms())
     actor = auth.admin()
-    done = await deps.publisher.publish(actor, request)
+    return _answer(actor, await deps.publisher.publish(actor, request))
+
+
+def _answer(actor: actors.Actor, done: commands.Published) -> problems.Answer:
     content = _encode(schemas.Published(done.id, done.duplicate, done.destinations))
     return problems.Answer(202, content, paths.written(actor, done.position))
+
+
+class InPlace:
+    """The route for `http_in_place`: nothing is awaited but the flush that carries the event. The few requests
+    that need more (a tenant that is not in memory, or has changed) get a task of their own."""
+
+    path = PATH.encode()
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.max_body_bytes = deps.settings.api_max_body_bytes
+
+    def accept(self, headers: http_in_place.Headers, body: bytes, respond: http_in_place.Respond) -> None:
+        """See `http_in_place.Route`."""
+        deps = self._deps
+        try:
+            auth.check(headers, deps.settings.api_key)
+            request = forms.publish_request(body, deps.settings, deps.now_ms())
+            actor = auth.admin()
+            under_way = deps.publisher.at_once(actor, request)
+        except Exception as exc:  # noqa: BLE001 - the border: whatever it is, the client gets an answer
+            _respond(respond, problems.answer_to(exc))
+            return
+        if under_way is None:
+            self._slowly(actor, request, respond)
+            return
+        matched, appended = under_way
+        appended.add_done_callback(lambda answered: self._answered(answered, actor, request, matched, respond))
+
+    def too_large(self, respond: http_in_place.Respond) -> None:
+        """See `http_in_place.Route`."""
+        _respond(respond, problems.answer_to(problems.TooLarge(self.max_body_bytes)))
+
+    def _answered(
+        self,
+        answered: asyncio.Future[append.Answer],
+        actor: actors.Actor,
+        request: commands.Publish,
+        matched: commands.Matches,
+        respond: http_in_place.Respond,
+    ) -> None:
+        try:
+            done = commands.published(request, matched, answered.result())
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the same border
+            cause = exc if isinstance(exc, Exception) else errors.StoreUnavailable("redis", "shutting down")
+            _respond(respond, problems.answer_to(cause))
+            return
+        if done is None:
+            self._slowly(actor, request, respond)
+        else:
+            _respond(respond, _answer(actor, done))
+
+    def _slowly(self, actor: actors.Actor, request: commands.Publish, respond: http_in_place.Respond) -> None:
+        async def publish() -> None:
+            try:
+                answer = _answer(actor, await self._deps.publisher.publish(actor, request, fresh=True))
+            except Exception as exc:  # noqa: BLE001 - the same border
+                answer = problems.answer_to(exc)
+            _respond(respond, answer)
+
+        task = asyncio.get_running_loop().create_task(publish())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _respond(respond: http_in_place.Respond, answer: problems.Answer) -> None:
+    respond(answer.status, answer.body, answer.headers)
 
 
 @post(

@@ -6,6 +6,8 @@ right whatever the cache held. Every accepted event is stored, with zero matches
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from outpost import errors
@@ -19,6 +21,9 @@ from outpost.log import position as positions
 from projections.config import cache
 
 TRIES = 5  # against a tenant that changes meanwhile
+
+
+Matches = tuple[events.Matched, ...]
 
 
 class Publish(msgspec.Struct, frozen=True):
@@ -50,26 +55,47 @@ class Publisher:
         self._commit = commit
         self._tenants = tenants
 
-    async def publish(self, actor: actors.Actor, request: Publish) -> Published:
-        """Appends the event once. Raises errors.Contended, errors.Halted, errors.StoreUnavailable; then the event
-        is in the log once or not at all, and publishing it again with its id is safe."""
-        partition = partitions.partition_of(request.tenant)
+    def at_once(
+        self, actor: actors.Actor, request: Publish
+    ) -> tuple[Matches, asyncio.Future[append.Answer]] | None:
+        """The append that `publish` would try first, on its way already, and what it was matched with; None if the
+        tenant is not in memory. An answer of `Stale` asks for `publish`. Raises errors.StoreUnavailable."""
         state = self._tenants.known(request.tenant)
+        if state is None:
+            return None
+        matched = match(state, request)
+        item = _item(request, state.version, matched, actor.by)
+        return matched, self._commit.put(partitions.partition_of(request.tenant), item)
+
+    async def publish(self, actor: actors.Actor, request: Publish, *, fresh: bool = False) -> Published:
+        """Appends the event once; `fresh`: what memory has of the tenant is known to be stale. Raises
+        errors.Contended, errors.Halted, errors.StoreUnavailable; then the event is in the log once or not at all,
+        and publishing it again with its id is safe."""
+        partition = partitions.partition_of(request.tenant)
+        state = None if fresh else self._tenants.known(request.tenant)
         for _ in range(TRIES):
             if state is None:
                 state = await self._tenants.refresh(request.tenant)
             matched = match(state, request)
             answer = await self._commit.append(partition, _item(request, state.version, matched, actor.by))
-            match answer:
-                case append.Appended(position):
-                    return Published(request.id, False, tuple(m.destination for m in matched), position)
-                case append.Duplicate(position, first):
-                    return Published(request.id, True, tuple(m.destination for m in first), position)
+            done = published(request, matched, answer)
+            if done is not None:
+                return done
             state = None
         raise errors.Contended(request.tenant)
 
 
-def match(state: tenants.TenantState, request: Publish) -> tuple[events.Matched, ...]:
+def published(request: Publish, matched: Matches, answer: append.Answer) -> Published | None:
+    """What an answer of the log means to the publisher; None if the event has to be matched again."""
+    match answer:
+        case append.Appended(position):
+            return Published(request.id, False, tuple(m.destination for m in matched), position)
+        case append.Duplicate(position, first):
+            return Published(request.id, True, tuple(m.destination for m in first), position)
+    return None
+
+
+def match(state: tenants.TenantState, request: Publish) -> Matches:
     """The destinations that the event goes to: enabled, of its topic, and passed by their filter."""
     document = None
     matched = []

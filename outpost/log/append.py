@@ -170,7 +170,11 @@ class GroupCommit:
         self._closed = False
 
     async def append(self, partition: int, item: Item) -> Answer:
-        """Waits until `item` is in the log, or is known not to be. Raises errors.StoreUnavailable, which is
+        """Waits until `item` is in the log, or is known not to be. Raises errors.StoreUnavailable as `put`."""
+        return await self.put(partition, item)
+
+    def put(self, partition: int, item: Item) -> asyncio.Future[Answer]:
+        """Takes `item` into the next flush; the answer comes with it. Raises errors.StoreUnavailable, which is
         errors.OverBudget where nothing was tried for want of memory."""
         if self._closed or len(self._waiting) >= MAX_WAITING:
             raise errors.StoreUnavailable(
@@ -181,7 +185,7 @@ class GroupCommit:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((partition, item, future))
         self._wake.set()
-        return await future
+        return future
 
     async def run(self) -> None:
         """Flushes until `close` was called and nothing waits any more. If it is cancelled, nothing is taken any

@@ -24,7 +24,7 @@ from outpost import errors
 from outpost.log import partition as partitions
 from outpost.log import wire
 
-COMMAND_TIMEOUT_S = 5.0  # a command that takes longer has failed; what it did is found out by asking again
+COMMAND_TIMEOUT_S = 3.0  # a command that takes longer has failed; what it did is found out by asking again
 BLOCK_MS = 1_000  # how long a blocking read waits for entries; also how long a loop takes to see a stop
 BLOCKING_TIMEOUT_S = BLOCK_MS / 1000 + 5.0
 CONNECTIONS = 32  # a process never has more commands under way than its few loops

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import httpx
 
-from outpost import crypto
+from outpost import crypto, http_server
 from outpost.adapters import registry as registries
 from outpost.api import app
+from outpost.api import publish as publish_route
 from outpost.commands import destinations, publish, writer
 from outpost.log import append, client
 from outpost.settings import Settings
 from projections.config import cache
 from projections.logs import store as stores
+from tests.harness.polling import eventually
 from tests.harness.servers import RedisServer
 
 KEY = "test-api-key"
@@ -76,6 +79,20 @@ class Api:
         )
         self.app = app.build(self.deps)
         self.http = self.client({"Authorization": f"Bearer {settings.api_key}"})
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """The API behind the HTTP server of the product; its base URL without the prefix."""
+        bound = http_server.bind("127.0.0.1", 0)
+        server = http_server.build(self.app, publish_route.InPlace(self.deps))
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        try:
+            await eventually(lambda: server.started)
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await asyncio.wait_for(serving, 10)
+            bound.close()
 
     def client(self, headers: dict[str, str]) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app)  # type: ignore[arg-type]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import outpost_sdk
 import pytest
-import uvicorn
 from outpost_sdk import errors, models
 
 from outpost.log import partition as partitions
@@ -19,7 +17,6 @@ from projections.logs import migrate, projector
 from projections.logs import store as stores
 from tests.harness import log_entries
 from tests.harness.api_server import KEY, SETTINGS, Api
-from tests.harness.polling import eventually, free_port
 from tests.harness.servers import RedisServer
 
 HOOK = {"type": "webhook", "topics": ["user.created"], "config": {"url": "https://example.com/hook"}}
@@ -46,17 +43,10 @@ async def sdk(redis70: RedisServer, postgres_url: str) -> AsyncIterator[Sdk]:
     store = await stores.open_store(postgres_url)
     await migrate.apply_pending(store)
     api = Api(SETTINGS, redis70, store)
-    port = free_port()
-    config = uvicorn.Config(api.app, port=port, lifespan="off", log_config=None, http="httptools", loop="none")
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign] - signals belong to pytest
-    serving = asyncio.create_task(server.serve())
-    await eventually(lambda: server.started)
-    made = Sdk(api, f"http://127.0.0.1:{port}/api/v1", store)
-    with made.client:
-        yield made
-    server.should_exit = True
-    await asyncio.wait_for(serving, 10)
+    async with api.listening() as url:
+        made = Sdk(api, f"{url}/api/v1", store)
+        with made.client:
+            yield made
     await api.close()
     await store.close()
 

@@ -1,0 +1,185 @@
+"""Publish as the HTTP server answers it in place: the same answers as through ASGI, whatever a client does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from outpost.log import partition as partitions
+from outpost.log import read
+from tests.harness.api_server import KEY, Api
+from tests.integration.api import test_bad_requests as bad
+
+PATH = "/api/v1/publish"
+BODY = b'{"tenant_id":"acme","topic":"user.created","data":{"n": 1}}'
+
+
+class Listening(NamedTuple):
+    api: Api
+    url: str
+    port: int
+
+
+@pytest.fixture
+async def server(api: Api) -> AsyncIterator[Listening]:
+    await api.http.put("/tenants/acme")
+    async with api.listening() as url:
+        yield Listening(api, url, int(url.rpartition(":")[2]))
+
+
+def request(body: bytes = BODY, *more: str, path: str = PATH, version: str = "1.1", method: str = "POST") -> bytes:
+    lines = [f"{method} {path} HTTP/{version}", "Host: x", f"Authorization: Bearer {KEY}", *more]
+    if not any(line.lower().startswith("transfer-encoding") for line in more) and method == "POST":
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def answers(server: Listening, sent: list[bytes], count: int) -> list[tuple[int, dict[str, str], bytes]]:
+    """Sends pieces over one connection, and reads `count` answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    found = []
+    async with asyncio.timeout(10):
+        for piece in sent:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        for _ in range(count):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in head[1:-2])
+            body = await reader.readexactly(int(headers["content-length"]))
+            found.append((int(head[0].split()[1]), headers, body))
+        writer.close()
+        await writer.wait_closed()
+    return found
+
+
+async def stored(server: Listening) -> int:
+    p = partitions.partition_of("acme")
+    return len(await read.between(server.api.log, "evt", p))
+
+
+async def test_an_event_is_accepted_with_every_header(server: Listening) -> None:
+    [(status, headers, body)] = await answers(server, [request()], 1)
+    assert 202 == status
+    assert {"id", "duplicate", "destination_ids"} == set(json.loads(body))
+    assert "application/json" == headers["content-type"]
+    assert headers["x-outpost-position"].startswith("evt.")
+    assert headers["x-request-id"]
+    assert "date" in headers
+    assert 1 == await stored(server)
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 60])
+async def test_a_request_may_come_in_pieces(server: Listening, pieces: int) -> None:
+    whole = request()
+    cuts = [whole[i : i + pieces] for i in range(0, len(whole), pieces)]
+    [(status, _, _)] = await answers(server, cuts, 1)
+    assert 202 == status
+
+
+async def test_a_chunked_body_is_read_to_its_end(server: Listening) -> None:
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (BODY[:10], BODY[10:])) + b"0\r\n\r\n"
+    [(status, _, _)] = await answers(server, [request(chunks, "Transfer-Encoding: chunked")], 1)
+    assert 202 == status
+
+
+async def test_pipelined_requests_are_answered_in_order(server: Listening) -> None:
+    sent = request() + request(path="/api/v1/topics", method="GET", body=b"") + request(b"{}") + request()
+    found = await answers(server, [sent], 4)
+    assert [202, 200, 422, 202] == [status for status, *_ in found]
+
+
+async def test_one_connection_serves_many_requests_of_both_kinds(server: Listening) -> None:
+    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}) as http:
+        for _ in range(5):
+            assert 202 == (await http.post(PATH, content=BODY)).status_code
+            assert 200 == (await http.get("/api/v1/tenants/acme")).status_code
+
+
+@pytest.mark.parametrize("body", [BODY, b"{}"])
+async def test_a_client_that_wants_to_close_is_closed(server: Listening, body: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request(body, "Connection: close"))
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    assert b"connection: close" in answer.lower()
+    writer.close()
+
+
+async def test_http_1_0_and_expect_go_the_long_way_to_the_same_answer(server: Listening) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request(version="1.0"))
+    async with asyncio.timeout(10):
+        assert b" 202 " in (await reader.read()).split(b"\r\n")[0]
+    writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        request(b"", "Expect: 100-continue").replace(b"Content-Length: 0", b"Content-Length: %d" % len(BODY))
+    )
+    async with asyncio.timeout(10):
+        assert b"HTTP/1.1 100 Continue\r\n\r\n" == await reader.readuntil(b"\r\n\r\n")
+        writer.write(BODY)
+        assert b" 202 " in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def test_a_body_over_the_limit_is_cut_off_announced_or_not(server: Listening) -> None:
+    limit = server.api.deps.settings.api_max_body_bytes
+    big = b'{"tenant_id":"acme","data":{"x":"' + b"y" * limit + b'"}}'
+    for sent in (request(big), request(b"%x\r\n%s" % (len(big) + 5, big), "Transfer-Encoding: chunked")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            assert b" 413 " in (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0]
+        writer.close()
+    assert 0 == await stored(server)
+
+
+async def test_a_body_near_the_limit_passes_the_flow_control_of_the_server(server: Listening) -> None:
+    filler = "z" * (server.api.deps.settings.api_max_body_bytes - 200)
+    body = json.dumps({"tenant_id": "acme", "topic": "user.created", "data": {"x": filler}}).encode()
+    [(status, _, _)] = await answers(server, [request(body)], 1)
+    assert 202 == status
+
+
+async def test_a_client_that_goes_half_way_leaves_nothing_behind(server: Listening) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request()[:-5])
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    [(status, _, _)] = await answers(server, [request()], 1)
+    assert 202 == status
+    assert 1 == await stored(server)
+
+
+async def test_a_tenant_that_changed_elsewhere_is_matched_again(server: Listening) -> None:
+    await answers(server, [request()], 1)  # now the tenant is in memory
+    made = await server.api.http.post(
+        "/tenants/acme/destinations",
+        json={"type": "webhook", "topics": ["user.created"], "config": {"url": "https://example.com/"}},
+    )
+    [(_, _, body)] = await answers(server, [request()], 1)
+    assert [made.json()["id"]] == json.loads(body)["destination_ids"]
+
+
+async def test_every_bad_publish_is_answered_as_through_asgi(server: Listening) -> None:
+    async with httpx.AsyncClient(
+        base_url=server.url + "/api/v1", headers={"Authorization": f"Bearer {KEY}"}
+    ) as http:
+        rows = [row for row in bad.TABLE if row.path == "/publish"]
+        assert 40 < len(rows)
+        for row in rows:
+            expected = await bad.send(server.api.http, row)
+            found = await bad.send(http, row)
+            assert (row.name, expected.status_code, expected.json()) == (row.name, found.status_code, found.json())
+
+
+async def test_a_wrong_key_is_refused(server: Listening) -> None:
+    [(status, _, body)] = await answers(server, [request().replace(KEY.encode(), b"wrong")], 1)
+    assert (401, {"status": 401, "message": "unauthorized"}) == (status, json.loads(body))
