@@ -19,7 +19,6 @@ from outpost.api.deps import Call, Deps
 from outpost.commands import actor as actors
 from outpost.commands import forms
 from outpost.commands import publish as commands
-from outpost.log import append
 
 PATH = "/api/v1/publish"
 
@@ -83,7 +82,7 @@ class InPlace:
 
     def _answered(
         self,
-        answered: asyncio.Future[append.Answer],
+        answered: asyncio.Future[commands.Answer],
         actor: actors.Actor,
         request: commands.Publish,
         matched: commands.Matches,

@@ -23,6 +23,7 @@ from projections.config import cache
 TRIES = 5  # against a tenant that changes meanwhile
 
 
+Answer = append.Answer
 Matches = tuple[events.Matched, ...]
 
 
@@ -55,9 +56,7 @@ class Publisher:
         self._commit = commit
         self._tenants = tenants
 
-    def at_once(
-        self, actor: actors.Actor, request: Publish
-    ) -> tuple[Matches, asyncio.Future[append.Answer]] | None:
+    def at_once(self, actor: actors.Actor, request: Publish) -> tuple[Matches, asyncio.Future[Answer]] | None:
         """The append that `publish` would try first, on its way already, and what it was matched with; None if the
         tenant is not in memory. An answer of `Stale` asks for `publish`. Raises errors.StoreUnavailable."""
         state = self._tenants.known(request.tenant)
@@ -85,7 +84,7 @@ class Publisher:
         raise errors.Contended(request.tenant)
 
 
-def published(request: Publish, matched: Matches, answer: append.Answer) -> Published | None:
+def published(request: Publish, matched: Matches, answer: Answer) -> Published | None:
     """What an answer of the log means to the publisher; None if the event has to be matched again."""
     match answer:
         case append.Appended(position):
