@@ -1,7 +1,8 @@
 """One route answered inside uvicorn's protocol: no ASGI messages, no task a request, one write an answer.
 
 An ASGI cycle costs uvicorn about as much CPU as the publish it carries. Only plain requests for the route are
-taken here; what is unusual (HTTP/1.0, `Expect`, pipelining behind an unfinished request) goes through ASGI, where the same route gives the same answers. This leans on the insides of `HttpToolsProtocol`: the tests of publish run
+taken here; what is unusual (HTTP/1.0, `Expect`, pipelining behind an unfinished request) goes through ASGI, and
+the same route gives the same answers. This leans on the insides of `HttpToolsProtocol`: the tests of publish run
 against it on the locked version.
 """
 
