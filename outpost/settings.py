@@ -48,7 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     idgen_destination_prefix: str = ""
     idgen_attempt_prefix: str = ""
 
-    # Delivery. `delivery_max_concurrency` is the number of send slots of this process.
+    # Delivery. `delivery_max_concurrency` is the number of send slots of this process. A `retry_jitter` of 0.1
+    # makes a delay up to a tenth shorter or longer. A `retry_after_max_ms` of 0 does not listen to Retry-After.
     delivery_timeout_ms: int = 5_000
     delivery_max_concurrency: int = 1_000
     delivery_watchdog_ms: int = 30_000
@@ -56,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_schedule_ms: tuple[int, ...] = ()
     retry_interval_ms: int = 30_000
     retry_max_limit: int = 10
+    retry_jitter: float = 0.0
+    retry_after_max_ms: int = 3_600_000
 
     # The log and its stores. A `redis_unix_socket` takes the place of host and port.
     # Entries stay in Redis for `stream_retention_ms` at least. A `redis_memory_budget_bytes` of 0 takes most of

@@ -83,6 +83,18 @@ def integer(low: int, high: int) -> Rule:
     return Rule(parse)
 
 
+def fraction() -> Rule:
+    """A number from 0 to 1, up to three decimals."""
+
+    def parse(text: str) -> float | Broken:
+        thousandths = _milliseconds(text)
+        if thousandths is None or thousandths > 1000:
+            return Broken("must be a number from 0 to 1")
+        return thousandths / 1000
+
+    return Rule(parse, lambda value: f"{value:g}")
+
+
 def seconds(low: int, high: int, *, zero_means: int | None = None) -> Rule:
     """Seconds, up to three decimals, kept as ms. `zero_means`: the seconds that a published 0 stands for."""
 

@@ -63,6 +63,8 @@ _DELIVERY = [
     _sets("retry_schedule_ms", "RETRY_SCHEDULE", rules.seconds_list(1, _MAX_DELAY_SECONDS)),
     _sets("retry_interval_ms", "RETRY_INTERVAL_SECONDS", rules.seconds(1, _MAX_DELAY_SECONDS)),
     _sets("retry_max_limit", "MAX_RETRY_LIMIT", rules.integer(0, 1_000), yaml="retry_max_limit"),
+    _sets("retry_jitter", "RETRY_JITTER", rules.fraction()),
+    _sets("retry_after_max_ms", "RETRY_AFTER_MAX_SECONDS", rules.seconds(1, _MAX_DELAY_SECONDS, zero_means=0)),
 ]
 
 _STORES = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ STORE_WAIT_S = 60.0  # how long a start waits for a store
 HTTP_GRACE_S = 3.0  # open requests, at a stop
 DRAIN_S = 5.0  # sends under way, at a stop
 PROJECT_S = 2.0  # what is left for the log projection, at a stop
+COLLECT_EVERY = 20_000  # new objects; the default of 700 cost 7 % of the CPU at full speed
 CLOSE_S = 2.0
 STOP_S = 7.5  # all of that together, whatever does not answer; with the closing it stays below 10 s
 
@@ -46,11 +48,20 @@ async def run(settings: Settings, listening: socket.socket, announce: Announce |
         loop.add_signal_handler(number, process.on_signal)
     try:
         await process.start_unless_stopped()
+        _spare_collections()
         if announce is not None:
             announce(f"http://127.0.0.1:{listening.getsockname()[1]}/api/v1")
         return await process.until_stopped()
     finally:
         await process.close()
+
+
+def _spare_collections() -> None:
+    """What was loaded to start stays for good, so the collector need not look at it again; and what an event
+    allocates is freed by counting, so that looking after every few hundred objects finds nothing."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
 
 
 class _Process:

@@ -1,7 +1,8 @@
 """The webhook destination type: an event becomes a signed POST, the answer an outcome.
 
 Only 2xx is success. Redirects are not followed: counting a 301 as delivered would lose events, and following it
-would defeat the address guard.
+would defeat the address guard. Everything else is retried, but for a 410, by which a receiver says that it is gone
+for good, and for an address that the guard refuses.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from outpost import errors
 from outpost.adapters import base, descriptions, signing, webhook_headers, webhook_save
 from outpost.adapters.http import client as clients
 from outpost.adapters.http import endpoint as endpoints
+from outpost.adapters.http import retry_after
 from outpost.domain import delivery
 
 TYPE = "webhook"
 UNFORMATTED = delivery.Failed("ERR", {"error": "could not format event for delivery"})
 BLOCKED = "blocked_address"
+GONE = 410
 _BODY_FAULT = {
     "late": "Response body did not arrive before the delivery timeout and was not stored",
     "broken": "Response body ended early and was not stored",
@@ -117,7 +120,12 @@ class Publisher:
         response: dict[str, object] = {"status": answer.status, "body": self._text(answer)}
         if 200 <= answer.status < 300:
             return delivery.Delivered(str(answer.status), response)
-        return delivery.Failed(str(answer.status), response)
+        gone = answer.status == GONE
+        asked_ms = None
+        if answer.retry_after and not gone:
+            asked_ms = retry_after.delay_ms(answer.retry_after, self._clock_ns() // 1_000_000)
+        return delivery.Failed(
+            str(answer.status), response, retryable=not gone, gone=gone, retry_after_ms=asked_ms)
 
     def _text(self, answer: clients.Answer) -> str:
         if not answer.fault:

@@ -126,6 +126,7 @@ class Destinations:
                 metadata=merged(present.metadata or {}, form.metadata) or None,
                 updated_ms=form.now_ms,
                 disabled_ms=present.disabled_ms if form.disabled_ms is UNSET else form.disabled_ms,
+                disabled_reason=present.disabled_reason if form.disabled_ms is UNSET else UNSET,
             )
             kind: tenants.ChangeKind = "destination.secret_rotated" if prepared.rotated else "destination.updated"
             return tenants.ChangeDestination(after, kind)
@@ -150,7 +151,7 @@ class Destinations:
             present = _present(state, destination)
             if present.enabled == (disabled_ms is None):
                 return None
-            after = msgspec.structs.replace(present, disabled_ms=disabled_ms)
+            after = msgspec.structs.replace(present, disabled_ms=disabled_ms, disabled_reason=UNSET)
             kind: tenants.ChangeKind = "destination.enabled" if disabled_ms is None else "destination.disabled"
             return tenants.ChangeDestination(after, kind)
 

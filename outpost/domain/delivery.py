@@ -52,32 +52,50 @@ class Delivered(msgspec.Struct, frozen=True, tag="delivered"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The attempt failed. `retryable` is False where trying again cannot help."""
+    """The attempt failed. `retryable` is False where trying again cannot help; `gone`: the destination says that
+    it is for good, and is to be disabled. `retry_after_ms`: when it wants the next attempt, from now."""
 
     code: str
     response: dict[str, object] | None = None
     retryable: bool = True
+    gone: bool = False
+    retry_after_ms: int | None = None
 
 
 Outcome = Delivered | Failed
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """When the next automatic attempt is made. A schedule replaces interval and limit, its last entry repeats
-    (reached by manual attempts only, since its length is the limit)."""
+    """When the next automatic attempt is made. A schedule replaces interval and limit; its length is the limit.
+
+    `jitter` (0 to 1) spreads a delay by that part of it, either way. What a destination asks for takes the place
+    of a delay, up to `retry_after_max_ms` (0: it is not listened to), and never makes attempts more or fewer.
+    """
 
     interval_ms: int = 30_000
     max_retries: int = 10
     schedule_ms: tuple[int, ...] = ()
+    jitter: float = 0.0
+    retry_after_max_ms: int = 3_600_000
 
-    def delay_ms(self, attempt: int) -> int | None:
-        """Milliseconds from the failure of `attempt` (from 1) to the next one; None: no further attempt."""
+    def delay_ms(self, attempt: int, asked_ms: int | None = None, chance: float = 0.5) -> int | None:
+        """Milliseconds from the failure of `attempt` (from 1) to the next one; None: no further attempt.
+
+        `asked_ms` is what the destination asked for, `chance` a random number from 0 to 1 for the jitter, which
+        makes what was asked for later but never earlier.
+        """
         limit = len(self.schedule_ms) or self.max_retries
         if attempt > limit:
             return None
+        if asked_ms is not None and self.retry_after_max_ms:
+            asked_ms = min(max(asked_ms, MIN_RETRY_AFTER_MS), self.retry_after_max_ms)
+            return round(asked_ms * (1 + self.jitter * chance))
         if self.schedule_ms:
-            return self.schedule_ms[min(attempt, len(self.schedule_ms)) - 1]
-        return min(self.interval_ms << (attempt - 1), MAX_DELAY_MS)
+            delay_ms = self.schedule_ms[attempt - 1]
+        else:
+            delay_ms = min(self.interval_ms << (attempt - 1), MAX_DELAY_MS)
+        return min(round(delay_ms * (1 + self.jitter * (2 * chance - 1))), MAX_DELAY_MS)
 
 
 MAX_DELAY_MS = 9_999_999_000  # the published ceiling of a delay, 9,999,999 s
+MIN_RETRY_AFTER_MS = 1_000  # the shortest delay that a schedule may have: a destination cannot ask for a busy loop

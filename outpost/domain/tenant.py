@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from outpost.domain import topics
 
@@ -42,7 +43,8 @@ class Tenant(msgspec.Struct, frozen=True):
 
 class Destination(msgspec.Struct, frozen=True):
     """A destination as the log holds it. `created` and `version` are the tenant versions that made it and that
-    last changed it; `credentials` and `delivery_metadata` are sealed JSON objects."""
+    last changed it; `credentials` and `delivery_metadata` are sealed JSON objects; `disabled_reason` is there where
+    it was not a person that disabled it."""
 
     id: str
     type: str
@@ -57,6 +59,7 @@ class Destination(msgspec.Struct, frozen=True):
     disabled_ms: int | None = None
     created: int = 0
     version: int = 0
+    disabled_reason: str | UnsetType = UNSET
 
     @property
     def enabled(self) -> bool:

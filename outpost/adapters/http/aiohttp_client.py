@@ -66,12 +66,12 @@ class AiohttpClient:
                 return await self._read(response)
         except TimeoutError:
             if response is not None:
-                return client.Answer(response.status, b"", "late")
+                return client.Answer(response.status, b"", "late", _retry_after(response))
             return failures.TIMEOUT
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
             # RuntimeError: closed meanwhile. ValueError: aiohttp's word for a request that it cannot write.
             if response is not None:
-                return client.Answer(response.status, b"", "broken")
+                return client.Answer(response.status, b"", "broken", _retry_after(response))
             return client.Unanswered(code_of(exc))
         finally:
             if response is not None and not response.closed:
@@ -91,8 +91,9 @@ class AiohttpClient:
             chunks.append(chunk)
             size += len(chunk)
             if cap and size > cap:
-                return client.Answer(response.status, b"", "too_large")
-        return client.Answer(response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+                return client.Answer(response.status, b"", "too_large", _retry_after(response))
+        return client.Answer(
+            response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks), "", _retry_after(response))
 
     def _open(self) -> aiohttp.ClientSession:
         connector = _Connector(
@@ -127,6 +128,11 @@ def _parsed(lines: bytes) -> CIMultiDict[str]:
         name, _, value = line.partition(": ")
         headers.add(name, value)
     return headers
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> bytes:
+    """Of several headers the last, as in `reading`."""
+    return next((value for name, value in reversed(response.raw_headers) if name.lower() == b"retry-after"), b"")
 
 
 def _unsent(exc: aiohttp.ClientOSError) -> bool:

@@ -18,11 +18,12 @@ Code = Literal["blocked_address", "connection_refused", "connection_reset", "dns
 
 class Answer(msgspec.Struct, frozen=True):
     """A response whose head came. `fault` says why `body` is empty though there was one: over the cap, not there
-    before the deadline, or cut short."""
+    before the deadline, or cut short. `retry_after` is the header of that name as it came."""
 
     status: int
     body: bytes
     fault: BodyFault = ""
+    retry_after: bytes = b""
 
 
 class Unanswered(msgspec.Struct, frozen=True):

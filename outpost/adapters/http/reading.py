@@ -27,8 +27,8 @@ class _Enough(Exception):
 class Reader:
     """Reads the answers of one connection, one after the other. `max_body` is in bytes, 0: no cap."""
 
-    __slots__ = ("_close_delimits", "_fruitless", "_interim", "_max_body", "_parser", "_parts", "_result", "_size",
-                 "_status", "keep_seconds", "reusable")
+    __slots__ = ("_close_delimits", "_fruitless", "_interim", "_max_body", "_parser", "_parts", "_result",
+                 "_retry_after", "_size", "_status", "keep_seconds", "reusable")
 
     def __init__(self, max_body: int) -> None:
         self._max_body = max_body or sys.maxsize
@@ -47,6 +47,7 @@ class Reader:
         self._status = 0  # 0 until the final head is complete
         self._close_delimits = True
         self._parts: list[bytes] = []
+        self._retry_after = b""
         self._size = 0
         self._fruitless = 0
         self._interim = 0
@@ -69,7 +70,7 @@ class Reader:
     def end(self, exc: BaseException | None) -> client.Answer | client.Unanswered:
         """The answer where the connection is over, by the peer's hang-up or by `exc`."""
         if self._status and self._close_delimits and exc is None:
-            return client.Answer(self._status, b"".join(self._parts))
+            return client.Answer(self._status, b"".join(self._parts), "", self._retry_after)
         return self._cut(failures.code_of(exc), "broken")
 
     def late(self) -> client.Answer | client.Unanswered:
@@ -81,7 +82,9 @@ class Reader:
         self._parser = None
 
     def _cut(self, code: client.Code, fault: client.BodyFault) -> client.Answer | client.Unanswered:
-        return client.Answer(self._status, b"", fault) if self._status else client.Unanswered(code)
+        if not self._status:
+            return client.Unanswered(code)
+        return client.Answer(self._status, b"", fault, self._retry_after)
 
     # Called by the parser. An exception makes feed_data raise an HttpParserError.
 
@@ -100,6 +103,8 @@ class Reader:
                 self._close_delimits = not value.rstrip().lower().endswith(b"chunked")
             case b"keep-alive":
                 self.keep_seconds = _timeout_in(value)
+            case b"retry-after" if not self._status:  # not a trailer
+                self._retry_after = value
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
@@ -110,6 +115,7 @@ class Reader:
             raise _Enough
         if 100 <= status < 200:
             self._interim += 1
+            self._retry_after = b""
             if self._interim > MAX_INTERIM:
                 raise _Enough
         else:
@@ -120,14 +126,15 @@ class Reader:
         self._fruitless = 0
         self._size += len(part)
         if self._size > self._max_body:
-            self._result = client.Answer(self._status, b"", "too_large")
+            self._result = client.Answer(self._status, b"", "too_large", self._retry_after)
             raise _Enough
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
         if self._status:
             parts = self._parts
-            self._result = client.Answer(self._status, parts[0] if len(parts) == 1 else b"".join(parts))
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self._result = client.Answer(self._status, body, "", self._retry_after)
 
 
 def _timeout_in(value: bytes) -> int | None:
