@@ -15,7 +15,7 @@ from outpost.adapters import registry as registries
 from outpost.api import app as api
 from outpost.api import publish as publish_route
 from outpost.commands import destinations, publish, writer
-from outpost.dispatch import dispatcher, lanes, payloads, publishers, scheduler, senders, worker
+from outpost.dispatch import dispatcher, lanes, payloads, publishers, reactors, scheduler, senders, worker
 from outpost.domain import delivery
 from outpost.log import append, budget, client, trim, usage
 from outpost.queue import inprocess
@@ -40,14 +40,15 @@ class Delivery:
     ) -> None:
         holder = uuid.uuid4().hex
         slots = settings.delivery_max_concurrency
-        policy = delivery.RetryPolicy(
-            settings.retry_interval_ms, settings.retry_max_limit, settings.retry_schedule_ms
-        )
         limits = senders.Limits(slots, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms)
         self.publishers = publishers.Publishers(types, sealer)
         self.lanes = lanes.Lanes(max(1, slots // LANE_SHARE), doubtful=max(1, slots // DOUBTFUL_SHARE))
         self.queue = inprocess.InProcessQueue(self.lanes)
-        self.worker = worker.Worker(log, self.lanes, self.publishers, policy, limits, f"worker/{holder}")
+        writes = writer.Writer(log, append.Window(settings.publish_idempotency_ttl_ms))
+        self.gone = reactors.Gone(destinations.Destinations(writes, types, sealer, settings))
+        self.worker = worker.Worker(
+            log, self.lanes, self.publishers, retry_policy(settings), limits, f"worker/{holder}", self.gone
+        )
         self.dispatcher = dispatcher.Dispatcher(log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder)
         self.old = payloads.OldEvents(log, self.queue, self.lanes, functools.partial(originals.events_at, target))
         self.scheduler = scheduler.Scheduler(log, self.queue, self.lanes, settings.delivery_watchdog_ms, self.old)
@@ -94,6 +95,17 @@ class Projection:
         self.store = target
         self.projector = projector.LogProjector(log, target, settings.log_batch_size)
         self.trimmer = trim.Trimmer(log, [lambda: write.checkpoints(target)], settings.stream_retention_ms)
+
+
+def retry_policy(settings: Settings) -> delivery.RetryPolicy:
+    """When a failed attempt is followed by another."""
+    return delivery.RetryPolicy(
+        interval_ms=settings.retry_interval_ms,
+        max_retries=settings.retry_max_limit,
+        schedule_ms=settings.retry_schedule_ms,
+        jitter=settings.retry_jitter,
+        retry_after_max_ms=settings.retry_after_max_ms,
+    )
 
 
 def now_ms() -> int:

@@ -132,6 +132,7 @@ class _Process:
             self._spawn("table-partitions", partitions.keep(self._projection.store, self._stop))
         if self._delivery:
             self._spawn("worker", self._delivery.worker.run(self._stop_worker, DRAIN_S))
+            self._spawn("gone", self._delivery.gone.run(self._stop_projecting))
             self._spawn("old-events", self._delivery.old.run(self._stop_reading))
             self._spawn("scheduler", self._delivery.scheduler.run(self._stop_reading))
             self._spawn("dispatcher", self._delivery.dispatcher.run(self._stop_reading))
@@ -178,7 +179,7 @@ class _Process:
             await self._best_effort(self._delivery.scheduler.release())
         await self._wait(DRAIN_S + 1, "worker")
         self._stop_projecting.set()
-        await self._wait(client.BLOCK_MS / 1000 + 1, "log-projector", "config-projector", "publishers")
+        await self._wait(client.BLOCK_MS / 1000 + 1, "log-projector", "config-projector", "publishers", "gone")
         if self._projection:
             await self._projection.projector.drain(PROJECT_S)
             await self._wait(CLOSE_S, "trimmer")

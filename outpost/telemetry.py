@@ -29,6 +29,7 @@ EVENTS: dict[str, str] = {
     "budget_kept": "publishing is refused nowhere any more",
     "config_halted": "the config projection stopped before an entry that it cannot decode",
     "deliveries_recorded": "a batch of attempts was appended to the log",
+    "destination_gone": "a destination answered 410 and was disabled for that reason",
     "dispatch_opened": "a batch of events became delivery tasks",
     "entry_undecodable": "the dispatcher passed over an event that it cannot decode",
     "library_warning": "a library used the standard logging; its words, without what it put into them",

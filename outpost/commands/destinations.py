@@ -142,16 +142,25 @@ class Destinations:
         return done
 
     async def set_disabled(
-        self, actor: actors.Actor, tenant: str, destination: str, disabled_ms: int | None
+        self,
+        actor: actors.Actor,
+        tenant: str,
+        destination: str,
+        disabled_ms: int | None,
+        *,
+        reason: str | UnsetType = UNSET,
+        version: int | None = None,
     ) -> writers.Written | tenants.TenantState:
         """Disables from `disabled_ms` on, or enables (None). Where it is so already nothing is written: disabling
-        again keeps the first time. Raises errors.NotFound, and as `Writer.execute`."""
+        again keeps the first time. `reason`: why, where nobody asked for it; `version`: only while it is of this
+        one, so that what was true of another address does not disable it. Raises errors.NotFound, and as
+        `Writer.execute`."""
 
         def plan(state: tenants.TenantState) -> tenants.Command | None:
             present = _present(state, destination)
-            if present.enabled == (disabled_ms is None):
+            if present.enabled == (disabled_ms is None) or version not in (None, present.version):
                 return None
-            after = msgspec.structs.replace(present, disabled_ms=disabled_ms, disabled_reason=UNSET)
+            after = msgspec.structs.replace(present, disabled_ms=disabled_ms, disabled_reason=reason)
             kind: tenants.ChangeKind = "destination.enabled" if disabled_ms is None else "destination.disabled"
             return tenants.ChangeDestination(after, kind)
 

@@ -7,7 +7,9 @@ after a disable was answered goes out.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import weakref
 from collections.abc import Callable
 
 import msgspec
@@ -21,7 +23,7 @@ from outpost.log import partition as partitions
 from outpost.log import position as positions
 from projections.config import catch_up, query
 
-TRIES = 5  # against the same tenant being changed by others; then the caller is told to come again
+TRIES = 5  # against the same tenant being changed by other processes; then the caller is told to come again
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -39,6 +41,7 @@ class Writer:
     def __init__(self, log: client.Log, window: append.Window) -> None:
         self.log = log
         self._window = window
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def execute(
         self, tenant: str, actor: actors.Actor, plan: Callable[[tenants.TenantState], tenants.Command | None]
@@ -49,6 +52,13 @@ class Writer:
         Raises what `plan` raises, errors.NotFound, errors.Refused, errors.Contended, errors.Halted and
         errors.StoreUnavailable.
         """
+        turn = self._turns.setdefault(tenant, asyncio.Lock())
+        async with turn:  # of this process; the fence is for the others
+            return await self._execute(tenant, actor, plan)
+
+    async def _execute(
+        self, tenant: str, actor: actors.Actor, plan: Callable[[tenants.TenantState], tenants.Command | None]
+    ) -> Written | tenants.TenantState:
         partition = partitions.partition_of(tenant)
         for _ in range(TRIES):
             state = await query.fresh(self.log, tenant)

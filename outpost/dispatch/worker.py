@@ -7,14 +7,15 @@ recorder commits whatever has finished while its last commit was under way.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from outpost import errors, pacing, telemetry
 from outpost.dispatch import lanes as lane_rules
-from outpost.dispatch import publishers, senders
+from outpost.dispatch import publishers, reactors, senders
 from outpost.domain import delivery, events
 from outpost.log import client, envelope, read, tasks
 from outpost.log import partition as partitions
@@ -39,6 +40,8 @@ class Worker:
         policy: delivery.RetryPolicy,
         limits: senders.Limits,
         by: str,
+        gone: reactors.Gone | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._log = log
         self._lanes = lanes
@@ -46,6 +49,8 @@ class Worker:
         self._policy = policy
         self._limits = limits
         self._by = by
+        self._gone = gone
+        self._chance = chance  # 0 to 1, for the jitter of retries
         self._generations = dict.fromkeys(range(partitions.PARTITIONS), 1)
         self._free = limits.slots
         self._senders = senders.Senders(opened, limits, self._finish)
@@ -200,14 +205,29 @@ class Worker:
     async def _record(self, batch: Sequence[senders.Sending]) -> None:
         recording: dict[int, list[tasks.Recording]] = defaultdict(list)
         failed = 0
+        gone: list[tuple[senders.Sending, int]] = []
         for sending in batch:
-            failed += isinstance(sending.outcome, delivery.Failed)
-            recording[sending.task.partition].append(self._recording(sending))
+            group = recording[sending.task.partition]
+            if isinstance(sending.outcome, delivery.Failed):
+                failed += 1
+                if sending.outcome.gone:
+                    gone.append((sending, len(group)))
+            group.append(self._recording(sending))
         answers = await tasks.record(self._log, dict(recording), self._by)
+        for sending, at in gone:
+            self._tell_gone(sending, answers[sending.task.partition][at])
         unknown = sum(position is None for group in answers.values() for position in group)
         telemetry.emit_sampled(
             "deliveries_recorded", "debug", attempts=len(batch), failed=failed, duplicates=unknown
         )
+
+    def _tell_gone(self, sending: senders.Sending, recorded: positions.Position | None) -> None:
+        """`recorded` is None where the reply to an earlier try of recording it was lost, among others."""
+        if self._gone is not None and sending.lease is not None:
+            task, version = sending.task, sending.lease.version
+            at = recorded or f"{positions.of_entry('evt', task.partition, task.id.event)}.{version}"
+            answered_ms = sending.started_ms + sending.took_ms
+            self._gone.ask(reactors.Ask(task.event.tenant, task.id.destination, version, answered_ms, str(at)))
 
     def _recording(self, sending: senders.Sending) -> tasks.Recording:
         task, outcome = sending.task, sending.outcome
@@ -215,7 +235,7 @@ class Worker:
         succeeded = isinstance(outcome, delivery.Delivered)
         retry_in_ms = None
         if isinstance(outcome, delivery.Failed) and outcome.retryable and task.event.eligible:
-            retry_in_ms = self._policy.delay_ms(task.id.attempt)
+            retry_in_ms = self._policy.delay_ms(task.id.attempt, outcome.retry_after_ms, self._chance())
         response = None if outcome.response is None else msgspec.Raw(msgspec.json.encode(outcome.response))
         detail = events.AttemptDetail(
             topic=task.event.topic,

@@ -43,8 +43,8 @@ class Tenant(msgspec.Struct, frozen=True):
 
 class Destination(msgspec.Struct, frozen=True):
     """A destination as the log holds it. `created` and `version` are the tenant versions that made it and that
-    last changed it; `credentials` and `delivery_metadata` are sealed JSON objects; `disabled_reason` is there where
-    it was not a person that disabled it."""
+    last changed it; `credentials` and `delivery_metadata` are sealed JSON objects; `disabled_reason` is there
+    where it was nobody's wish that disabled it."""
 
     id: str
     type: str

@@ -15,11 +15,11 @@ from typing import Any, Self
 
 import msgspec
 
-from outpost import crypto, errors
+from outpost import crypto, errors, roles
 from outpost.adapters import registry
 from outpost.commands import actor, destinations, publish, tenants, writer
-from outpost.dispatch import dispatcher, lanes, publishers, scheduler, senders, worker
-from outpost.domain import delivery, events
+from outpost.dispatch import dispatcher, lanes, publishers, reactors, scheduler, senders, worker
+from outpost.domain import events
 from outpost.log import append, client, envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
@@ -61,13 +61,14 @@ class Node:
         self.publishers = publishers.Publishers(self.types, sealer)
         queue = inprocess.InProcessQueue(self.lanes)
         holder = uuid.uuid4().hex
-        policy = delivery.RetryPolicy(
-            settings.retry_interval_ms, settings.retry_max_limit, settings.retry_schedule_ms
-        )
         limits = senders.Limits(
             settings.delivery_max_concurrency, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms
         )
-        self.worker = worker.Worker(self.log, self.lanes, self.publishers, policy, limits, f"worker/{holder}")
+        policy = roles.retry_policy(settings)
+        self.gone = reactors.Gone(self.destinations)
+        self.worker = worker.Worker(
+            self.log, self.lanes, self.publishers, policy, limits, f"worker/{holder}", self.gone
+        )
         watchdog_ms = settings.delivery_watchdog_ms
         self.dispatcher = dispatcher.Dispatcher(self.log, queue, self.lanes, watchdog_ms, holder)
         self.scheduler = scheduler.Scheduler(self.log, queue, self.lanes, watchdog_ms)
@@ -83,6 +84,7 @@ class Node:
                 asyncio.create_task(self.worker.run(self._stop, self._drain_s)),
                 asyncio.create_task(self.dispatcher.run(self._stop)),
                 asyncio.create_task(self.scheduler.run(self._stop)),
+                asyncio.create_task(self.gone.run(self._stop)),
             ]
         return self
 

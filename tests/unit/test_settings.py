@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 
 import pytest
 import rich.console
 
-from outpost import errors, settings_load, settings_table
+from outpost import errors, roles, settings_load, settings_table
 from outpost.cli import config
 from outpost.settings import SECRET_FIELDS, Settings
 
@@ -100,6 +101,9 @@ EXAMPLES = [
     ("RETRY_SCHEDULE", "2, 4,8.5", "retry_schedule_ms", (2_000, 4_000, 8_500)),
     ("RETRY_INTERVAL_SECONDS", "1", "retry_interval_ms", 1_000),
     ("MAX_RETRY_LIMIT", "0", "retry_max_limit", 0),
+    ("RETRY_JITTER", "0.25", "retry_jitter", 0.25),
+    ("RETRY_AFTER_MAX_SECONDS", "60", "retry_after_max_ms", 60_000),
+    ("RETRY_AFTER_MAX_SECONDS", "0", "retry_after_max_ms", 0),
     ("LOG_BATCH_SIZE", "10", "log_batch_size", 10),
     ("STREAM_RETENTION_SECONDS", "20", "stream_retention_ms", 20_000),
     ("REDIS_HOST", "::1", "redis_host", "::1"),
@@ -175,6 +179,8 @@ def test_no_variable_and_no_yaml_path_stands_twice_in_the_table():
         *(("DELIVERY_TIMEOUT_SECONDS", "301"), ("DELIVERY_TIMEOUT_SECONDS", "1e3"), ("LOG_BATCH_SIZE", "0")),
         *(("DELIVERY_MAX_CONCURRENCY", "0"), ("DELIVERY_WATCHDOG_MS", "0"), ("DELIVERY_LEASE_MARGIN_MS", "0")),
         *(("RETRY_SCHEDULE", "5,0"), ("RETRY_SCHEDULE", "5;6"), ("RETRY_INTERVAL_SECONDS", "0")),
+        *(("RETRY_JITTER", "1.001"), ("RETRY_JITTER", "-0.1"), ("RETRY_AFTER_MAX_SECONDS", "0.5")),
+        *(("RETRY_SCHEDULE", "0.999"), ("RETRY_SCHEDULE", "10000000"), ("RETRY_INTERVAL_SECONDS", "0.9")),
         *(("RETRY_POLL_BACKOFF_MS", "-1"), ("MAX_RETRY_LIMIT", "-1"), ("REDIS_HOST", "host:6379")),
         *(("REDIS_HOST", "two hosts"), ("REDIS_PORT", "tcp"), ("REDIS_UNIX_SOCKET", "relative.sock")),
         *(("REDIS_DATABASE", "-1"), ("REDIS_TLS_ENABLED", "2"), ("REDIS_DURABILITY", "never")),
@@ -260,6 +266,31 @@ def test_the_service_of_the_command_line_must_not_contradict_the_variable():
     assert load({"SERVICE": "log"}, service="log").service == "log"
     (problem,) = problems({"SERVICE": "api"}, service="log")
     assert "SERVICE is api and --service is log" in problem
+
+
+@pytest.mark.behaviour(93)
+def test_the_policy_of_the_defaults_is_the_published_one():
+    """Ten retries after 30 s, doubling: the last comes 8 h 31 min after the first failure."""
+    policy = roles.retry_policy(load())
+    delays = [policy.delay_ms(n) for n in range(1, 11)]
+    assert [0, 30, 90, 210, 450, 930, 1890, 3810, 7650, 15330, 30690] == [
+        total // 1000 for total in itertools.accumulate(delays, initial=0)
+    ]
+    assert policy.delay_ms(11) is None
+
+
+@pytest.mark.behaviour(92)
+@pytest.mark.behaviour(93)
+def test_the_policy_is_what_the_variables_say():
+    given = {"RETRY_INTERVAL_SECONDS": "1", "MAX_RETRY_LIMIT": "2"}
+    assert [1_000, 2_000, None] == [roles.retry_policy(load(given)).delay_ms(n) for n in (1, 2, 3)]
+    assert roles.retry_policy(load({"MAX_RETRY_LIMIT": "0"})).delay_ms(1) is None
+    given |= {"RETRY_SCHEDULE": "5,7,9"}
+    assert [5_000, 7_000, 9_000, None] == [roles.retry_policy(load(given)).delay_ms(n) for n in (1, 2, 3, 4)]
+    policy = roles.retry_policy(load({"RETRY_JITTER": "0.5", "RETRY_AFTER_MAX_SECONDS": "60"}))
+    assert (15_000, 45_000) == (policy.delay_ms(1, chance=0.0), policy.delay_ms(1, chance=1.0))
+    assert 60_000 == policy.delay_ms(1, 3_600_000, chance=0.0)
+    assert 30_000 == roles.retry_policy(load({"RETRY_AFTER_MAX_SECONDS": "0"})).delay_ms(1, 3_600_000)
 
 
 @pytest.mark.behaviour(93)

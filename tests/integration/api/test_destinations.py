@@ -266,3 +266,13 @@ async def test_the_limit_holds_for_creates_at_once(acme: Api) -> None:
     assert set(statuses) <= {201, 400, 503}
     assert statuses.count(201) <= 3
     assert len((await acme.http.get(ALL)).json()) == statuses.count(201)
+
+
+async def test_many_changes_of_one_tenant_at_once_all_happen(api: Api) -> None:
+    await api.tenant()
+    answers = await asyncio.gather(
+        *(api.http.put("/tenants/acme", json={"metadata": {"n": str(n)}}) for n in range(30))
+    )
+    assert {200} == {answer.status_code for answer in answers}
+    positions = [answer.headers["X-Outpost-Position"] for answer in answers]
+    assert 30 == len(set(positions))
