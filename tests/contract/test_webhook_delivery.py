@@ -112,6 +112,13 @@ async def test_the_status_is_reported_as_it_came(make: ClientMaker, receiver: Re
     assert client.Answer(status, b"") == await post(make(), receiver.url())
 
 
+async def test_when_to_come_again_is_reported_as_it_came(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then(answer(503, b"no", "retry-AFTER: 7"), answer(429, b"x" * (CAP + 1), "Retry-After: 8"))
+    sender = make()
+    assert client.Answer(503, b"no", "", b"7") == await post(sender, receiver.url())
+    assert client.Answer(429, b"", "too_large", b"8") == await post(sender, receiver.url())
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(make: ClientMaker, receiver: Receiver, status: int) -> None:
     receiver.then(answer(status, b"", f"Location: {receiver.url('/next')}"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import json
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -197,11 +199,35 @@ async def test_a_status_of_2xx_is_success(sender: Sender, status: int) -> None:
 
 
 @pytest.mark.behaviour(85)
-@pytest.mark.parametrize("status", [300, 301, 302, 304, 307, 308, 400, 401, 404, 410, 429, 500, 502, 599])
+@pytest.mark.parametrize("status", [300, 301, 302, 304, 307, 308, 400, 401, 404, 408, 425, 429, 500, 502, 599])
 async def test_every_other_status_fails_with_its_digits_and_may_be_retried(sender: Sender, status: int) -> None:
     sender.receiver.then([head(status, "Location: /next", "Content-Length: 0")])
     assert delivery.Failed(str(status), {"status": status, "body": ""}) == await sender.send()
     assert len(sender.receiver.requests) == 1
+
+
+async def test_a_410_says_that_the_destination_is_gone_and_is_not_retried(sender: Sender) -> None:
+    sender.receiver.then(answer(410, b"bye", "Retry-After: 5"))
+    response = {"status": 410, "body": "bye"}
+    assert delivery.Failed("410", response, retryable=False, gone=True) == await sender.send()
+
+
+@pytest.mark.parametrize("status", [302, 400, 429, 503])
+async def test_any_failed_answer_may_ask_when_to_come_again(sender: Sender, status: int) -> None:
+    sender.receiver.then(answer(status, b"", "Retry-After: 120"))
+    outcome = await sender.send()
+    assert isinstance(outcome, delivery.Failed)
+    assert (True, 120_000) == (outcome.retryable, outcome.retry_after_ms)
+
+
+async def test_a_date_is_told_as_the_time_until_then(sender: Sender) -> None:
+    date = email.utils.formatdate(time.time() + 90, usegmt=True)
+    sender.receiver.then(answer(503, b"", f"Retry-After: {date}"), answer(503, b"", "Retry-After: soon"))
+    outcome = await sender.send()
+    assert isinstance(outcome, delivery.Failed)
+    assert outcome.retry_after_ms is not None
+    assert 80_000 < outcome.retry_after_ms <= 90_000
+    assert delivery.Failed("503", {"status": 503, "body": ""}) == await sender.send()
 
 
 @pytest.mark.behaviour(85)
