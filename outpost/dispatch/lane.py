@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -20,6 +20,16 @@ Key = tuple[str, str, int]  # tenant, destination, the version that made it
 Standing = Literal["unknown", "answers", "times_out"]
 
 
+class Turns(Protocol):
+    """Where ready lanes stand; see `turns.Turns`."""
+
+    def add(self, lane: Lane) -> None:
+        """Puts it in."""
+
+    def remove(self, lane: Lane) -> None:
+        """Takes it out."""
+
+
 class Lane(msgspec.Struct):
     """The tasks of one destination in this process. `cap` bounds its sends at once."""
 
@@ -28,7 +38,7 @@ class Lane(msgspec.Struct):
     standing: Standing = "unknown"
     waiting: deque[base.Task] = msgspec.field(default_factory=deque)
     in_flight: int = 0
-    queued: bool = False  # stands in a turn
+    turn: Turns | None = None  # where it stands
     finished: int = 0
     since: float = msgspec.field(default_factory=time.monotonic)
 

@@ -1,8 +1,9 @@
 """Where tasks wait in a process: one lane a destination, served round robin between tenants, then destinations.
 
-A slow destination holds only its own lane, and all that do not answer share half of the send slots. Everything is
-bounded: what exceeds a bound of tasks is put aside as overflow, to leave memory and come back through `due`; what
-exceeds the bound of bytes stays without its payload, which is read again when its turn comes.
+A slow destination holds only its own lane, and all that do not answer share half of the send slots. Retries take
+turns among themselves, one for each first attempt: however many are due at once, live traffic does not stall.
+Everything is bounded: what exceeds a bound of tasks is put aside as overflow, to leave memory and come back through
+`due`; what exceeds the bound of bytes stays without its payload, which is read again when its turn comes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Lanes:
         self._doubtful_in_flight = 0
         self._lanes: dict[lane_rules.Key, lane_rules.Lane] = {}
         self._standings: dict[lane_rules.Key, lane_rules.Standing] = {}
-        self._sure, self._unsure = turns.Turns(), turns.Turns()
+        self._sure, self._unsure = turns.Alternating(), turns.Alternating()
         self._unsure_next = False
         self._held: set[tuple[int, str]] = set()  # waiting
         self._taken: set[tuple[int, str]] = set()  # being begun, sent or recorded
@@ -161,7 +162,7 @@ class Lanes:
         chosen = self._unsure if unsure and (self._unsure_next or not self._sure) else self._sure
         self._unsure_next = chosen is self._sure
         lane = chosen.next()
-        lane.queued = False
+        lane.turn = None
         return lane
 
     def _judge(self, lane: lane_rules.Lane, standing: lane_rules.Standing) -> None:
@@ -183,18 +184,16 @@ class Lanes:
         if lane.doubtful:
             self._doubtful_in_flight += change
 
-    def _turns_of(self, lane: lane_rules.Lane) -> turns.Turns:
-        return self._unsure if lane.doubtful and self._doubtful_cap is not None else self._sure
-
     def _queue(self, lane: lane_rules.Lane) -> None:
-        if not lane.queued and lane.ready(self._doubtful_cap is not None):
-            lane.queued = True
-            self._turns_of(lane).add(lane)
+        if lane.turn is None and lane.ready(self._doubtful_cap is not None):
+            among = self._unsure if lane.doubtful and self._doubtful_cap is not None else self._sure
+            lane.turn = among.again if lane.waiting[0].id.attempt > 1 else among.first
+            lane.turn.add(lane)
 
     def _unqueue(self, lane: lane_rules.Lane) -> None:
-        if lane.queued:
-            lane.queued = False
-            self._turns_of(lane).remove(lane)
+        if lane.turn is not None:
+            lane.turn.remove(lane)
+            lane.turn = None
 
     def _remember(self, task: base.Task) -> base.Task:
         """The task as it waits here: without its payload where those of the others fill the budget."""

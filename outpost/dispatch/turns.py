@@ -1,4 +1,5 @@
-"""Whose turn it is: round robin between tenants, and for each tenant between its destinations."""
+"""Whose turn it is: round robin between tenants, and for each tenant between its destinations; between those whose
+next attempt is a first one and those whose next is a retry, by turns."""
 
 from __future__ import annotations
 
@@ -35,3 +36,20 @@ class Turns:
         turn.remove(lane)
         if not turn:
             del self._tenants[lane.key[0]]
+
+
+class Alternating:
+    """First attempts and retries in turn, so that neither waits for more than one of the other."""
+
+    def __init__(self) -> None:
+        self.first, self.again = Turns(), Turns()
+        self._again_next = False
+
+    def __bool__(self) -> bool:
+        return bool(self.first) or bool(self.again)
+
+    def next(self) -> lane_rules.Lane:
+        """Takes the next lane. Raises StopIteration if empty."""
+        chosen = self.again if self.again and (self._again_next or not self.first) else self.first
+        self._again_next = chosen is self.first
+        return chosen.next()

@@ -43,6 +43,30 @@ def test_a_tenant_with_many_destinations_gets_no_more_turns_than_one_with_one():
     assert {"crowd": 10, "single": 10} == Counter(t.event.tenant for t in lanes.take(20))
 
 
+def again(first: base.Task, attempt: int = 2) -> base.Task:
+    """The retry of a first attempt."""
+    id_ = first.id._replace(attempt=attempt)
+    return base.Task(first.partition, str(id_), id_, first.event)
+
+
+@pytest.mark.parametrize("doubtful", [None, 50], ids=["all alike", "doubtful apart"])
+def test_a_first_attempt_waits_for_one_retry_at_most_however_many_are_due(doubtful: int | None):
+    lanes = all_lanes.Lanes(cap=10, doubtful=doubtful)
+    lanes.receive([again(task(f"t{n}", "d", n)) for n in range(10_000)])
+    lanes.take(3)
+    for n in range(10_000, 10_003):
+        lanes.receive([task("live", f"d{n}", n)])
+        assert f"live:d{n}:{n}" in names(lanes.take(2))
+
+
+def test_retries_wait_for_one_first_attempt_each_however_many_there_are():
+    lanes = all_lanes.Lanes(cap=10)
+    lanes.receive([task(f"t{n}", "d", n) for n in range(100)])
+    lanes.receive([again(task(f"r{n}", "d", n)) for n in range(5)])
+    assert 5 == sum(t.id.attempt > 1 for t in lanes.take(10))
+    assert 95 == len(lanes.take(1_000))
+
+
 def test_a_destination_at_its_cap_waits_while_the_others_go_on():
     lanes = all_lanes.Lanes(cap=2)
     lanes.receive([task("a", "slow", n) for n in range(5)])
