@@ -23,8 +23,10 @@ READ_COUNT = 100  # entries of each partition by one read, at most
 FEWEST = 4
 READ_BYTES = 16 * 1024 * 1024  # about what one read brings into memory, going by the size of the last ones
 CAUTIOUS_BYTES = 64 * 1024  # an entry, before anything was read
+LOOK_EVERY_S = 2.0  # for names whose lease is over
+ORPHAN_IDLE_MS = 1_000  # then a pending entry this old is taken over, be it a living process's: that is harmless
 SWEEP_EVERY_S = 15.0
-SWEEP_IDLE_MS = 20_000  # a pending entry this old is taken from whoever read it: replies and processes get lost
+SWEEP_IDLE_MS = 20_000  # at other times one this old, whoever read it: replies get lost, and processes hang
 FULL_PAUSE_S = 0.02  # while the lanes are full, the log keeps what is not read yet
 
 
@@ -46,6 +48,7 @@ class Dispatcher:
         self._holder = holder
         self._name: str | None = None
         self._renew_at = 0.0
+        self._look_at = 0.0
         self._sweep_at = 0.0
         self._recover = True
         self._count = max(FEWEST, READ_BYTES // CAUTIOUS_BYTES // partitions.PARTITIONS)
@@ -66,7 +69,7 @@ class Dispatcher:
                 pause.reset()
         if self._name is not None:
             with contextlib.suppress(errors.OutpostError):  # then its lease ends by itself
-                await consumers.release_name(self._log, self._name)
+                await consumers.release_name(self._log, self._holder, self._name)
 
     async def step(self, block_ms: int = client.BLOCK_MS) -> int:
         """One read and what comes of it; returns how many entries were opened by us.
@@ -106,15 +109,26 @@ class Dispatcher:
         return opened
 
     async def _sweep(self, name: str) -> int:
+        """Takes over what lies pending too long, and soon what is a dead process's, whose name is then reaped."""
         now = asyncio.get_running_loop().time()
-        if now < self._sweep_at:
-            return 0
-        self._sweep_at = now + SWEEP_EVERY_S
+        opened = 0
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY_S
+            ended = [each for each in await consumers.ended(self._log) if each != name]
+            if ended:
+                opened = await self._claim(name, ORPHAN_IDLE_MS)
+                await consumers.reap(self._log, ended)
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_EVERY_S
+            opened += await self._claim(name, SWEEP_IDLE_MS)
+        return opened
+
+    async def _claim(self, name: str, idle_ms: int) -> int:
         opened = 0
         for partition in range(partitions.PARTITIONS):
             start = "0-0"
             while True:
-                start, found = await read.claim_idle(self._log, partition, name, SWEEP_IDLE_MS, self._count, start)
+                start, found = await read.claim_idle(self._log, partition, name, idle_ms, self._count, start)
                 opened += await self._open(found)
                 if start == "0-0":
                     break

@@ -1,23 +1,54 @@
-"""Names in the consumer group: leased, so that a dead process's name, with what is pending under it, is taken over
-by the next one instead of leaking."""
+"""Names in the consumer group: leased, so that what a dead process had read is known to be nobody's when its lease
+ends, and reaped, so that names do not pile up. A lease is an optimisation: what two read under one name, or take
+over from each other, is opened once all the same.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from outpost.log import client
+from outpost.log import partition as partitions
 
-LEASE_MS = 30_000
-RENEW_MS = 10_000
+LEASE_MS = 10_000
+RENEW_MS = 3_000
 
-_SCRIPT = client.load_script("lease_name")
+_LEASE = client.load_script("lease_name")
+_REAP = client.load_script("reap")
+_FORGET = client.load_script("forget_name")
 
 
 async def lease_name(log: client.Log, holder: str, name: str = "") -> str | None:
     """The first free name, or `name` again; None if `name` has passed to another holder.
     Raises errors.StoreUnavailable."""
-    reply = (await log.call(_SCRIPT, [((log.keys.slots,), (holder, LEASE_MS, name))]))[0]
+    return await _lease(log, holder, LEASE_MS, name)
+
+
+async def release_name(log: client.Log, holder: str, name: str) -> None:
+    """Ends the lease of a name now, if it is `holder`'s: whatever it left pending is taken over at once.
+    Raises errors.StoreUnavailable."""
+    await _lease(log, holder, 0, name)
+
+
+async def _lease(log: client.Log, holder: str, lease_ms: int, name: str) -> str | None:
+    reply = (await log.call(_LEASE, [((log.keys.slots,), (holder, lease_ms, name))]))[0]
     return None if reply is None else reply.decode()
 
 
-async def release_name(log: client.Log, name: str) -> None:
-    """Gives a name back at once. Raises errors.StoreUnavailable."""
-    await log.command("HDEL", log.keys.slots, name)
+async def ended(log: client.Log) -> list[str]:
+    """Names whose lease is over and that were not reaped yet. Raises errors.StoreUnavailable."""
+    time, slots = await log.pipeline([("TIME",), ("HGETALL", log.keys.slots)])
+    now = int(time[0]) * 1000 + int(time[1]) // 1000
+    pairs = slots.items() if isinstance(slots, dict) else zip(slots[::2], slots[1::2], strict=True)
+    return [name.decode() for name, held in pairs if int(held.rpartition(b" ")[2]) <= now]
+
+
+async def reap(log: client.Log, names: Sequence[str]) -> list[str]:
+    """Deletes consumers with nothing pending and forgets their names; those with something pending stay and are
+    returned. Raises errors.StoreUnavailable."""
+    replies = await log.call(_REAP, [((keys.evt,), (partitions.GROUP, *names)) for keys in log.keys.partitions])
+    pending = {name.decode() for reply in replies for name in reply}
+    idle = [name for name in names if name not in pending]
+    if idle:
+        await log.call(_FORGET, [((log.keys.slots,), idle)])
+    return sorted(pending)

@@ -10,13 +10,13 @@ from tests.contract import worlds
 
 @pytest.fixture(autouse=True)
 async def world(log: client.Log, clock: worlds.Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumers, "_SCRIPT", worlds.with_clock(consumers._SCRIPT))
+    monkeypatch.setattr(consumers, "_LEASE", worlds.with_clock(consumers._LEASE))
     await clock.set(worlds.NOW)
 
 
 async def test_holders_get_the_first_free_names(log: client.Log) -> None:
     assert ["d0", "d1", "d2"] == [await consumers.lease_name(log, holder) for holder in "abc"]
-    await consumers.release_name(log, "d1")
+    await consumers.release_name(log, "b", "d1")
     assert "d1" == await consumers.lease_name(log, "e")
 
 

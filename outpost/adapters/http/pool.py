@@ -10,7 +10,6 @@ import contextlib
 
 from outpost.adapters.http import connection as connections
 
-MAX_KEPT_PER_ORIGIN = 256
 CLOSE_SECONDS = 1.0  # for the loop to close sockets that were aborted
 
 
@@ -50,7 +49,7 @@ class Pool:
     def give_back(self, connection: connections.Connection) -> None:
         """After an exchange: kept if it is whole, else aborted."""
         kept = self._by_origin.get(connection.origin)
-        if self._gone is not None or not connection.keep() or (kept and len(kept) >= MAX_KEPT_PER_ORIGIN):
+        if self._gone is not None or not connection.keep():
             connection.abort()
             return
         if kept is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from outpost.cli.bench import processes, report, samples, verdict
+from outpost.cli.bench import blackholes, processes, report, samples, verdict
 from outpost.cli.bench.options import Options
 
 GENERATOR, RECEIVER = "bench generator", "bench receiver"
+OURS = frozenset({GENERATOR, RECEIVER})
 NS_A_SECOND = 1e9
 MEGABYTE = 1e6
 
@@ -22,6 +23,7 @@ class Measured(msgspec.Struct, frozen=True):
     before: dict[str, processes.Usage]
     after: dict[str, processes.Usage]
     logged_ns: int | None
+    alone: blackholes.Alone | None = None
 
 
 def result(measured: Measured) -> report.Result:
@@ -32,7 +34,7 @@ def result(measured: Measured) -> report.Result:
     ended = measured.before.keys() - measured.after.keys()
     problems += [f"process {name} ended during the bench" for name in sorted(ended)]
     costs = _costs(measured, events)
-    of_target = [cost.cpu_us_per_event for cost in costs if cost.name not in {GENERATOR, RECEIVER}]
+    of_target = [cost.cpu_us_per_event for cost in costs if cost.name not in OURS]
     return report.Result(
         run=evidence.run, url=measured.url, load=_shape(options), events=events, counts=verdict.counts(evidence),
         rates=_rates(measured, events),
@@ -40,7 +42,16 @@ def result(measured: Measured) -> report.Result:
         publish_to_answer_ms=samples.Percentiles.of(phase.accept_ns()),
         lateness=_lateness(phase),
         target_cpu_us_per_event=round(sum(of_target), 1) if of_target else None,
-        processes=costs, problems=problems,
+        processes=costs, problems=problems, black_holes=_black_holes(measured),
+    )
+
+
+def _black_holes(measured: Measured) -> report.BlackHoles | None:
+    alone, evidence = measured.alone, measured.evidence
+    if alone is None:
+        return None
+    return blackholes.figures(
+        measured.options, alone, measured.phase, evidence.arrivals, evidence.received, measured.after
     )
 
 

@@ -41,11 +41,18 @@ The log is not asked while the load lasts; then probe ids (the last ones accepte
 are looked up ten times a second, and at last everything is paged once. CPU time of the target covers the
 load until the probes were listed, memory is taken then.
 
+black holes: with --black-holes N the load runs alone first. Then N destinations of other tenants, whose port
+accepts connections and never answers, are sent BLACK-HOLE-EVENTS events each, and the load runs again beside
+them. The report has both latencies with the ratio of their p99, the sockets that were open to the black holes
+at once, and the memory of the target before and after. The target's limit of destinations a tenant must be
+20 or more.
+
 environment: {KEY_VARIABLE} is the API key if --key is not given.
 
 examples:
   outpost bench
   outpost bench --max --seconds 5 --json -
+  outpost bench --black-holes 1000 --rate 50
   outpost bench --url http://127.0.0.1:3333/api/v1 --key "$API_KEY" --rate 500 --pid server=4711 --pid redis=4712
 """
 
@@ -77,6 +84,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     json_path: str | None = None
     keep: bool = False
     allow_duplicates: bool = False
+    black_holes: int = 0
+    black_hole_events: int = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +113,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--payload-bytes", type=int, default=default.payload_bytes, help="size of a publish body (%(default)s)"
     )
     load.add_argument("--topic", default=None, help="topic (the first of GET /topics, or bench.event)")
+    load.add_argument(
+        "--black-holes", type=int, default=default.black_holes, metavar="N",
+        help="destinations that never answer, beside the load (%(default)s)",
+    )
+    load.add_argument(
+        "--black-hole-events", type=int, default=default.black_hole_events, metavar="N",
+        help="events to each of them, all before the load (%(default)s)",
+    )
     checks = parser.add_argument_group("checks and report")
     checks.add_argument(
         "--drain", type=float, default=default.drain_s, dest="drain_s", metavar="SECONDS",
@@ -149,6 +166,10 @@ def from_args(args: argparse.Namespace) -> Options:
         for name in ("tenants", "fan_out", "connections")
         if getattr(args, name) < 1
     ]
+    if args.black_holes < 0 or args.black_hole_events < 1:
+        problems.append("--black-holes must not be negative, and --black-hole-events at least 1")
+    if args.black_holes and args.closed:
+        problems.append("--black-holes is about latency at a rate: it excludes --max")
     if args.payload_bytes < wire.SMALLEST_BODY_BYTES:
         problems.append(f"--payload-bytes must be at least {wire.SMALLEST_BODY_BYTES}")
     if problems:
@@ -158,7 +179,8 @@ def from_args(args: argparse.Namespace) -> Options:
         rate=args.rate, seconds=args.seconds, warmup_s=args.warmup_s, drain_s=args.drain_s, closed=args.closed,
         tenants=args.tenants, fan_out=args.fan_out, connections=args.connections, payload_bytes=args.payload_bytes,
         topic=args.topic, receiver_host=args.receiver_host, pids=pids, json_path=args.json_path, keep=args.keep,
-        allow_duplicates=args.allow_duplicates,
+        allow_duplicates=args.allow_duplicates, black_holes=args.black_holes,
+        black_hole_events=args.black_hole_events,
     )
 
 

@@ -16,7 +16,7 @@ from typing import cast
 import httptools
 import uvloop
 
-from outpost.cli.bench import pipe, wire
+from outpost.cli.bench import hole, pipe, wire
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 # Outpost's default header, and that of Standard Webhooks mode.
@@ -39,6 +39,7 @@ class Sheet:
         self.places = {wire.hook_path(n).encode(): divmod(n, fan_out) for n in range(tenants * fan_out)}
         self.distinct = self.doubled = self.misrouted = self.foreign = self.malformed = 0
         self.doubled_ids: list[int] = []
+        self.hole = hole.Count()
 
     def arrived(self, path: bytes, event_id: bytes) -> None:
         """Note a complete request now."""
@@ -74,6 +75,7 @@ class Sheet:
         return wire.Received(
             distinct=self.distinct, doubled=self.doubled, misrouted=self.misrouted, foreign=self.foreign,
             malformed=self.malformed, doubled_ids=self.doubled_ids,
+            hole_most=self.hole.most, hole_connections=self.hole.taken,
         )
 
 
@@ -123,7 +125,8 @@ async def serve(commands: pipe.Commands) -> None:
     sheet = Sheet(plan.run, plan.tenants, plan.fan_out)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Hook(sheet), plan.host, 0, backlog=BACKLOG)
-    commands.answer(wire.Ready(server.sockets[0].getsockname()[1]))
+    silent = await loop.create_server(lambda: hole.Hole(sheet.hole), plan.host, 0, backlog=BACKLOG)
+    commands.answer(wire.Ready(_port(server), _port(silent)))
     try:
         while line := await commands.line():
             collect = commands.decode(line, wire.Collect)
@@ -133,6 +136,11 @@ async def serve(commands: pipe.Commands) -> None:
             commands.answer(sheet.counts())
     finally:
         server.close()
+        silent.close()
+
+
+def _port(server: asyncio.AbstractServer) -> int:
+    return int(server.sockets[0].getsockname()[1])  # type: ignore[attr-defined] # uvloop's has them, too
 
 
 async def _main() -> None:

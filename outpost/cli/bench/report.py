@@ -54,6 +54,20 @@ class ProcessCost(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: float
 
 
+class BlackHoles(msgspec.Struct, frozen=True, kw_only=True):
+    """What destinations that never answer did to the load beside them. `alone_ms` is publish to receiver without
+    them, `p99_ratio` that with them to it; `most_sockets` were open to them at once, of `sockets` in all;
+    `memory_mb` of each process of the target, before and after."""
+
+    destinations: int
+    events_each: int
+    alone_ms: samples.Percentiles
+    p99_ratio: float | None
+    most_sockets: int
+    sockets: int
+    memory_mb: dict[str, tuple[float, float]]
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `problems` is empty if every check held."""
 
@@ -69,6 +83,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     target_cpu_us_per_event: float | None
     processes: list[ProcessCost]
     problems: list[str]
+    black_holes: BlackHoles | None = None
 
 
 def progress(sentence: str) -> None:
@@ -88,6 +103,8 @@ def show(result: Result, json_path: str | None) -> None:
     console = Console(highlight=False)
     for table in (_figures(result), _checks(result.counts), _latency(result), _processes(result)):
         console.print(table)
+    if result.black_holes is not None:
+        console.print(_black_holes(result.black_holes))
     for problem in result.problems:
         console.print(f"FAILED: {problem}", style="bold red", markup=False, soft_wrap=True)
     if not result.problems:
@@ -136,10 +153,13 @@ def _latency(result: Result) -> Table:
     table.add_column("")
     for name in ("p50", "p90", "p99", "p99.9", "max"):
         table.add_column(name, justify="right")
-    for name, found in (
+    rows = [
         ("publish -> receiver", result.publish_to_receiver_ms),
         ("publish -> answer", result.publish_to_answer_ms),
-    ):
+    ]
+    if result.black_holes is not None:
+        rows.append(("publish -> receiver, no black holes", result.black_holes.alone_ms))
+    for name, found in rows:
         values = (found.p50, found.p90, found.p99, found.p999, found.max)
         table.add_row(name, *(f"{value:.2f}" for value in values))
     return table
@@ -155,4 +175,15 @@ def _processes(result: Result) -> Table:
         table.add_row(one.name, str(one.pids), *figures)
     if result.target_cpu_us_per_event is not None:
         table.add_row("the target in all", "", f"{result.target_cpu_us_per_event:.1f}", "", "")
+    return table
+
+
+def _black_holes(found: BlackHoles) -> Table:
+    title = f"{found.destinations:,} black holes, {found.events_each} event(s) each"
+    table = Table(title=title, title_justify="left", show_header=False)
+    ratio = "nothing was measured" if found.p99_ratio is None else f"{found.p99_ratio:g}"
+    table.add_row("p99 beside them / alone", ratio)
+    table.add_row("sockets to them at once, in all", f"{found.most_sockets:,}, {found.sockets:,}")
+    for name, (before, after) in found.memory_mb.items():
+        table.add_row(f"memory of {name}, before and after", f"{before:.0f} MB, {after:.0f} MB")
     return table

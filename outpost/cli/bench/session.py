@@ -15,7 +15,7 @@ from time import monotonic, monotonic_ns
 import msgspec
 
 from outpost import errors
-from outpost.cli.bench import figures, logcheck, pipe, processes, report, samples, spawn, verdict, wire
+from outpost.cli.bench import blackholes, figures, logcheck, pipe, processes, report, samples, spawn, verdict, wire
 from outpost.cli.bench import target as bench_target
 from outpost.cli.bench.options import Named, Options
 
@@ -31,9 +31,11 @@ class Bench:
 
     def __init__(
         self, options: Options, plan: wire.Plan, workers: tuple[pipe.Worker, pipe.Worker],
-        target: bench_target.Target, folder: Path,
+        target: bench_target.Target, folder: Path, hole_url: str = "",
     ) -> None:
         self.options = options
+        self.target = target
+        self.hole_url = hole_url
         self.plan = plan
         self.generator, self.receiver = workers
         self.log = logcheck.Log(target, plan.run, plan.tenants, plan.fan_out)
@@ -126,14 +128,15 @@ async def _with_workers(
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outpost-bench-samples-")))
     receiver, line = await pipe.Worker.start("outpost.cli.bench.receiver", plan)
     stack.push_async_callback(receiver.stop)
-    port = msgspec.json.decode(line, type=wire.Ready).port
+    ready = msgspec.json.decode(line, type=wire.Ready)
     if not options.keep:
-        stack.push_async_callback(_remove, target, options.tenants, tell)
+        stack.push_async_callback(_remove, target, options, plan.run, tell)
     tell(f"creating {options.tenants} tenant(s) with {options.fan_out} destination(s) each")
-    await target.set_up(options.tenants, options.fan_out, f"http://{_authority(options.receiver_host)}:{port}")
+    base = f"http://{_authority(options.receiver_host)}"
+    await target.set_up(options.tenants, options.fan_out, f"{base}:{ready.port}")
     generator, _ = await pipe.Worker.start("outpost.cli.bench.generator", plan)
     stack.push_async_callback(generator.stop)
-    bench = Bench(options, plan, (generator, receiver), target, folder)
+    bench = Bench(options, plan, (generator, receiver), target, folder, f"{base}:{ready.hole_port}")
     named = (*pids, Named(figures.GENERATOR, generator.pid), Named(figures.RECEIVER, receiver.pid))
     return await _measure(bench, named, tell)
 
@@ -149,6 +152,7 @@ async def _measure(bench: Bench, named: tuple[Named, ...], tell: Callable[[str],
         await bench.load(options.warmup_s)
         if await bench.drain(monotonic() + options.drain_s) is None:
             tell("the warm-up was not delivered and logged in time; the load comes on top of it")
+    alone = await _dig_black_holes(bench, named, tell) if options.black_holes else None
     tell(f"loading for {options.seconds:g} s")
     before = processes.usage(named)
     measured = await bench.load(options.seconds)
@@ -159,11 +163,31 @@ async def _measure(bench: Bench, named: tuple[Named, ...], tell: Callable[[str],
     evidence, at_once = await bench.evidence(deadline)
     if not at_once and logged_ns is not None:
         logged_ns = monotonic_ns()  # the probes were listed before all the others
-    return figures.result(figures.Measured(options, bench.plan.url, measured, evidence, before, after, logged_ns))
+    return figures.result(
+        figures.Measured(options, bench.plan.url, measured, evidence, before, after, logged_ns, alone)
+    )
 
 
-async def _remove(target: bench_target.Target, tenants: int, tell: Callable[[str], None]) -> None:
+async def _dig_black_holes(
+    bench: Bench, named: tuple[Named, ...], tell: Callable[[str], None]
+) -> blackholes.Alone:
+    """The load alone, then the black holes with their events."""
+    options, run = bench.options, bench.plan.run
+    tell(f"loading for {options.seconds:g} s, without black holes")
+    phase = await bench.load(options.seconds)
+    await bench.drain(monotonic() + options.drain_s)
+    usage = {name: one for name, one in processes.usage(named).items() if name not in figures.OURS}
+    tell(f"creating {options.black_holes:,} black holes with {options.black_hole_events} event(s) each")
+    await blackholes.dig(bench.target, run, options, bench.hole_url)
+    await blackholes.feed(bench.target, run, options, bench.plan.topic)
+    return blackholes.Alone(phase, usage)
+
+
+async def _remove(
+    target: bench_target.Target, options: Options, run: str, tell: Callable[[str], None]
+) -> None:
     try:
-        await target.remove(tenants)
+        await target.remove(options.tenants)
+        await blackholes.fill(target, run, options)
     except errors.StartRefused as error:
         tell(f"the tenants of the run were not all deleted: {error}")

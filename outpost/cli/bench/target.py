@@ -83,18 +83,37 @@ class Target:
 
     async def set_up(self, tenants: int, fan_out: int, receiver: str) -> None:
         """Create the tenants, each with `fan_out` webhook destinations under the base URL `receiver`."""
-        await _all(self._ask("PUT", f"/tenants/{wire.tenant_id(self._run, n)}", {}) for n in range(tenants))
-        await _all(
-            self._ask("POST", f"/tenants/{wire.tenant_id(self._run, n // fan_out)}/destinations", {
-                "id": wire.destination_id(self._run, n), "type": "webhook", "topics": "*",
-                "config": {"url": receiver + wire.hook_path(n)},
-            })
+        await self.create_tenants(wire.tenant_id(self._run, n) for n in range(tenants))
+        run = self._run
+        await self.create_webhooks(
+            (wire.tenant_id(run, n // fan_out), wire.destination_id(run, n), receiver + wire.hook_path(n))
             for n in range(tenants * fan_out)
         )
 
     async def remove(self, tenants: int) -> None:
         """Delete the run's tenants."""
-        await _all(self._ask("DELETE", f"/tenants/{wire.tenant_id(self._run, n)}") for n in range(tenants))
+        await self.delete_tenants(wire.tenant_id(self._run, n) for n in range(tenants))
+
+    async def create_tenants(self, ids: Iterable[str]) -> None:
+        """Create these tenants."""
+        await _all(self._ask("PUT", f"/tenants/{one}", {}) for one in ids)
+
+    async def delete_tenants(self, ids: Iterable[str]) -> None:
+        """Delete these tenants with all they own."""
+        await _all(self._ask("DELETE", f"/tenants/{one}") for one in ids)
+
+    async def create_webhooks(self, wanted: Iterable[tuple[str, str, str]]) -> None:
+        """Create destinations for every topic, each given as tenant, id and URL."""
+        await _all(
+            self._ask("POST", f"/tenants/{tenant}/destinations", {
+                "id": one, "type": "webhook", "topics": "*", "config": {"url": url},
+            })
+            for tenant, one, url in wanted
+        )
+
+    async def publish(self, bodies: Iterable[dict[str, object]]) -> None:
+        """Publish these events, as they come; for what is not measured."""
+        await _all(self._ask("POST", "/publish", body) for body in bodies)
 
     async def events(self, query: Query) -> Events:
         """A page of GET /events."""

@@ -30,9 +30,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """First line back: the receiver's port, 0 from the generator."""
+    """First line back: the receiver's ports, 0 from the generator."""
 
     port: int = 0
+    hole_port: int = 0
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,11 +74,18 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     foreign: int
     malformed: int
     doubled_ids: list[int]
+    hole_most: int = 0  # connections to the black hole at once
+    hole_connections: int = 0
 
 
 def tenant_id(run: str, index: int) -> str:
     """The id of the run's tenant number `index`."""
     return f"bench-{run}-{index}"
+
+
+def hole_tenant_id(run: str, index: int) -> str:
+    """The id of the tenant number `index` of those whose destinations are black holes."""
+    return f"bench-{run}-hole{index}"
 
 
 def event_prefix(run: str) -> str:

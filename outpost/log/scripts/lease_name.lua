@@ -1,7 +1,7 @@
 -- Leases the first free consumer name, or renews a lease.
 --
 -- KEYS: 1 slots (hash: name -> holder and end of its lease)
--- ARGV: 1 holder, 2 lease ms, 3 the name that is held already ('' = none)
+-- ARGV: 1 holder, 2 lease ms (0 = give it back), 3 the name that is held already ('' = none)
 -- Returns the name, or false where a lease that was to be renewed has passed to another.
 -- Invariant: one live holder a name, so that names are few and are used again instead of leaking.
 local time = redis.call('TIME')
