@@ -131,12 +131,12 @@ async def test_no_more_wait_than_fit_and_full_lanes_are_waited_for(
 ) -> None:
     monkeypatch.setattr(payloads, "MOST", 1)
     monkeypatch.setattr(payloads, "FULL_PAUSE_S", 0.01)
-    monkeypatch.setattr(lanes, "MOST_A_PROCESS", 0)
+    monkeypatch.setattr(lanes, "MOST_TASKS", 0)
     store = Store(EVENT)
     async with running(log, store) as (old, queue):
         old.ask([(P, TASK), (P, worlds.task_of("b1"))])
         await asyncio.sleep(0)
         assert ([], [(P, TASK)]) == (store.asked, list(old._waiting))
-        monkeypatch.setattr(lanes, "MOST_A_PROCESS", 10)
+        monkeypatch.setattr(lanes, "MOST_TASKS", 10)
         await eventually(lambda: queue.tasks)
     assert [TASK] == [task.text for task in queue.tasks]
