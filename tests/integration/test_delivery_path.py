@@ -88,24 +88,51 @@ async def test_a_lost_reply_delays_a_delivery_and_neither_loses_nor_doubles_it(
         node.alive()
 
 
-async def test_what_a_dead_process_had_read_is_taken_over(
+async def test_what_lies_pending_too_long_is_taken_over(
     any_redis: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
 ):
+    """Whoever holds it: a process that hangs goes on renewing nothing, and a reply can be lost."""
     monkeypatch.setattr("outpost.dispatch.dispatcher.SWEEP_EVERY_S", 0.1)
     monkeypatch.setattr("outpost.dispatch.dispatcher.SWEEP_IDLE_MS", 500)
+    await _leave_pending(any_redis, receiver)
     async with Node(any_redis) as node:
+        await nodes.quiet(node.log)
+        assert {"before": 1, "e1": 1} == nodes.count(receiver.requests)
+        assert b"d0" in await node.log.command("HKEYS", node.log.keys.slots)
+
+
+async def test_what_a_dead_process_had_read_is_taken_over_when_its_lease_ends_and_its_name_is_reaped(
+    any_redis: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("outpost.dispatch.dispatcher.LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("outpost.log.consumers.LEASE_MS", 1_500)
+    monkeypatch.setattr("outpost.log.consumers.RENEW_MS", 300)
+    await _leave_pending(any_redis, receiver)
+    async with Node(any_redis) as node:
+        await nodes.quiet(node.log)
+        assert {"before": 1, "e1": 1} == nodes.count(receiver.requests)
+
+        async def alone() -> bool:
+            return [b"d1"] == await node.log.command("HKEYS", node.log.keys.slots)
+
+        await eventually(alone)
+        for keys in node.log.keys.partitions:
+            found = await node.log.command("XINFO", "CONSUMERS", keys.evt, partitions.GROUP)
+            assert b"d0" not in str(found).encode()
+
+
+async def _leave_pending(server: RedisServer, receiver: receivers.Receiver) -> None:
+    """One event is delivered; the next is read by a process that then dies, under the name `d0`."""
+    async with Node(server) as node:
         await node.tenant(TENANT)
         await node.webhook(TENANT, receiver.url())
         await node.publish(TENANT, "before")
         await nodes.quiet(node.log)
-    async with Node(any_redis, deliver=False) as dead:
+    async with Node(server, deliver=False) as dead:
+        await dead.log.command("DEL", dead.log.keys.slots)
         await dead.publish(TENANT, "e1")
-        name = await consumers.lease_name(dead.log, "a-process-that-dies")
-        assert name is not None
-        assert 1 == len(await read.as_group(dead.log, name, 10))
-        async with Node(any_redis):
-            await nodes.quiet(dead.log)
-        assert {"before": 1, "e1": 1} == nodes.count(receiver.requests)
+        assert "d0" == await consumers.lease_name(dead.log, "a-process-that-dies")
+        assert 1 == len(await read.as_group(dead.log, "d0", 10))
 
 
 @pytest.mark.parametrize("own_redis", REDIS_KINDS, indirect=True)
