@@ -17,7 +17,7 @@ from outpost.api import publish as publish_route
 from outpost.commands import destinations, publish, writer
 from outpost.dispatch import dispatcher, lanes, payloads, publishers, reactors, scheduler, senders, worker
 from outpost.domain import delivery
-from outpost.log import append, budget, client, trim, usage
+from outpost.log import append, budget, client, lease, trim, usage
 from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.config import cache, catch_up
@@ -52,6 +52,11 @@ class Delivery:
         self.dispatcher = dispatcher.Dispatcher(log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder)
         self.old = payloads.OldEvents(log, self.queue, self.lanes, functools.partial(originals.events_at, target))
         self.scheduler = scheduler.Scheduler(log, self.queue, self.lanes, settings.delivery_watchdog_ms, self.old)
+
+    async def release(self) -> None:
+        """Gives back every task that waits in this process. Raises errors.StoreUnavailable."""
+        await self.scheduler.release()
+        await self.old.release()
 
 
 class Api:
@@ -94,7 +99,13 @@ class Projection:
     def __init__(self, settings: Settings, log: client.Log, target: store.Store) -> None:
         self.store = target
         self.projector = projector.LogProjector(log, target, settings.log_batch_size)
+        self.turn = lease.Turn(log, "log")
         self.trimmer = trim.Trimmer(log, [lambda: write.checkpoints(target)], settings.stream_retention_ms)
+
+    async def give_back(self) -> None:
+        """Lets another process project and trim at once. Raises errors.StoreUnavailable."""
+        await self.turn.give_back()
+        await self.trimmer.give_back()
 
 
 def retry_policy(settings: Settings) -> delivery.RetryPolicy:

@@ -27,7 +27,7 @@ from projections.logs import migrate, partitions, store
 
 STORE_WAIT_S = 60.0  # how long a start waits for a store
 HTTP_GRACE_S = 3.0  # open requests, at a stop
-DRAIN_S = 5.0  # sends under way, at a stop
+DRAIN_S = 5.5  # sends under way, at a stop: those that time out by default are recorded, too
 PROJECT_S = 2.0  # what is left for the log projection, at a stop
 COLLECT_EVERY = 20_000  # new objects; the default of 700 cost 7 % of the CPU at full speed
 CLOSE_S = 2.0
@@ -126,10 +126,10 @@ class _Process:
 
     def _run_all(self) -> None:
         assert self._server is not None
-        if self._projection:
-            self._spawn("log-projector", self._projection.projector.run(self._stop_projecting))
-            self._spawn("trimmer", self._projection.trimmer.run(self._stop))
-            self._spawn("table-partitions", partitions.keep(self._projection.store, self._stop))
+        if log := self._projection:
+            self._spawn("log-projector", log.projector.run(self._stop_projecting, log.turn))
+            self._spawn("trimmer", log.trimmer.run(self._stop))
+            self._spawn("table-partitions", partitions.keep(log.store, self._stop))
         if self._delivery:
             self._spawn("worker", self._delivery.worker.run(self._stop_worker, DRAIN_S))
             self._spawn("gone", self._delivery.gone.run(self._stop_projecting))
@@ -171,19 +171,31 @@ class _Process:
         self._server.should_exit = True
         self._stop_reading.set()
         self._stop_worker.set()
-        await self._wait(HTTP_GRACE_S, "http-server")
-        if self._api:
-            self._api.commit.close()
-        await self._wait(client.BLOCK_MS / 1000 + 1, "append", "dispatcher", "scheduler", "old-events")
-        if self._delivery:
-            await self._best_effort(self._delivery.scheduler.release())
-        await self._wait(DRAIN_S + 1, "worker")
+        await asyncio.gather(self._end_requests(), self._end_deliveries())
         self._stop_projecting.set()
         await self._wait(client.BLOCK_MS / 1000 + 1, "log-projector", "config-projector", "publishers", "gone")
         if self._projection:
             await self._projection.projector.drain(PROJECT_S)
             await self._wait(CLOSE_S, "trimmer")
-            await self._best_effort(self._projection.trimmer.give_back())
+            await self._best_effort(self._projection.give_back())
+
+    async def _end_requests(self) -> None:
+        await self._wait(HTTP_GRACE_S, "http-server")
+        if self._api:
+            self._api.commit.close()
+        await self._wait(CLOSE_S, "append")
+
+    async def _end_deliveries(self) -> None:
+        """What waits here is given back as soon as nothing more can join it: another process sends it at once."""
+        read_limit_s = client.BLOCK_MS / 1000 + 1
+        for limit_s, *names in (
+            (read_limit_s, "scheduler"),
+            (read_limit_s, "dispatcher", "old-events"),
+            (DRAIN_S + 1, "worker"),
+        ):
+            await self._wait(limit_s, *names)
+            if self._delivery:
+                await self._best_effort(self._delivery.release())
 
     async def _wait(self, limit_s: float, *names: str) -> None:
         """Gives these tasks `limit_s` to end, then cancels them."""

@@ -13,20 +13,29 @@ import contextlib
 import time
 
 from outpost import errors
-from outpost.log import client
+from outpost.log import client, lease
 from projections import base
 
 SPACING_S = 0.02  # from the begin of a small step to the begin of the next one
 SMALL = 256  # entries; beyond them the rows cost more than the step
 
 
-async def drive(projector: base.Projector, stop: asyncio.Event, pause: base.Pause | None = None) -> None:
-    """Runs until `stop` is set, then returns within the time of one blocking read. Never cancel it inside a
-    command: the connection could be left off by one."""
+async def drive(
+    projector: base.Projector,
+    stop: asyncio.Event,
+    pause: base.Pause | None = None,
+    turn: lease.Turn | None = None,
+) -> None:
+    """Runs until `stop` is set, then returns within the time of one blocking read. With a `turn`, works only while
+    it has it. Never cancel it inside a command: the connection could be left off by one."""
     pause = pause or base.Pause()
     while not stop.is_set():
         began = time.monotonic()
         try:
+            if turn is not None and not await turn.ours():
+                projector.health.rose()
+                await sleep(lease.LOOK_AGAIN_S, stop)
+                continue
             entries = await projector.step(client.BLOCK_MS)
         except errors.StoreUnavailable as exc:
             projector.health.fell(exc.store, exc.reason)

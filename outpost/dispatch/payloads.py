@@ -51,7 +51,7 @@ class OldEvents:
         self._asked.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Reads and hands over until `stop`; what waits then comes back when its watchdog ends."""
+        """Reads and hands over until `stop`; `release` then."""
         stopping = asyncio.create_task(stop.wait())
         stopping.add_done_callback(lambda _: self._asked.set())
         try:
@@ -65,6 +65,11 @@ class OldEvents:
                     await self._step()
         finally:
             stopping.cancel()
+
+    async def release(self) -> None:
+        """Gives back what waits here, to be claimed at once. Raises errors.StoreUnavailable."""
+        waiting, self._waiting = list(self._waiting), {}
+        await self._hold(waiting, 0)
 
     async def _step(self) -> None:
         batch = list(self._waiting)[:BATCH]
@@ -81,8 +86,8 @@ class OldEvents:
             self.health.rose()
         for name in (*batch, *later):
             self._waiting.pop(name, None)
-        if later:
-            await self._put_off(later)
+        with contextlib.suppress(errors.StoreUnavailable):  # then the watchdog brings them back
+            await self._hold(later, DELAY_MS)
 
     async def _hand_over(self, batch: Sequence[Name]) -> list[Name]:
         """Hands over what can be had; returns what is to be tried again later. Raises errors.StoreUnavailable."""
@@ -116,9 +121,9 @@ class OldEvents:
                 halted.add(partition)
         return halted
 
-    async def _put_off(self, later: Sequence[Name]) -> None:
+    async def _hold(self, names: Sequence[Name], delay_ms: int) -> None:
         held: dict[int, list[str]] = defaultdict(list)
-        for partition, text in later:
+        for partition, text in names:
             held[partition].append(text)
-        with contextlib.suppress(errors.StoreUnavailable):  # then the watchdog brings them back
-            await tasks.hold(self._log, dict(held), DELAY_MS)
+        if held:
+            await tasks.hold(self._log, dict(held), delay_ms)

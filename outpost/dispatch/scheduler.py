@@ -78,8 +78,12 @@ class Scheduler:
 
     async def release(self) -> None:
         """Gives back every task that waits here, to be claimed at once. Raises errors.StoreUnavailable."""
-        await self._hold(self._lanes.held(), 0)
-        self._lanes.drop({(p, t) for p, texts in self._lanes.held().items() for t in texts})
+        held = self._lanes.held()
+        gone = {(p, t) for p, texts in held.items() for t in texts}
+        for task, _ in self._lanes.take_overflow():
+            held.setdefault(task.partition, []).append(task.text)
+        await self._hold(held, 0)
+        self._lanes.drop(gone)
 
     async def _keep(self) -> None:
         overflow: dict[int, dict[int, list[str]]] = {}  # seconds -> partition -> tasks

@@ -1,4 +1,4 @@
-"""Who does a piece of background work in a partition now, so that others need not.
+"""Who does a piece of background work now, in a partition or in all of them, so that others need not.
 
 An optimisation, never the guard: two holders at once, or none for the length of a lease, must be harmless to
 whatever is done under it.
@@ -7,10 +7,39 @@ whatever is done under it.
 from __future__ import annotations
 
 import contextlib
+import time
+import uuid
 from collections.abc import Sequence
 
 from outpost import errors
 from outpost.log import client
+
+TURN_MS = 5_000  # how long nobody does the work after its doer died
+RENEW_S = 1.5
+LOOK_AGAIN_S = 1.0
+_HOME = 0  # the partition whose lease stands for all of them
+
+
+class Turn:
+    """Work over all partitions that one process at a time does."""
+
+    def __init__(self, log: client.Log, name: str) -> None:
+        self._log = log
+        self._name = name
+        self._holder = uuid.uuid4().hex
+        self._ours = False
+        self._ask_at = 0.0
+
+    async def ours(self) -> bool:
+        """Whether the work is this process's now; asks Redis now and then. Raises errors.StoreUnavailable."""
+        if time.monotonic() >= self._ask_at:
+            self._ours = bool(await take(self._log, self._name, self._holder, TURN_MS, (_HOME,)))
+            self._ask_at = time.monotonic() + (RENEW_S if self._ours else LOOK_AGAIN_S)
+        return self._ours
+
+    async def give_back(self) -> None:
+        """Lets another process do it at once. Raises errors.StoreUnavailable."""
+        await give_back(self._log, self._name, self._holder, (_HOME,))
 
 
 async def take(log: client.Log, name: str, holder: str, lease_ms: int, among: Sequence[int]) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from outpost import errors, telemetry
 from outpost.domain import events
-from outpost.log import client, envelope, read
+from outpost.log import client, envelope, lease, read
 from outpost.log import partition as partitions
 from projections import base, runner
 from projections.logs import apply, history, store, write
@@ -37,9 +37,9 @@ class LogProjector:
         self._server = ""
         self._count = FEWEST
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Projects until `stop` is set; survives both stores being away."""
-        await runner.drive(self, stop)
+    async def run(self, stop: asyncio.Event, turn: lease.Turn | None = None) -> None:
+        """Projects until `stop` is set, whenever it is its `turn`; survives both stores being away."""
+        await runner.drive(self, stop, turn=turn)
 
     async def drain(self, limit_s: float) -> bool:
         """Projects what is left, for at most about `limit_s`; whether nothing is left."""

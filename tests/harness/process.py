@@ -40,7 +40,12 @@ ENVIRONMENT = {
     "LOG_LEVEL": "debug",
 }
 # Entries that a dead process had read are taken over after so long; in a test as soon as they may be.
-QUICK = ("outpost.dispatch.dispatcher:SWEEP_EVERY_S=0.3", "outpost.dispatch.dispatcher:SWEEP_IDLE_MS=800")
+QUICK = (
+    "outpost.dispatch.dispatcher:SWEEP_EVERY_S=0.3",
+    "outpost.dispatch.dispatcher:SWEEP_IDLE_MS=800",
+    "outpost.log.lease:TURN_MS=1000",
+    "outpost.log.lease:RENEW_S=0.3",
+)
 _libc = ctypes.CDLL(None)
 _numbers = itertools.count(1)
 
