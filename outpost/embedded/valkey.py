@@ -32,6 +32,7 @@ SETTINGS = {
     "appendonly": "yes",
     "appendfsync": "always",
     "save": '""',
+    "maxmemory": str(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4),
     "maxmemory-policy": "noeviction",
     "aof-use-rdb-preamble": "yes",
     "daemonize": "no",
