@@ -155,6 +155,7 @@ def test_redis_is_as_durable_as_the_boot_check_asks():
     words = SERVICES["redis"]["command"]
     assert "redis-server" == words[0]
     given = dict(zip(words[1::2], words[2::2], strict=True))
+    assert given.pop("--maxmemory").endswith("gb")  # without it nothing limits the log
     assert {"--appendonly": "yes", "--appendfsync": "always", "--maxmemory-policy": "noeviction"} == given
     assert "redis:7.0" == SERVICES["redis"]["image"]
 
