@@ -5,8 +5,9 @@
     +-- StartRefused            a store or its content does not fit this version; one sentence says what to do
     +-- EmbeddedError           an embedded store could not be installed, started or locked
     +-- StoreUnavailable        Redis or Postgres cannot be reached or does not answer
-    |   +-- StoreFull           Redis refuses writes because its memory is used up
+    |   +-- StoreFull           Redis refuses writes because its memory or its disk is used up
     |   |   +-- OverBudget      we refuse before it does
+    |   +-- LogReplaced         Redis came back without the log that we started with, or with another one
     |   +-- GroupMissing        the dispatcher's group is gone from a partition; `projections.due.repair` makes it
     +-- Halted                  the config projection stopped before an entry that it cannot decode
     +-- UndecodableEntry        one entry of a stream breaks a rule of the envelope
@@ -81,11 +82,18 @@ class StoreUnavailable(OutpostError):
 
 
 class StoreFull(StoreUnavailable):
-    """Redis answered that it is out of memory."""
+    """Redis answered that it is out of memory, or that it cannot write to its disk."""
 
 
 class OverBudget(StoreFull):
     """The memory that the log may take is used up; nothing was written, and Redis was not asked."""
+
+
+class LogReplaced(StoreUnavailable):
+    """What answers as Redis is not the log that this process started with. Nothing is read from it nor written."""
+
+    def __init__(self) -> None:
+        super().__init__("redis", "it does not hold the log that this process started with")
 
 
 class GroupMissing(StoreUnavailable):

@@ -8,10 +8,12 @@ that nothing waits behind them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.resources
+import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +24,7 @@ from redis.backoff import NoBackoff
 
 from outpost import errors
 from outpost.log import partition as partitions
+from outpost.log import pin as pins
 from outpost.log import wire
 
 COMMAND_TIMEOUT_S = 3.0  # a command that takes longer has failed; what it did is found out by asking again
@@ -53,9 +56,10 @@ class Log:
 
     def __init__(self, address: RedisAddress, keys: partitions.Keys) -> None:
         self.keys = keys
-        self.redis = _client(address)
-        self._wire = wire.Wire(address, COMMAND_TIMEOUT_S)
-        self._blocking = wire.WirePool(address, COMMAND_TIMEOUT_S)
+        self.pin = pins.Pin(keys.meta)
+        self.redis = _client(address, self.pin)
+        self._wire = wire.Wire(address, COMMAND_TIMEOUT_S, self.pin)
+        self._blocking = wire.WirePool(address, COMMAND_TIMEOUT_S, self.pin)
 
     async def call(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Runs `script` once for each of `calls` in one round trip and returns the replies in order.
@@ -63,7 +67,7 @@ class Log:
         Loads the script where the server does not have it. Raises errors.StoreUnavailable: then any of the calls
         may have happened.
         """
-        with mapped_errors():
+        async with self._border():
             replies = await self._evalsha(script, calls)
             missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
             if missing:
@@ -83,7 +87,7 @@ class Log:
 
     async def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Plain commands in one round trip. Raises errors.StoreUnavailable."""
-        with mapped_errors():
+        async with self._border():
             pipe = self.redis.pipeline(transaction=False)
             for command in commands:
                 pipe.execute_command(*command)
@@ -95,13 +99,30 @@ class Log:
 
     async def command(self, *args: Arg) -> Any:
         """One plain command. Raises errors.StoreUnavailable."""
-        with mapped_errors():
+        async with self._border():
             return await self.redis.execute_command(*args)  # type: ignore[no-untyped-call]
 
     async def wait(self, *args: Arg) -> Any:
         """One command that may block for `BLOCK_MS`, as plain lists and bytes. Raises errors.StoreUnavailable."""
-        with mapped_errors():
+        async with self._border():
             return await self._blocking.execute(args, BLOCKING_TIMEOUT_S)
+
+    @contextlib.asynccontextmanager
+    async def _border(self) -> AsyncIterator[None]:
+        """Maps errors; a primary that was made a replica is left, for the name may point to another by now."""
+        with mapped_errors():
+            try:
+                yield
+            except redis.exceptions.ReadOnlyError:
+                await self.disconnect()
+                raise
+
+    async def disconnect(self) -> None:
+        """Drops every connection; the next commands dial anew. What is under way gets errors.StoreUnavailable."""
+        await self._wire.close()
+        await self._blocking.close()
+        with contextlib.suppress(redis.exceptions.RedisError, OSError):
+            await self.redis.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -117,11 +138,17 @@ def mapped_errors() -> Iterator[None]:
         yield
     except redis.exceptions.OutOfMemoryError as exc:
         raise errors.StoreFull("redis", "its memory is used up") from exc
+    except pins.OtherLog as exc:
+        raise errors.LogReplaced from exc
     except (redis.exceptions.RedisError, OSError, TimeoutError) as exc:
-        if isinstance(exc, redis.exceptions.ResponseError) and str(exc).startswith("OOM"):
-            raise errors.StoreFull("redis", "its memory is used up") from exc
-        if isinstance(exc, redis.exceptions.ResponseError) and str(exc).startswith("NOGROUP"):
-            raise errors.GroupMissing("redis", "the consumer group is missing") from exc
+        kind = str(exc).partition(" ")[0] if isinstance(exc, redis.exceptions.ResponseError) else ""
+        match kind:
+            case "OOM":
+                raise errors.StoreFull("redis", "its memory is used up") from exc
+            case "MISCONF":  # the last write of the append-only file or of a snapshot failed
+                raise errors.StoreFull("redis", "it cannot write to its disk") from exc
+            case "NOGROUP":
+                raise errors.GroupMissing("redis", "the consumer group is missing") from exc
         raise errors.StoreUnavailable("redis", type(exc).__name__) from exc
 
 
@@ -130,7 +157,15 @@ def open_log(address: RedisAddress, deployment_id: str = "") -> Log:
     return Log(address, partitions.keys_of(deployment_id))
 
 
-def _client(address: RedisAddress) -> redis.asyncio.Redis:
+async def _greet(pin: pins.Pin, connection: redis.asyncio.connection.AbstractConnection) -> None:
+    """What a new connection begins with: what redis-py does, then whether this is our log."""
+    await connection.on_connect()
+    if pin.expected is not None:
+        await connection.send_command(*pin.question)
+        pin.check(await connection.read_response())
+
+
+def _client(address: RedisAddress, pin: pins.Pin) -> redis.asyncio.Redis:
     common: dict[str, Any] = {
         "username": address.username,
         "password": address.password,
@@ -139,6 +174,7 @@ def _client(address: RedisAddress) -> redis.asyncio.Redis:
         "socket_timeout": COMMAND_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
         "decode_responses": False,
+        "redis_connect_func": functools.partial(_greet, pin),
     }
     connection: type[redis.asyncio.Connection | redis.asyncio.UnixDomainSocketConnection]
     if address.unix_socket:
@@ -151,6 +187,9 @@ def _client(address: RedisAddress) -> redis.asyncio.Redis:
             "port": address.port,
             "socket_connect_timeout": COMMAND_TIMEOUT_S,
             "socket_keepalive": True,
+            "socket_keepalive_options": {
+                option: value for level, option, value in wire.KEEPALIVE if level == socket.IPPROTO_TCP
+            },
         }
         if address.tls:
             common["ssl_min_version"] = ssl.TLSVersion.TLSv1_2

@@ -44,14 +44,17 @@ class Meta(msgspec.Struct, frozen=True):
 
 
 async def check(log: client.Log, settings: Settings) -> Meta:
-    """Refuses what cannot carry the log, and marks a new log as made by this version.
+    """Refuses what cannot carry the log, and marks a new log as made by this version. From then on `log` refuses
+    every other one.
 
     Raises errors.StartRefused with every sentence, one a line, and errors.StoreUnavailable.
     """
     found = await problems(log, settings)
     if found:
         raise errors.StartRefused("\n".join(found))
-    return await prepare(log)
+    meta = await prepare(log)
+    log.pin.expected = meta.namespace_id
+    return meta
 
 
 async def problems(log: client.Log, settings: Settings) -> list[str]:

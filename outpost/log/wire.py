@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,8 +20,17 @@ import hiredis
 import msgspec
 import redis.exceptions
 
+from outpost.log import pin as pins
+
 Arg = bytes | str | int | float
 READ_BYTES = 256 * 1024
+# Keeps quiet connections known to what stands between, and ends those whose other end is gone without a word.
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),  # seconds
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 
 class RedisAddress(msgspec.Struct, frozen=True):
@@ -121,9 +131,10 @@ class _Connection(asyncio.Protocol):
 class Wire:
     """A connection that is dialled when it is needed, and again after it broke."""
 
-    def __init__(self, address: RedisAddress, connect_timeout_s: float) -> None:
+    def __init__(self, address: RedisAddress, connect_timeout_s: float, pin: pins.Pin) -> None:
         self._address = address
         self._connect_timeout_s = connect_timeout_s
+        self._pin = pin
         self._connection: _Connection | None = None
         self._dialling = asyncio.Lock()
 
@@ -146,7 +157,7 @@ class Wire:
         async with self._dialling:
             if self._connection is None or self._connection.closed:
                 async with asyncio.timeout(self._connect_timeout_s):
-                    self._connection = await _connect(self._address, self._connect_timeout_s)
+                    self._connection = await _connect(self._address, self._connect_timeout_s, self._pin)
             return self._connection
 
 
@@ -159,39 +170,49 @@ async def _within(timeout_s: float, connection: _Connection, commands: Sequence[
         timer.cancel()
 
 
-async def _connect(address: RedisAddress, timeout_s: float) -> _Connection:
+async def _connect(address: RedisAddress, timeout_s: float, pin: pins.Pin) -> _Connection:
     loop = asyncio.get_running_loop()
     factory: Callable[[], _Connection] = _Connection
     if address.unix_socket:
         _, connection = await loop.create_unix_connection(factory, address.unix_socket)
     else:
         context = ssl.create_default_context() if address.tls else None
-        _, connection = await loop.create_connection(factory, address.host, address.port, ssl=context)
+        transport, connection = await loop.create_connection(factory, address.host, address.port, ssl=context)
+        for option in KEEPALIVE:
+            transport.get_extra_info("socket").setsockopt(*option)
     hello: list[Sequence[Arg]] = []
     if address.password:
         hello.append(("AUTH", *([address.username] if address.username else []), address.password))
     if address.database:
         hello.append(("SELECT", address.database))
+    if pin.expected is not None:
+        hello.append(pin.question)
     if hello:
-        for reply in await _within(timeout_s, connection, hello):
-            if isinstance(reply, Exception):
-                connection.abort(reply)
-                raise reply
+        replies = await _within(timeout_s, connection, hello)
+        try:
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            pin.check(replies[-1])
+        except redis.exceptions.RedisError as exc:
+            connection.abort(exc)
+            raise
     return connection
 
 
 class WirePool:
     """Connections for blocking reads: each carries one at a time."""
 
-    def __init__(self, address: RedisAddress, connect_timeout_s: float) -> None:
+    def __init__(self, address: RedisAddress, connect_timeout_s: float, pin: pins.Pin) -> None:
         self._address = address
         self._connect_timeout_s = connect_timeout_s
+        self._pin = pin
         self._free: list[Wire] = []
         self._busy: set[Wire] = set()
 
     async def execute(self, command: Sequence[Arg], timeout_s: float) -> Any:
         """The reply, raised if it is an error. Raises OSError and TimeoutError as `Wire.execute`."""
-        wire = self._free.pop() if self._free else Wire(self._address, self._connect_timeout_s)
+        wire = self._free.pop() if self._free else Wire(self._address, self._connect_timeout_s, self._pin)
         self._busy.add(wire)
         try:
             reply = (await wire.execute([command], timeout_s))[0]

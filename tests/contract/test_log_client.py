@@ -146,7 +146,7 @@ class _Refusing(asyncio.Protocol):
     [
         ("-LOADING Redis is loading the dataset in memory", errors.StoreUnavailable),
         ("-MASTERDOWN Link with MASTER is down", errors.StoreUnavailable),
-        ("-MISCONF Errors writing to the AOF file", errors.StoreUnavailable),
+        ("-MISCONF Errors writing to the AOF file", errors.StoreFull),
         ("-NOAUTH Authentication required.", errors.StoreUnavailable),
         ("-BUSY Redis is busy running a script", errors.StoreUnavailable),
         ("-OOM command not allowed when used memory > 'maxmemory'.", errors.StoreFull),
