@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ import uvicorn
 from outpost import errors, http_in_place
 
 BACKLOG = 2048
+# Linux spreads connections over the sockets of a port; elsewhere several processes accept from one.
+REUSE_PORT = sys.platform == "linux"
 KEEP_ALIVE_S = 75  # longer than the usual load balancer's 60, so that it is not us who closes first
 GRACE_S = 5  # open requests may take so long at shutdown
 
@@ -27,8 +30,49 @@ class Server(uvicorn.Server):
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket (port 0: a free one). Raises errors.StartRefused."""
-    try:
+    with _refused(host, port):
         return socket.create_server((host, port), backlog=BACKLOG)
+
+
+class SharedPort:
+    """A port (0: a free one) that several processes of ours serve, held for them as long as this is open. Nothing
+    reaches a process that does not listen yet. Raises errors.StartRefused, from `socket` too."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        with _refused(host, port):
+            self._held = _bound(host, port) if REUSE_PORT else bind(host, port)
+            self.number: int = self._held.getsockname()[1]
+            if REUSE_PORT:  # our own socket does not listen, so this fails only where another server does
+                _bound(host, self.number, exclusive=True).close()
+
+    def socket(self) -> socket.socket:
+        """The socket of one process, which is to call `listen`."""
+        with _refused(self._host, self.number):
+            return _bound(self._host, self.number) if REUSE_PORT else self._held.dup()
+
+    def close(self) -> None:
+        """Gives the port up. Harmless when repeated."""
+        self._held.close()
+
+
+def _bound(host: str, port: int, *, exclusive: bool = False) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if not exclusive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def _refused(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as exc:
         raise errors.StartRefused(
             f"port {port} on {host} cannot be used ({exc.strerror}); choose another with API_PORT or --port"

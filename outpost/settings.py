@@ -25,8 +25,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     is "do not send this header".
     """
 
-    # The process: which roles it runs, `all`, `api`, `delivery` or `log`.
+    # The process: which roles it runs, `all`, `api`, `delivery` or `log`, and how many of its kind there are.
     service: str = "all"
+    workers: int = 1
     log_level: str = "info"
     deployment_id: str = ""
     aes_encryption_secret: str = ""

@@ -33,6 +33,7 @@ _KEY = rules.text(r"[\x21-\x7e]+", "must be visible ASCII characters without bla
 
 _PROCESS = [
     _sets("service", "SERVICE", rules.choice("all", "api", "delivery", "log")),
+    _sets("workers", "WORKERS", rules.integer(1, 64)),
     _sets("log_level", "LOG_LEVEL", rules.choice("debug", "info", "warn", "error", trace="debug")),
     _sets("deployment_id", "DEPLOYMENT_ID", _DEPLOYMENT),
     _sets("aes_encryption_secret", "AES_ENCRYPTION_SECRET", rules.secret(), secret=True),

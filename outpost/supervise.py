@@ -141,6 +141,7 @@ class _Process:
             self._spawn("config-projector", self._api.config.run(self._stop))
             self._spawn("append", self._api.commit.run())
             self._spawn("budget", self._api.usage.run(self._stop))
+        self._listening.listen(http_server.BACKLOG)  # one of several on a port does only now
         self._spawn("http-server", self._server.serve(sockets=[self._listening]))
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> None:

@@ -49,6 +49,8 @@ EVENTS: dict[str, str] = {
     "store_recovered": "a store answers again",
     "store_unavailable": "a store cannot be reached or does not answer",
     "task_without_event": "the event of a due task is not to be had now; the task stays due",
+    "worker_ended": "one of several processes ended without being asked to; another takes its place after a pause",
+    "workers_gave_up": "one of several processes does not start, or keeps ending, so that all of them stop",
 }
 
 # Words that make a key suspect wherever they stand in it, such as `api_token` or `response_body` ..

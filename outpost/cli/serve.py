@@ -1,17 +1,19 @@
-"""`outpost serve`: one process with the roles that its settings name; with `--embedded` its stores too."""
+"""`outpost serve`: processes with the roles that their settings name; with `--embedded` their stores too."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 import uvloop
 
-from outpost import http_server, settings_load, supervise, telemetry
+from outpost import http_server, settings_load, supervise, telemetry, workers
 from outpost.embedded import folder, stores
 from outpost.settings import Settings
 
@@ -26,6 +28,7 @@ Announce = Callable[[str], None]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `serve`."""
     parser.add_argument("--service", choices=["all", "api", "delivery", "log"], help="which roles (also: SERVICE)")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many processes (also: WORKERS; default 1)")
     parser.add_argument("-c", "--config", metavar="FILE", help="a YAML or .env file (also: CONFIG)")
     parser.add_argument("--host", help=f"address to listen on ({EVERYWHERE}; {LOOPBACK} with --embedded)")
     parser.add_argument("--port", type=int, help="port to listen on (also: API_PORT; default 3333)")
@@ -41,15 +44,26 @@ def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM. Raises ConfigurationError, StartRefused and EmbeddedError."""
     if args.embedded:
         return _run_embedded(args)
-    settings = settings_load.load(os.environ, args.config, args.service)
+    settings = settings_load.load(_environ(args, os.environ), args.config, args.service)
     return serve(settings, args.host or EVERYWHERE, settings.api_port if args.port is None else args.port)
 
 
 def serve(settings: Settings, host: str, port: int, announce: Announce | None = None) -> int:
-    """One process on one event loop; its exit code."""
+    """One process on one event loop, or a parent with several of them; its exit code."""
     telemetry.configure(settings.log_level)
-    listening = http_server.bind(host, port)
-    return uvloop.run(supervise.run(settings, listening, announce))
+
+    def one(listening: socket.socket, up: Announce | None) -> int:
+        return uvloop.run(supervise.run(settings, listening, up))
+
+    if settings.workers == 1:
+        return one(http_server.bind(host, port), announce)
+    with contextlib.closing(http_server.SharedPort(host, port)) as shared:
+        return workers.run(shared, settings.workers, one, announce)
+
+
+def _environ(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """What the command line says of the settings wins, and is checked like them."""
+    return environ if args.workers is None else {**environ, "WORKERS": str(args.workers)}
 
 
 def _run_embedded(args: argparse.Namespace) -> int:
@@ -91,7 +105,7 @@ def _embedded_settings(args: argparse.Namespace, secrets: folder.Secrets) -> Set
         "AES_ENCRYPTION_SECRET": secrets.aes_encryption_secret,
         "API_JWT_SECRET": secrets.api_jwt_secret,
     }
-    environ = {**made, **{k: v for k, v in os.environ.items() if v}}
+    environ = _environ(args, {**made, **{k: v for k, v in os.environ.items() if v}})
     settings = settings_load.load(environ, args.config, args.service, embedded=True)
     if settings.destinations_allowed_cidrs:
         return settings

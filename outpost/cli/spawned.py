@@ -30,7 +30,7 @@ PROBE_LIMIT_S = 2.0
 SHOWN_LOG_LINES = 15
 # The receivers are on this machine, and the address guard refuses loopback unless told otherwise.
 SETTINGS = {"DESTINATIONS_ALLOWED_CIDRS": "127.0.0.0/8,::1/128"}
-TUNING = ("DELIVERY_", "LOG_")
+TUNING = ("DELIVERY_", "LOG_", "WORKERS")
 
 
 class Spawned(msgspec.Struct, frozen=True):

@@ -64,6 +64,15 @@ def _become_nobody(libc: ctypes.CDLL) -> None:
         libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_RAISE), ctypes.c_ulong(CAP_DAC_OVERRIDE), 0, 0)
 
 
+def tie(parent: int, death_signal: int) -> bool:
+    """Asks the kernel for `death_signal` at the death of `parent`, which Linux can do; False where it has died
+    before. To be asked last: the kernel forgets it at a change of identity."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        _check("prctl", libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(death_signal), 0, 0, 0))
+    return os.getppid() == parent
+
+
 def main(arguments: list[str]) -> None:
     """Does what the module says; on failure exits 1 with a sentence on stderr."""
     parent, death_signal, lock = int(arguments[0]), int(arguments[1]), int(arguments[3])
@@ -75,10 +84,7 @@ def main(arguments: list[str]) -> None:
         _enter_user_namespace(libc)
     elif identity == NOBODY:
         _become_nobody(libc)
-    # Only now: the kernel forgets the signal at a change of identity.
-    if sys.platform == "linux":
-        _check("prctl", libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(death_signal), 0, 0, 0))
-    if os.getppid() != parent:  # it died before the kernel was asked
+    if not tie(parent, death_signal):
         sys.exit("the process that starts this server is gone")
     os.execv(command[0], command)  # noqa: S606  (the command is ours, and there is to be no shell)
 

@@ -21,7 +21,7 @@ MODULES = {
 SHORT = {"errors", "ids", "settings", "telemetry", "crypto", "cursor", "pacing", "http_in_place"}
 SETTINGS = {"settings_load", "settings_rules", "settings_sources", "settings_table", "settings_unbuilt"}
 # What puts a process together may use everything, and nobody else may use it.
-WIRING = {"cli", "supervise", "roles", "http_server", "__main__"}
+WIRING = {"cli", "supervise", "workers", "forked", "roles", "http_server", "__main__"}
 
 # Beside the short modules and itself, a package may import only these (a package stands for its modules).
 ALLOWED: dict[str, set[str]] = {

@@ -75,6 +75,7 @@ def test_the_needed_variables_are_enough_and_the_rest_has_the_published_defaults
 
 EXAMPLES = [
     ("SERVICE", "delivery", "service", "delivery"),
+    ("WORKERS", "4", "workers", 4),
     ("LOG_LEVEL", "WARN", "log_level", "warn"),
     ("LOG_LEVEL", "trace", "log_level", "debug"),
     ("DEPLOYMENT_ID", "eu_1-a", "deployment_id", "eu_1-a"),
