@@ -25,6 +25,7 @@ from projections.logs import originals, projector, store, write
 
 LANE_SHARE = 4  # a destination may hold this part of the send slots of a process at most
 DOUBTFUL_SHARE = 2  # and all destinations that have not answered lately this one
+DOUBTFUL_FILL = 0.5  # which they fill in this part of a time-out at the fastest
 
 
 class Delivery:
@@ -42,7 +43,11 @@ class Delivery:
         slots = settings.delivery_max_concurrency
         limits = senders.Limits(slots, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms)
         self.publishers = publishers.Publishers(types, sealer)
-        self.lanes = lanes.Lanes(max(1, slots // LANE_SHARE), doubtful=max(1, slots // DOUBTFUL_SHARE))
+        self.lanes = lanes.Lanes(
+            max(1, slots // LANE_SHARE),
+            doubtful=max(1, slots // DOUBTFUL_SHARE),
+            fill_s=settings.delivery_timeout_ms / 1000 * DOUBTFUL_FILL,
+        )
         self.queue = inprocess.InProcessQueue(self.lanes)
         writes = writer.Writer(log, append.Window(settings.publish_idempotency_ttl_ms))
         self.gone = reactors.Gone(destinations.Destinations(writes, types, sealer, settings))

@@ -11,10 +11,13 @@ import msgspec
 from outpost.queue import base
 
 MOST_WAITING = 20_000
+LEAST_WAITING = 1_000  # what a lane that answers may hold however full the process is
+ROOM_SHARE = 4  # and beyond that this part of the room that is left, so that some is left for every newcomer
 MOST_TIMED_OUT = 100  # where the last attempt timed out: it will not be reached soon
 PROBES = 1  # sends at once to a destination that has not answered lately
 SHORTEST_DELAY_MS = 1_000
 LONGEST_DELAY_MS = 30_000
+RATE_OVER_S = 1.0  # the rate of a lane is that of its last second or so
 
 Key = tuple[str, str, int]  # tenant, destination, the version that made it
 Standing = Literal["unknown", "answers", "times_out"]
@@ -40,25 +43,43 @@ class Lane(msgspec.Struct):
     in_flight: int = 0
     turn: Turns | None = None  # where it stands
     finished: int = 0
-    since: float = msgspec.field(default_factory=time.monotonic)
+    promised: int = 0  # what `finished` will be when all that was put aside so far is
+    rate: float = 0.0  # tasks a second
+    measured_at: float = msgspec.field(default_factory=time.monotonic)
+    measured: int = 0  # `finished` at that time
 
     @property
     def doubtful(self) -> bool:
         """Whether its sends may be slots lost: it has not answered yet, or did not the last time."""
         return self.standing != "answers"
 
-    @property
-    def full(self) -> bool:
-        return len(self.waiting) >= (MOST_TIMED_OUT if self.standing == "times_out" else MOST_WAITING)
+    def most(self, room: int) -> int:
+        """How many may wait, where the process has `room` for so many more."""
+        if self.standing == "times_out":
+            return MOST_TIMED_OUT
+        return min(MOST_WAITING, max(LEAST_WAITING, room // ROOM_SHARE))
 
     def ready(self, probing: bool) -> bool:
         """Whether its next task may be sent. `probing`: a doubtful one gets `PROBES` only."""
         cap = min(PROBES, self.cap) if probing and self.doubtful else self.cap
         return bool(self.waiting) and self.in_flight < cap
 
-    def delay_ms(self) -> int:
-        """When a task that finds no room would be reached at the rate of this lane so far."""
-        if self.standing == "times_out" or not self.finished:
+    def put_aside_ms(self) -> int:
+        """When one more task that found no room would be reached at the rate of this lane, behind those that wait
+        and those that were put aside before."""
+        self.promised = max(self.promised, self.finished + len(self.waiting)) + 1
+        rate = self._rate()
+        if self.standing == "times_out" or not rate:
             return LONGEST_DELAY_MS
-        rate = self.finished / max(time.monotonic() - self.since, 0.001)
-        return int(min(max(len(self.waiting) / rate * 1000, SHORTEST_DELAY_MS), LONGEST_DELAY_MS))
+        delay_ms = (self.promised - self.finished) / rate * 1000
+        return int(min(max(delay_ms, SHORTEST_DELAY_MS), LONGEST_DELAY_MS))
+
+    def _rate(self) -> float:
+        now = time.monotonic()
+        passed = now - self.measured_at
+        if not self.rate or passed > RATE_OVER_S:
+            rate = (self.finished - self.measured) / max(passed, 0.001)
+            if passed > RATE_OVER_S:
+                self.rate, self.measured_at, self.measured = rate, now, self.finished
+            return rate
+        return self.rate

@@ -2,25 +2,27 @@
 
 A slow destination holds only its own lane, and all that do not answer share half of the send slots. Retries take
 turns among themselves, one for each first attempt: however many are due at once, live traffic does not stall.
-Everything is bounded: what exceeds a bound of tasks is put aside as overflow, to leave memory and come back through
-`due`; what exceeds the bound of bytes stays without its payload, which is read again when its turn comes.
+Everything is bounded: what exceeds a bound of tasks is put aside as overflow, to leave memory and come back by
+`due`, and room is left for newcomers whatever floods or does not answer; what exceeds the bound of bytes stays
+without its payload, which is read again when its turn comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from outpost.dispatch import doubt, turns
 from outpost.dispatch import lane as lane_rules
-from outpost.dispatch import turns
 from outpost.queue import base
 
 MOST_TASKS = 100_000
 MOST_BYTES = 64 * 1024 * 1024  # of payloads, over all lanes
-MOST_STANDINGS = 100_000  # destinations of which the last outcome is remembered
+DOUBTFUL_SHARE = 2  # one in so many of them may wait for destinations that do not answer
 FULL_DELAY_MS = 10_000  # until a task is tried again that found the whole process full
 
 
@@ -28,15 +30,13 @@ class Lanes:
     """All lanes of a process. Synchronous but for `changed`; owned by one event loop.
 
     `cap` bounds the sends at once to one destination, `doubtful` those to all that have not answered lately
-    (None: no difference is made).
+    (None: no difference is made); these fill their part in `fill_s` seconds at the fastest.
     """
 
-    def __init__(self, cap: int, doubtful: int | None = None) -> None:
+    def __init__(self, cap: int, doubtful: int | None = None, fill_s: float = 0.0) -> None:
         self._cap = cap
-        self._doubtful_cap = doubtful
-        self._doubtful_in_flight = 0
+        self._doubt = doubt.Doubt(doubtful, MOST_TASKS // DOUBTFUL_SHARE, fill_s)
         self._lanes: dict[lane_rules.Key, lane_rules.Lane] = {}
-        self._standings: dict[lane_rules.Key, lane_rules.Standing] = {}
         self._sure, self._unsure = turns.Alternating(), turns.Alternating()
         self._unsure_next = False
         self._held: set[tuple[int, str]] = set()  # waiting
@@ -66,17 +66,16 @@ class Lanes:
             if name in self._held or name in self._taken:
                 continue
             lane = self._lanes.get(task.lane)
-            if self.full:
-                self._overflow.append((task, FULL_DELAY_MS))
-                continue
-            if lane is not None and lane.full:
-                self._overflow.append((task, lane.delay_ms()))
-                continue
             if lane is None:
-                standing = self._standings.get(task.lane, "unknown")
-                lane = self._lanes[task.lane] = lane_rules.Lane(task.lane, self._cap, standing)
-            lane.waiting.append(self._remember(task))
-            self._queue(lane)
+                lane = lane_rules.Lane(task.lane, self._cap, self._doubt.standing(task.lane))
+            if self.full:
+                self._put_aside(task, FULL_DELAY_MS)
+            elif len(lane.waiting) >= lane.most(MOST_TASKS - len(self._held)) or self._doubt.holds_its_part(lane):
+                self._put_aside(task, lane.put_aside_ms())
+            else:
+                self._lanes[task.lane] = lane
+                lane.waiting.append(self._remember(lane, task))
+                self._queue(lane)
         self._wake.set()
 
     def take(self, most: int) -> list[base.Task]:
@@ -86,7 +85,7 @@ class Lanes:
         while len(taken) < most and (lane := self._next_lane()) is not None:
             task = lane.waiting.popleft()
             self._move(lane, 1)
-            self._forget(task)
+            self._forget(lane, task)
             self._taken.add((task.partition, task.text))
             taken.append(task)
             self._queue(lane)
@@ -111,7 +110,7 @@ class Lanes:
         lane = self._lanes[task.lane]
         self._taken.discard((task.partition, task.text))
         self._move(lane, -1)
-        lane.waiting.appendleft(self._remember(task))
+        lane.waiting.appendleft(self._remember(lane, task))
         self._queue(lane)
         self._wake.set()
 
@@ -124,7 +123,7 @@ class Lanes:
             kept = deque(t for t in lane.waiting if (t.partition, t.text) not in gone)
             for task in lane.waiting:
                 if (task.partition, task.text) in gone:
-                    self._forget(task)
+                    self._forget(lane, task)
             lane.waiting = kept
             if not kept:
                 self._unqueue(lane)
@@ -144,50 +143,65 @@ class Lanes:
         return overflow
 
     async def changed(self) -> None:
-        """Until something is received or done."""
+        """Until something is received or done, or what was held back may start."""
         self._wake.clear()
-        await self._wake.wait()
+        limit_s = (self._doubt.wait_s() or None) if self._unsure else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._wake.wait()
 
     def wake(self) -> None:
         """Lets `changed` return."""
         self._wake.set()
 
+    def _put_aside(self, task: base.Task, delay_ms: int) -> None:
+        event = msgspec.structs.replace(task.event, data=b"")
+        self._overflow.append((msgspec.structs.replace(task, event=event, loaded=False), delay_ms))
+
     def _next_lane(self) -> lane_rules.Lane | None:
         """Sure and unsure lanes by turns, so that neither starves; unsure ones within their share."""
-        unsure = bool(self._unsure) and (
-            self._doubtful_cap is None or self._doubtful_in_flight < self._doubtful_cap
-        )
+        unsure = bool(self._unsure) and self._doubt.may_start()
         if not unsure and not self._sure:
             return None
         chosen = self._unsure if unsure and (self._unsure_next or not self._sure) else self._sure
         self._unsure_next = chosen is self._sure
         lane = chosen.next()
         lane.turn = None
+        if chosen is self._unsure:
+            self._doubt.started()
         return lane
 
     def _judge(self, lane: lane_rules.Lane, standing: lane_rules.Standing) -> None:
-        self._standings.pop(lane.key, None)
-        self._standings[lane.key] = standing
-        while len(self._standings) > MOST_STANDINGS:
-            del self._standings[next(iter(self._standings))]
+        self._doubt.learn(lane.key, standing)
         if lane.standing == standing:
             return
         self._unqueue(lane)
         if lane.doubtful:
-            self._doubtful_in_flight -= lane.in_flight
+            self._doubt.in_flight -= lane.in_flight
+            self._doubt.waiting -= len(lane.waiting)
         lane.standing = standing
         if lane.doubtful:
-            self._doubtful_in_flight += lane.in_flight
+            self._doubt.in_flight += lane.in_flight
+            self._doubt.waiting += len(lane.waiting)
+            self._shorten(lane)
+
+    def _shorten(self, lane: lane_rules.Lane) -> None:
+        """What waits for a destination that stopped to answer leaves, if too much waits for such already."""
+        while len(lane.waiting) > lane_rules.MOST_TIMED_OUT and self._doubt.holds_its_part(lane):
+            task = lane.waiting.pop()
+            self._forget(lane, task)
+            self._put_aside(task, lane.put_aside_ms())
 
     def _move(self, lane: lane_rules.Lane, change: int) -> None:
         lane.in_flight += change
         if lane.doubtful:
-            self._doubtful_in_flight += change
+            self._doubt.in_flight += change
 
     def _queue(self, lane: lane_rules.Lane) -> None:
-        if lane.turn is None and lane.ready(self._doubtful_cap is not None):
-            among = self._unsure if lane.doubtful and self._doubtful_cap is not None else self._sure
-            lane.turn = among.again if lane.waiting[0].id.attempt > 1 else among.first
+        if lane.turn is None and lane.ready(not self._doubt.off):
+            late = lane.waiting[0].id.attempt > 1 or lane.standing == "times_out"
+            among = self._unsure if self._doubt.of(lane) else self._sure
+            lane.turn = among.again if late else among.first
             lane.turn.add(lane)
 
     def _unqueue(self, lane: lane_rules.Lane) -> None:
@@ -195,14 +209,16 @@ class Lanes:
             lane.turn.remove(lane)
             lane.turn = None
 
-    def _remember(self, task: base.Task) -> base.Task:
+    def _remember(self, lane: lane_rules.Lane, task: base.Task) -> base.Task:
         """The task as it waits here: without its payload where those of the others fill the budget."""
         self._held.add((task.partition, task.text))
+        self._doubt.waiting += lane.doubtful
         if self._bytes + len(task.event.data) > MOST_BYTES:
             return msgspec.structs.replace(task, event=msgspec.structs.replace(task.event, data=b""), loaded=False)
         self._bytes += len(task.event.data)
         return task
 
-    def _forget(self, task: base.Task) -> None:
+    def _forget(self, lane: lane_rules.Lane, task: base.Task) -> None:
         self._held.discard((task.partition, task.text))
+        self._doubt.waiting -= lane.doubtful
         self._bytes -= len(task.event.data)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from outpost.dispatch import doubt
 from outpost.dispatch import lane as lane_rules
 from outpost.dispatch import lanes as all_lanes
 from outpost.domain import delivery, events
@@ -213,6 +214,92 @@ async def test_whoever_waits_for_a_change_wakes_when_a_task_comes_or_a_slot_gets
         await waiting
 
 
+async def test_probes_start_one_after_another_and_whoever_waits_for_the_next_is_woken():
+    lanes = all_lanes.Lanes(cap=10, doubtful=100, fill_s=1.0)
+    lanes.receive([task("dead", f"d{n}", n) for n in range(50)])
+    assert doubt.AT_ONCE == len(lanes.take(50))
+    assert [] == lanes.take(50)
+    async with asyncio.timeout(5):
+        await lanes.changed()
+    assert 1 <= len(lanes.take(50)) < 10
+
+
+def test_a_probe_that_is_answered_lets_the_next_start_at_once():
+    lanes = all_lanes.Lanes(cap=1, doubtful=100, fill_s=1_000.0)
+    lanes.receive([task("new", f"d{n}", n) for n in range(100)])
+    for _ in range(100 // doubt.AT_ONCE):
+        taken = lanes.take(100)
+        assert doubt.AT_ONCE == len(taken)
+        for each in taken:
+            lanes.done(each, answered=True)
+
+
+def test_a_new_destination_goes_before_those_that_are_known_not_to_answer():
+    lanes = all_lanes.Lanes(cap=1, doubtful=1)
+    for n in range(20):
+        lanes.receive([task(f"dead{n}", "d", 100 * i + n) for i in range(4)])
+    for _ in range(40):  # the known ones and the new ones by turns
+        lanes.done(lanes.take(1)[0], answered=False)
+    lanes.receive([task("new", "d", 1_000)])
+    taken = []
+    for _ in range(2):
+        taken += lanes.take(1)
+        lanes.done(taken[-1], answered=False)
+    assert "new:d:1000" in names(taken)
+
+
+def test_what_does_not_answer_leaves_room_for_newcomers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(all_lanes, "MOST_TASKS", 20)
+    lanes = all_lanes.Lanes(cap=1, doubtful=5)
+    lanes.receive([task("dead", "x", n) for n in range(15)])
+    assert [10, 5] == [len(lanes), len(lanes.take_overflow())]
+    lanes.receive([task("new", f"d{n}", n) for n in range(8)])
+    assert [15, 3] == [len(lanes), len(lanes.take_overflow())]
+    assert not lanes.full
+
+
+def test_what_waits_for_destinations_that_stop_to_answer_leaves_where_it_is_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(all_lanes, "MOST_TASKS", 20)
+    monkeypatch.setattr(lane_rules, "MOST_TIMED_OUT", 3)
+    lanes = all_lanes.Lanes(cap=1, doubtful=5)
+    for number, tenant in enumerate("ab"):
+        lanes.receive([task(tenant, "d", 100 + number)])
+        lanes.done(lanes.take(1)[0], answered=True)
+    lanes.receive([task("a", "d", n) for n in range(9)] + [task("b", "d", n) for n in range(10, 19)])
+    for each in lanes.take(2):
+        lanes.done(each, answered=False)
+    gone = [t for t, _ in lanes.take_overflow()]
+    assert ["b:d:18", "b:d:17", "b:d:16", "b:d:15", "b:d:14"] == names(gone)
+    assert [8 + 3, False] == [len(lanes), any(t.loaded or t.event.data for t in gone)]
+
+
+def test_lanes_that_flood_leave_room_for_every_newcomer(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(all_lanes, "MOST_TASKS", 1_000)
+    monkeypatch.setattr(lane_rules, "LEAST_WAITING", 10)
+    lanes = all_lanes.Lanes(cap=1)
+    for n in range(10):
+        lanes.receive([task("flood", f"d{n}", i) for i in range(1_000)])
+    assert not lanes.full
+    lanes.take_overflow()
+    lanes.receive([task("single", "d", 1)])
+    assert [] == lanes.take_overflow()
+
+
+def test_what_is_put_aside_comes_back_one_after_another_at_the_rate_of_the_lane(monkeypatch: pytest.MonkeyPatch):
+    now = 1_000.0
+    monkeypatch.setattr(lane_rules.time, "monotonic", lambda: now)
+    lane = lane_rules.Lane(("a", "x", 1), cap=10, measured_at=now - 10, finished=1_000)
+    assert [1_000, 1_000] == [lane.put_aside_ms() for _ in range(2)]  # the shortest
+    for _ in range(998):
+        last = lane.put_aside_ms()
+    assert 10_000 == last  # a thousand at a hundred a second
+    for _ in range(5_000):
+        last = lane.put_aside_ms()
+    assert lane_rules.LONGEST_DELAY_MS == last
+
+
 MOST_WAITING, MOST_IN_LANE, MOST_OF_BYTES, CAP = 12, 5, 150, 2
 
 
@@ -246,14 +333,14 @@ class LanesMachine(RuleBasedStateMachine):
         here = {t.text for t in self._all_waiting() + self.flying}
         full = len(self._all_waiting()) >= MOST_WAITING
         lane = self.waiting.setdefault(new.lane, [])
-        expected = []
+        expected: list[str] = []
         if new.text not in here:
             if full or len(lane) >= MOST_IN_LANE:
-                expected = [new]
+                expected = [new.text]
             else:
                 lane.append(new)
         self.lanes.receive([new])
-        assert expected == [t for t, _ in self.lanes.take_overflow()]
+        assert expected == [t.text for t, _ in self.lanes.take_overflow()]
 
     @rule(most=st.integers(0, 5))
     def take(self, most: int) -> None:
