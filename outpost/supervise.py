@@ -20,10 +20,10 @@ from typing import Any
 from outpost import crypto, errors, http_server, pacing, roles, telemetry
 from outpost.adapters import registry as registries
 from outpost.api import app as api
-from outpost.log import client, health
+from outpost.log import client, guard, health
 from outpost.log import partition as log_partitions
 from outpost.settings import Settings
-from projections.logs import migrate, partitions, store
+from projections.logs import identity, migrate, partitions, store
 
 STORE_WAIT_S = 60.0  # how long a start waits for a store
 HTTP_GRACE_S = 3.0  # open requests, at a stop
@@ -74,6 +74,8 @@ class _Process:
         self._stop_projecting = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._log: client.Log | None = None
+        self._meta: health.Meta | None = None
+        self._guard: guard.Guard | None = None
         self._store: store.Store | None = None
         self._types: registries.Registry | None = None
         self._api: roles.Api | None = None
@@ -120,12 +122,15 @@ class _Process:
             app = api.build_health(
                 api.Probes(settings=settings, log=self._log, store=self._store, health=self, now_ms=roles.now_ms)
             )
+        self._guard = guard.Guard(self._log)
         self._server = http_server.build(app, self._api.in_place if self._api else None)
         self._run_all()
         telemetry.emit("service_started", service=settings.service, port=self._listening.getsockname()[1])
 
     def _run_all(self) -> None:
         assert self._server is not None
+        assert self._guard is not None
+        self._spawn("guard", self._guard.run(self._stop))
         if log := self._projection:
             self._spawn("log-projector", log.projector.run(self._stop_projecting, log.turn))
             self._spawn("trimmer", log.trimmer.run(self._stop))
@@ -232,7 +237,7 @@ class _Process:
 
     def obstacles(self) -> Sequence[str]:
         """Why this process cannot do its work now: a store is away, or memory is used up."""
-        found: list[str] = []
+        found: list[str] = [self._guard.health.reason] if self._guard else []
         if self._delivery:
             loops = (self._delivery.worker, self._delivery.dispatcher, self._delivery.scheduler)
             found += [loop.health.reason for loop in loops]
@@ -261,16 +266,19 @@ class _Process:
 
     async def _check_log(self, settings: Settings) -> None:
         assert self._log is not None
-        await health.check(self._log, settings)
+        self._meta = await health.check(self._log, settings)
 
     async def _prepare_schema(self, target: store.Store) -> None:
         """The roles `log` and `all` bring the schema up to date; the others wait until it is."""
+        log = self._meta.namespace_id if self._meta else ""
         if self._settings.service == "api":
             await migrate.wait_for_schema(target, STORE_WAIT_S)
+            await self._await_store("postgres", lambda: identity.check(target, log))
             return
 
         async def prepare() -> None:
             await migrate.apply_pending(target)
+            await identity.claim(target, log)
             await partitions.refresh(target, dt.datetime.now(dt.UTC).date())
 
         await self._await_store("postgres", prepare)

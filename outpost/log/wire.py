@@ -136,7 +136,7 @@ class Wire:
         self._connect_timeout_s = connect_timeout_s
         self._pin = pin
         self._connection: _Connection | None = None
-        self._dialling = asyncio.Lock()
+        self._dialling: asyncio.Task[_Connection] | None = None
 
     async def execute(self, commands: Sequence[Sequence[Arg]], timeout_s: float) -> list[Any]:
         """The replies in order, error replies as values. Raises OSError and TimeoutError; then any of the commands
@@ -150,15 +150,33 @@ class Wire:
 
     async def close(self) -> None:
         """Ends the connection; the next use would dial again."""
+        if self._dialling is not None:
+            self._dialling.cancel()
         if self._connection is not None:
             self._connection.abort(ConnectionAbortedError())
 
     async def _dial(self) -> _Connection:
-        async with self._dialling:
-            if self._connection is None or self._connection.closed:
-                async with asyncio.timeout(self._connect_timeout_s):
-                    self._connection = await _connect(self._address, self._connect_timeout_s, self._pin)
-            return self._connection
+        """One dial for everybody who waits: where a server takes connections and answers nobody, they would
+        otherwise wait for it one after another."""
+        task = self._dialling
+        if task is None:
+            task = self._dialling = asyncio.create_task(self._connect())
+            task.add_done_callback(self._dialled)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise ConnectionAbortedError from None  # closed meanwhile
+            raise
+
+    def _dialled(self, task: asyncio.Task[_Connection]) -> None:
+        self._dialling = None
+        if not task.cancelled() and task.exception() is None:
+            self._connection = task.result()
+
+    async def _connect(self) -> _Connection:
+        async with asyncio.timeout(self._connect_timeout_s):
+            return await _connect(self._address, self._connect_timeout_s, self._pin)
 
 
 async def _within(timeout_s: float, connection: _Connection, commands: Sequence[Sequence[Arg]]) -> list[Any]:
@@ -188,16 +206,20 @@ async def _connect(address: RedisAddress, timeout_s: float, pin: pins.Pin) -> _C
     if pin.expected is not None:
         hello.append(pin.question)
     if hello:
-        replies = await _within(timeout_s, connection, hello)
         try:
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            pin.check(replies[-1])
-        except redis.exceptions.RedisError as exc:
+            _judge(await _within(timeout_s, connection, hello), pin)
+        except BaseException as exc:
             connection.abort(exc)
             raise
     return connection
+
+
+def _judge(replies: Sequence[Any], pin: pins.Pin) -> None:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    if pin.expected is not None:
+        pin.check(replies[-1])
 
 
 class WirePool:

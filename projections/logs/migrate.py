@@ -22,7 +22,7 @@ WAIT_S = 60.0
 _POLL_S = 0.5
 _READS = {"event": apply.EVENT_COLUMNS, "attempt": apply.ATTEMPT_COLUMNS, "delivery_change": apply.CHANGE_COLUMNS}
 _TABLES = ("event_g1", "event_g1_default", "attempt_g1", "attempt_g1_default", "delivery_change_g1",
-           "delivery_change_g1_default", "log_rejected", "checkpoint", "migration")
+           "delivery_change_g1_default", "log_rejected", "checkpoint", "migration", "log_identity")
 
 
 class Migration(msgspec.Struct, frozen=True):

@@ -123,3 +123,11 @@ SELECT r.ms, r.partition, r.seq, r.fields
 FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) AS wanted(ms, partition, seq)
 JOIN log_rejected r USING (ms, partition, seq)
 WHERE r.stream = 'evt'
+
+-- name: claim_identity
+-- The rows are of the log $1, if they are of none yet.
+INSERT INTO log_identity (namespace_id) VALUES ($1) ON CONFLICT DO NOTHING
+
+-- name: identity
+-- The log that the rows are of.
+SELECT namespace_id FROM log_identity
