@@ -40,11 +40,14 @@ class SharedPort:
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
-        with _refused(host, port):
-            self._held = _bound(host, port) if REUSE_PORT else bind(host, port)
-            self.number: int = self._held.getsockname()[1]
-            if REUSE_PORT:  # our own socket does not listen, so this fails only where another server does
-                _bound(host, self.number, exclusive=True).close()
+        if not REUSE_PORT:
+            self._held = bind(host, port)
+        else:
+            with _refused(host, port):
+                # What only holds a port does not listen, so that this fails only where another server does.
+                _bound(host, port, exclusive=True).close()
+                self._held = _bound(host, port)
+        self.number: int = self._held.getsockname()[1]
 
     def socket(self) -> socket.socket:
         """The socket of one process, which is to call `listen`."""

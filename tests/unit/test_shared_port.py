@@ -1,0 +1,64 @@
+"""A port that several processes of ours serve: held for them, refused to others, silent where nobody listens."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from outpost import errors, http_server
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture
+def port() -> Iterator[http_server.SharedPort]:
+    with contextlib.closing(http_server.SharedPort(HOST, 0)) as shared:
+        yield shared
+
+
+def test_only_those_that_listen_are_reached(port: http_server.SharedPort) -> None:
+    with port.socket(), port.socket() as listens:
+        with socket.socket() as client:
+            assert client.connect_ex((HOST, port.number))
+        listens.listen(64)
+        for _ in range(20):
+            with socket.create_connection((HOST, port.number), 5), listens.accept()[0]:
+                pass
+
+
+def test_connections_are_spread_over_those_that_listen(port: http_server.SharedPort) -> None:
+    with port.socket() as one, port.socket() as two:
+        for each in (one, two):
+            each.listen(128)
+            each.setblocking(False)
+        with contextlib.ExitStack() as stack:
+            for _ in range(64):
+                stack.enter_context(socket.create_connection((HOST, port.number), 5))
+            assert 64 == _accepted(one, stack) + (second := _accepted(two, stack))
+            assert 0 < second < 64
+
+
+def _accepted(listening: socket.socket, stack: contextlib.ExitStack) -> int:
+    number = 0
+    while True:
+        try:
+            stack.enter_context(listening.accept()[0])
+        except BlockingIOError:
+            return number
+        number += 1
+
+
+def test_another_server_cannot_have_it(port: http_server.SharedPort) -> None:
+    with port.socket() as listens:
+        listens.listen(1)
+        for other in (http_server.bind, http_server.SharedPort):
+            with pytest.raises(errors.StartRefused, match="API_PORT"):
+                other(HOST, port.number)
+
+
+def test_a_port_that_another_server_has_is_refused() -> None:
+    with http_server.bind(HOST, 0) as taken, pytest.raises(errors.StartRefused, match="API_PORT"):
+        http_server.SharedPort(HOST, taken.getsockname()[1])
