@@ -135,6 +135,7 @@ async def wait_for_schema(target: store.Store, limit_s: float = WAIT_S) -> None:
     """Returns once the schema is what this code expects. Raises errors.StartRefused after `limit_s`, saying why;
     newer migrations than ours are not in the way, as readers go through views."""
     end = time.monotonic() + limit_s
+    said = False
     while True:
         try:
             current = await state(target)
@@ -144,6 +145,9 @@ async def wait_for_schema(target: store.Store, limit_s: float = WAIT_S) -> None:
             if not current.pending and not current.problems:
                 return
             why = "; ".join(current.problems) or f"migration {current.pending[0]} is not applied"
+        if not said:
+            telemetry.emit("store_awaited", "warning", store="postgres", reason=why)
+            said = True
         if time.monotonic() >= end:
             raise errors.StartRefused(
                 f"The Postgres schema was not ready within {limit_s:g} s ({why}). Run `outpost migrate apply`, or "
