@@ -2,13 +2,16 @@
 
 New connections find that out by themselves (see `pin`); what they do not see is a server that changes under them:
 made a replica by a failover, whose reads go on and show the past, or emptied. Then every connection is dropped, so
-that the next ones are made to where the name points by then.
+that the next ones are made to where the name points by then. A server whose disk is full is told of as well: it
+answers reads, so that a process that only appends would otherwise call itself ready.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
+
+import redis.exceptions
 
 from outpost import errors, pacing, telemetry
 from outpost.log import client
@@ -36,15 +39,37 @@ class Guard:
 
     async def look(self) -> None:
         """Raises errors.StoreUnavailable, errors.LogReplaced among them; every connection is anew then."""
-        info, name = await self._log.pipeline([("INFO", "replication"), self._log.pin.question])
+        info, name = await self._log.pipeline([("INFO", "replication", "persistence"), self._log.pin.question])
         try:
             self._judge(info, name)
         except errors.StoreUnavailable:
             await self._log.disconnect()
             raise
+        if await cannot_write(self._log, info):
+            raise errors.StoreFull("redis", client.DISK)
 
     def _judge(self, info: dict[str, Any], name: bytes | None) -> None:
         if info.get("role") != "master":
             raise errors.StoreUnavailable("redis", "it is a replica")
         with client.mapped_errors():
             self._log.pin.check(name)
+
+
+async def cannot_write(log: client.Log, info: dict[str, Any]) -> bool:
+    """Whether Redis refuses writes because it cannot write to its disk, by `INFO persistence`. Where CONFIG is
+    denied, failed snapshots are not judged. Raises errors.StoreUnavailable."""
+    if info.get("aof_last_write_status", "ok") != "ok":
+        return True
+    if info.get("rdb_last_bgsave_status", "ok") == "ok":
+        return False
+    with client.mapped_errors():
+        try:
+            found = await log.redis.config_get("stop-writes-on-bgsave-error", "save")
+        except redis.exceptions.ResponseError:
+            return False
+    told = {_text(name): _text(value) for name, value in found.items()}
+    return told.get("stop-writes-on-bgsave-error") == "yes" and bool(told.get("save"))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

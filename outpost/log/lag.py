@@ -26,15 +26,25 @@ async def measure(
 ) -> Lag:
     """The longest over all partitions, in one round trip that carries no payloads. `checkpoints` of the projection
     in question; None: of none. Raises errors.StoreUnavailable."""
+    found = await each(log, checkpoints)
+    return Lag(max(lag.dispatch for lag in found), max(lag.projection for lag in found))
+
+
+async def each(
+    log: client.Log, checkpoints: Mapping[tuple[partitions.Stream, int], tuple[int, int]] | None = None
+) -> list[Lag]:
+    """The same of every partition."""
     calls: list[client.Call] = []
     for p, keys in enumerate(log.keys.partitions):
         starts = [_text(checkpoints, stream, p) for stream in ("evt", "dlv")]
         calls.append(((keys.evt, keys.dlv, keys.due), (partitions.GROUP, *starts)))
-    dispatch = projection = 0
-    for now, waiting, due, *unprojected in await log.call(_SCRIPT, calls):
-        dispatch = max(dispatch, _age(now, waiting), int(now - float(due)) if due is not None else 0)
-        projection = max(projection, *(_age(now, entry_id) for entry_id in unprojected))
-    return Lag(dispatch, projection)
+    return [
+        Lag(
+            dispatch=max(0, _age(now, waiting), int(now - float(due)) if due is not None else 0),
+            projection=max(0, *(_age(now, entry_id) for entry_id in unprojected)),
+        )
+        for now, waiting, due, *unprojected in await log.call(_SCRIPT, calls)
+    ]
 
 
 def _age(now: int, entry_id: bytes | None) -> int:

@@ -51,7 +51,7 @@ class Watch:
         """Measures, and has it judged. Raises errors.StoreUnavailable."""
         now = asyncio.get_running_loop().time()
         if now >= self._tenants_at:
-            self._tenant_bytes = await _tenants(self._log)
+            self._tenant_bytes = await tenants(self._log)
             self._tenants_at = now + TENANTS_EVERY_S
         usage = await measure(self._log, self._window, self._tenant_bytes)
         self._budget.judge(usage)
@@ -73,7 +73,7 @@ async def measure(log: client.Log, window: append.Window, tenant_bytes: Sequence
     return budgets.Usage(used, counted, int(info.get("maxmemory", 0)))
 
 
-async def _tenants(log: client.Log) -> list[int]:
+async def tenants(log: client.Log) -> list[int]:
     """The bytes of the read model in each partition."""
     everywhere = range(partitions.PARTITIONS)
     active = await checkpoint.generations(log, everywhere)

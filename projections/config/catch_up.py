@@ -52,6 +52,18 @@ async def to_head(log: client.Log, partition: int) -> None:
     await catch_up(log, partition, head.entry_id)
 
 
+async def halted_before(log: client.Log, partition: int) -> positions.Position | None:
+    """The entry that stops, or is going to stop, the read model of `partition`. Raises errors.StoreUnavailable."""
+    generation = (await checkpoint.generations(log, [partition]))[0]
+    present = await checkpoint.read(log, partition, generation)
+    while found := await read.between(log, "cfg", partition, f"({present}", "+", BATCH):
+        _, _, bad = await _decode(log, partition, found)
+        if bad is not None:
+            return bad
+        present = found[-1].position.entry_id
+    return None
+
+
 async def _decode(
     log: client.Log, partition: int, found: Sequence[read.Read]
 ) -> tuple[list[events.ConfigChanged], str | None, positions.Position | None]:

@@ -35,6 +35,13 @@ async def ensure_partitions(
     return made
 
 
+async def missing(connection: store.Connection, today: dt.date, ahead: int = DAYS_AHEAD) -> list[str]:
+    """The names of those tables that are not there. Raises what asyncpg raises."""
+    days = [today + dt.timedelta(days=n) for n in range(ahead + 1)]
+    parents = (write.EVENT_TABLE, write.ATTEMPT_TABLE, write.CHANGE_TABLE)
+    return [table_name(parent, day) for parent in parents for day in await _missing(connection, parent, days)]
+
+
 def table_name(parent: str, day: dt.date) -> str:
     """The table of one UTC day."""
     return f"{parent}_{day:%Y%m%d}"

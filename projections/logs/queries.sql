@@ -131,3 +131,20 @@ INSERT INTO log_identity (namespace_id) VALUES ($1) ON CONFLICT DO NOTHING
 -- name: identity
 -- The log that the rows are of.
 SELECT namespace_id FROM log_identity
+
+-- name: server
+-- What the state of the server says about keeping the log.
+SELECT current_setting('server_version_num')::integer AS version, current_setting('server_version') AS version_text,
+       pg_is_in_recovery() AS standby, current_setting('default_transaction_read_only') = 'on' AS read_only,
+       current_setting('fsync') = 'on' AS fsync, current_setting('server_encoding') AS encoding,
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms
+
+-- name: rejected
+-- How many entries got no row, and the last of them.
+SELECT count(*) AS entries, (SELECT (stream, partition, ms, seq)::text FROM log_rejected ORDER BY at DESC LIMIT 1) AS last
+FROM log_rejected
+
+-- name: default_rows
+-- Whether rows stand in the tables behind those of the days: events, attempts, changes.
+SELECT EXISTS (SELECT FROM event_g1_default) OR EXISTS (SELECT FROM attempt_g1_default)
+    OR EXISTS (SELECT FROM delivery_change_g1_default)
