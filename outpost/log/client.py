@@ -31,6 +31,7 @@ COMMAND_TIMEOUT_S = 3.0  # a command that takes longer has failed; what it did i
 BLOCK_MS = 1_000  # how long a blocking read waits for entries; also how long a loop takes to see a stop
 BLOCKING_TIMEOUT_S = BLOCK_MS / 1000 + 5.0
 CONNECTIONS = 32  # a process never has more commands under way than its few loops
+DISK = "it cannot write to its disk"
 
 Arg = wire.Arg
 RedisAddress = wire.RedisAddress
@@ -146,7 +147,7 @@ def mapped_errors() -> Iterator[None]:
             case "OOM":
                 raise errors.StoreFull("redis", "its memory is used up") from exc
             case "MISCONF":  # the last write of the append-only file or of a snapshot failed
-                raise errors.StoreFull("redis", "it cannot write to its disk") from exc
+                raise errors.StoreFull("redis", DISK) from exc
             case "NOGROUP":
                 raise errors.GroupMissing("redis", "the consumer group is missing") from exc
         raise errors.StoreUnavailable("redis", type(exc).__name__) from exc
