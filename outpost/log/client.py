@@ -151,6 +151,10 @@ def mapped_errors() -> Iterator[None]:
             case "NOGROUP":
                 raise errors.GroupMissing("redis", "the consumer group is missing") from exc
         raise errors.StoreUnavailable("redis", type(exc).__name__) from exc
+    except RuntimeError as exc:
+        if wire.says_closed(exc):
+            raise errors.StoreUnavailable("redis", "ConnectionClosed") from exc
+        raise
 
 
 def open_log(address: RedisAddress, deployment_id: str = "") -> Log:

@@ -63,6 +63,11 @@ def _error(text: str) -> redis.exceptions.RedisError:
     return _KINDS.get(text.partition(" ")[0], redis.exceptions.ResponseError)(text)
 
 
+def says_closed(exc: RuntimeError) -> bool:
+    """Whether it is what uvloop raises at a write to a connection that was lost in the same turn of the loop."""
+    return "handler is closed" in str(exc)
+
+
 class _Request:
     """Replies that somebody waits for."""
 
@@ -109,7 +114,7 @@ class _Connection(asyncio.Protocol):
     def send(self, commands: Sequence[Sequence[Arg]]) -> asyncio.Future[list[Any]]:
         """Writes `commands`; the future has their replies, errors among them as values."""
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        if self.closed or self._transport is None:
+        if self.closed or self._transport is None or self._transport.is_closing():  # lost, and not yet told
             future.set_exception(ConnectionResetError())
             return future
         self._requests.append(_Request(len(commands), future))
@@ -196,8 +201,11 @@ async def _connect(address: RedisAddress, timeout_s: float, pin: pins.Pin) -> _C
     else:
         context = ssl.create_default_context() if address.tls else None
         transport, connection = await loop.create_connection(factory, address.host, address.port, ssl=context)
+        raw = transport.get_extra_info("socket")
+        if raw is None:
+            raise ConnectionResetError  # lost again already
         for option in KEEPALIVE:
-            transport.get_extra_info("socket").setsockopt(*option)
+            raw.setsockopt(*option)
     hello: list[Sequence[Arg]] = []
     if address.password:
         hello.append(("AUTH", *([address.username] if address.username else []), address.password))

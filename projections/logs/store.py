@@ -14,6 +14,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from outpost import errors
+from outpost.log import wire
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0  # a transaction of a thousand rows of a megabyte still fits
@@ -100,3 +101,7 @@ def mapped_errors() -> Iterator[None]:
         raise errors.StoreUnavailable("postgres", f"{type(exc).__name__} {exc.sqlstate}") from exc
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as exc:
         raise errors.StoreUnavailable("postgres", type(exc).__name__) from exc
+    except RuntimeError as exc:
+        if wire.says_closed(exc):
+            raise errors.StoreUnavailable("postgres", "ConnectionClosed") from exc
+        raise

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import hiredis
 import pytest
+import uvloop
 
 from outpost import errors
 from outpost.log import append, client, tasks
 from outpost.log import partition as partitions
+from projections.logs import store as stores
 from tests.contract import worlds
 from tests.harness.servers import REDIS_KINDS, RedisServer, eventually, free_port
+from tests.harness.toxic import Toxic
 
 P = worlds.P
 
@@ -203,3 +207,49 @@ async def test_a_call_of_nothing_answers_nothing_and_leaves_the_connection_in_st
     assert [] == await log.call(script, [])
     keys = log.keys.partitions[0]
     assert [[], [b"t"]] == await log.call(script, [((keys.due,), (0,)), ((keys.due,), (0, "t"))])
+
+
+def test_a_connection_that_is_lost_in_the_same_turn_of_the_loop_is_a_store_that_is_away() -> None:
+    """uvloop, which the product runs on, raises a RuntimeError there; it ended the process."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def write_to_what_was_lost() -> None:
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+            await reader.read()
+            writer.transport.abort()
+            await asyncio.sleep(0)
+            for border in (client.mapped_errors, stores.mapped_errors):
+                with pytest.raises(errors.StoreUnavailable), border():
+                    writer.write(b"PING")
+                with pytest.raises(RuntimeError, match="ours"), border():
+                    raise RuntimeError("a fault of ours")
+
+    uvloop.run(write_to_what_was_lost())
+
+
+def test_a_reset_at_any_moment_is_a_store_that_is_away_and_is_got_over(redis70: RedisServer) -> None:
+    async def resets() -> None:
+        async with Toxic(redis70.host, redis70.port) as proxy:
+            log = client.open_log(client.RedisAddress(proxy.host, proxy.port))
+            for turns in range(60):
+                calls = [asyncio.create_task(call) for call in (log.command("PING"), log.wait("PING"))]
+                calls.append(asyncio.create_task(tasks.claim_due(log, 1, 1)))
+                for _ in range(turns % 20):
+                    await asyncio.sleep(0)
+                proxy.reset()
+                for outcome in await asyncio.gather(*calls, return_exceptions=True):
+                    assert not isinstance(outcome, BaseException) or isinstance(outcome, errors.StoreUnavailable)
+
+            async def works() -> bool:
+                with contextlib.suppress(errors.StoreUnavailable):
+                    return b"PONG" == await log.wait("PING") and await log.command("PING")
+                return False
+
+            await eventually(works)
+            await log.close()
+
+    uvloop.run(resets())

@@ -92,7 +92,7 @@ class Toxic:
         task.add_done_callback(self._tasks.discard)
         self._writers.add(writer)
         try:
-            with contextlib.suppress(OSError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):  # uvloop: closed meanwhile
                 await self._flowing.wait()
                 await self._join(reader, writer)
         finally:
@@ -140,6 +140,6 @@ class Toxic:
 def _reset(writer: asyncio.StreamWriter) -> None:
     raw = writer.get_extra_info("socket")
     if raw is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # closed already
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
     writer.transport.abort()
