@@ -10,8 +10,9 @@ from typing import Any, Self
 
 import asyncpg
 
-from outpost.log import client
+from outpost.log import client, inspect
 from outpost.log import partition as partitions
+from outpost.log import position as positions
 from tests.harness import node as nodes
 from tests.harness import servers
 from tests.harness.polling import eventually
@@ -55,6 +56,25 @@ class Counts:
                     info = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
                     totals[stream] += info[b"entries-added"]
         return totals
+
+    async def assert_trimmed_is_logged(self) -> None:
+        """L5: entries added = entries in the stream and rows of those that were trimmed; `cfg` is whole."""
+        rows = {"evt": await self._places("event"), "dlv": await self._places("attempt", "delivery_change")}
+        for state in await inspect.streams(self.log):
+            if state.stream == "cfg":
+                assert state.added == state.length
+                continue
+            # The first entry that is there, or where the next one will stand.
+            first = positions.entry_key((state.first or state.last).rsplit(".", 1)[1])
+            edge = first if state.first else (first[0], first[1] + 1)
+            gone = [key for p, *key in rows[state.stream] if p == state.partition and tuple(key) < edge]
+            assert state.added == len(gone) + state.length, state
+            logged = sum(p == state.partition for p, *_ in rows[state.stream])
+            assert state.added == logged, state
+
+    async def _places(self, *views: str) -> list[tuple[Any, ...]]:
+        ms = "(extract(epoch FROM accepted_at) * 1000)::bigint"
+        return [row for view in views for row in await self.sql(f"SELECT partition, {ms}, seq FROM {view}")]
 
     async def sql(self, statement: str) -> list[tuple[Any, ...]]:
         """The rows of a statement."""
