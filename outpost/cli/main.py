@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from outpost import errors, settings, settings_load, telemetry
-from outpost.cli import bench, config, demo, local, migrate, serve, streams
+from outpost.cli import bench, config, demo, doctor, local, migrate, serve, streams
 
 REFUSED = 2  # exit code for settings or arguments that cannot be used
 FAILED = 1
@@ -50,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("streams", help="look into the log: list, tail, show, groups, skip")
     streams.add_arguments(command)
     command.set_defaults(run=_streams)
+    _add_config(command)
+
+    command = commands.add_parser("doctor", help="say what is wrong with a deployment, and what to do")
+    doctor.add_arguments(command)
+    command.set_defaults(run=lambda a: doctor.run(a, _settings_of(a)))
     _add_config(command)
 
     _add_migrate(commands.add_parser("migrate", help="plan, apply or verify the schema in Postgres"))
