@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from tests.harness import counting
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
-from tests.harness.process import Outpost
+from tests.harness.process import Crash, Outpost
 from tests.harness.servers import RedisServer
 
 TENANTS = [f"tenant-{n}" for n in range(8)]
@@ -50,3 +51,37 @@ async def test_what_a_killed_process_held_is_delivered_by_the_other_and_only_its
         assert len(ids) == await counts.deliveries("success")
         assert len(counting.doubles(receiver.requests)) <= SLOTS
         assert not two.ended
+
+
+async def test_what_it_had_read_and_not_opened_is_taken_over_when_the_lease_of_its_name_ends(
+    redis70: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
+):
+    """Long before the sweep for what lies pending; the name is then gone from the group."""
+    lease = ("outpost.log.consumers:LEASE_MS=2000", "outpost.log.consumers:RENEW_MS=500")
+    crash = Crash("outpost.log.tasks:open_entries")
+    async with (
+        counting.Counts(redis70, postgres_url) as counts,
+        Outpost(redis70, postgres_url, tmp_path, "log"),
+        Outpost(redis70, postgres_url, tmp_path, "api") as api,
+        Outpost(redis70, postgres_url, tmp_path, "delivery", crash=crash, changes=lease) as one,
+    ):
+        await api.tenant(TENANTS[0])
+        await api.webhook(TENANTS[0], receiver.url())
+        async with Outpost(redis70, postgres_url, tmp_path, "delivery", changes=lease):
+            ids = []
+            while not one.ended:  # until it is the one that reads
+                ids.append(f"e{len(ids)}")
+                await api.publish(TENANTS[0], ids[-1])
+            await one.crashed()
+            began = time.monotonic()
+            await eventually(lambda: len(ids) == len(receiver.requests), 8)
+            assert 0.5 < time.monotonic() - began < 8
+            names = counts.log.keys.slots
+            await eventually(lambda: _only(counts, names))
+            await counts.rest()
+            await counts.assert_exact(ids, receiver.requests)
+            assert {} == counting.doubles(receiver.requests)
+
+
+async def _only(counts: counting.Counts, names: str) -> bool:
+    return 1 == await counts.log.command("HLEN", names)
