@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from outpost import errors, pacing, telemetry
@@ -19,7 +19,9 @@ from outpost.log import partition as partitions
 from outpost.queue import base as queues
 from projections.due import repair
 
-READ_COUNT = 100  # entries of each partition by one read, at most
+READ_COUNT = 100  # entries of each partition by one read
+MOST_A_READ = 1_000  # where fewer partitions have so many; small enough for the others to wait for no 100 ms
+OPEN_COUNT = 500  # entries opened by one round trip
 FEWEST = 4
 READ_BYTES = 16 * 1024 * 1024  # about what one read brings into memory, going by the size of the last ones
 CAUTIOUS_BYTES = 64 * 1024  # an entry, before anything was read
@@ -135,9 +137,16 @@ class Dispatcher:
         return opened
 
     async def _open(self, found: Sequence[read.Read]) -> int:
-        """Opens what was read and hands over what is ours."""
-        if not found:
-            return 0
+        """Opens what was read and hands over what is ours; first the partitions of which little was read, so that
+        none waits for the flood of another."""
+        sizes = Counter(item.position.partition for item in found)
+        ordered = sorted(found, key=lambda item: sizes[item.position.partition])
+        opened = 0
+        for at in range(0, len(ordered), OPEN_COUNT):
+            opened += await self._open_some(ordered[at : at + OPEN_COUNT])
+        return opened
+
+    async def _open_some(self, found: Sequence[read.Read]) -> int:
         openings: dict[int, list[tasks.Opening]] = defaultdict(list)
         decoded: dict[int, list[events.Event | None]] = defaultdict(list)
         for item in found:
@@ -162,10 +171,13 @@ class Dispatcher:
 
 
 def _next_count(found: Sequence[read.Read]) -> int:
-    """How many entries of each partition to ask for, so that large payloads come in small reads."""
+    """How many entries of each partition to ask for, so that large payloads come in small reads, and the flood of
+    one partition in large ones, which even from all of them would fit into memory."""
     streams = len({item.position.partition for item in found})
     mean_bytes = sum(len(item.fields.get(b"d", b"")) for item in found) // len(found) + 256
-    return max(FEWEST, min(READ_COUNT, READ_BYTES // mean_bytes // streams))
+    usual = min(READ_COUNT, READ_BYTES // mean_bytes // streams)
+    flood = min(MOST_A_READ // streams, READ_BYTES // mean_bytes // partitions.PARTITIONS)
+    return max(FEWEST, usual, flood)
 
 
 def _decode(item: read.Read) -> events.Event | None:

@@ -18,6 +18,7 @@ PROBES = 1  # sends at once to a destination that has not answered lately
 SHORTEST_DELAY_MS = 1_000
 LONGEST_DELAY_MS = 30_000
 RATE_OVER_S = 1.0  # the rate of a lane is that of its last second or so
+SOONER = 2.0  # what comes back too soon is read and put aside again; what comes too late leaves the lane idle
 
 Key = tuple[str, str, int]  # tenant, destination, the version that made it
 Standing = Literal["unknown", "answers", "times_out"]
@@ -68,10 +69,10 @@ class Lane(msgspec.Struct):
         """When one more task that found no room would be reached at the rate of this lane, behind those that wait
         and those that were put aside before."""
         self.promised = max(self.promised, self.finished + len(self.waiting)) + 1
-        rate = self._rate()
-        if self.standing == "times_out" or not rate:
+        if self.standing == "times_out":
             return LONGEST_DELAY_MS
-        delay_ms = (self.promised - self.finished) / rate * 1000
+        rate = self._rate() * SOONER
+        delay_ms = (self.promised - self.finished) / rate * 1000 if rate else SHORTEST_DELAY_MS
         return int(min(max(delay_ms, SHORTEST_DELAY_MS), LONGEST_DELAY_MS))
 
     def _rate(self) -> float:

@@ -137,6 +137,10 @@ class Lanes:
             result.setdefault(partition, []).append(text)
         return result
 
+    def those_waiting(self, partition: int, texts: Sequence[str]) -> list[str]:
+        """Those of them that wait here."""
+        return [text for text in texts if (partition, text) in self._held]
+
     def take_overflow(self) -> list[tuple[base.Task, int]]:
         """What exceeded a bound since the last call, each with the ms after which it is to come back."""
         overflow, self._overflow = self._overflow, []

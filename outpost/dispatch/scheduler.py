@@ -22,7 +22,8 @@ HAND_OVER = 100  # of them, with their payloads, by one read
 LOOK_EVERY_S = 0.5  # the longest sleep: other processes make retries due, too
 SHORTEST_SLEEP_S = 0.01
 HOLD_EVERY_S = 10.0
-HOLD_BATCH = 2_000
+HOLD_BATCH = 250  # by one call: it holds up every other command
+HOLD_OVER = 0.5  # of the time between two rounds; a hundred thousand at once would hold up every delivery
 
 
 class Scheduler:
@@ -43,6 +44,9 @@ class Scheduler:
         self._watchdog_ms = watchdog_ms
         self._hold_every_s = min(HOLD_EVERY_S, watchdog_ms / 3_000)  # or what waits comes due, and is claimed
         self._hold_at = 0.0
+        self._round: list[tuple[int, list[str]]] = []  # what is still to be held in this round
+        self._round_began = 0.0
+        self._round_size = 0
         self.health = telemetry.Health("scheduler")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -91,17 +95,24 @@ class Scheduler:
             overflow.setdefault(-(-delay_ms // 1000), {}).setdefault(task.partition, []).append(task.text)
         for seconds, held in overflow.items():
             await self._hold(held, seconds * 1000)
-        now = asyncio.get_running_loop().time()
-        if now >= self._hold_at:
-            self._hold_at = now + self._hold_every_s
-            self._lanes.drop(await self._hold(self._lanes.held(), self._watchdog_ms))
+        await self._hold_some()
 
-    async def _hold(self, held: dict[int, list[str]], delay_ms: int) -> set[tuple[int, str]]:
-        lost: set[tuple[int, str]] = set()
-        for partition, texts in held.items():
-            for at in range(0, len(texts), HOLD_BATCH):
-                lost |= await tasks.hold(self._log, {partition: texts[at : at + HOLD_BATCH]}, delay_ms)
-        return lost
+    async def _hold_some(self) -> None:
+        """As many of what waits here as are to be held by now, so that a round takes `HOLD_OVER` of its time."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._hold_at and not self._round:
+            self._hold_at = now + self._hold_every_s
+            self._round = _batches(self._lanes.held())
+            self._round_began, self._round_size = now, len(self._round)
+        share = 1 - (now - self._round_began + LOOK_EVERY_S) / (self._hold_every_s * HOLD_OVER)
+        while self._round and len(self._round) > self._round_size * share:
+            partition, texts = self._round.pop()
+            waiting = self._lanes.those_waiting(partition, texts)
+            self._lanes.drop(await tasks.hold(self._log, {partition: waiting}, self._watchdog_ms))
+
+    async def _hold(self, held: dict[int, list[str]], delay_ms: int) -> None:
+        for partition, texts in _batches(held):
+            await tasks.hold(self._log, {partition: texts}, delay_ms)
 
     async def _hand_over(self, found: Sequence[tuple[int, str]]) -> None:
         """Reads the events of claimed tasks and hands them over. Those that were trimmed are left to `old`."""
@@ -121,6 +132,12 @@ class Scheduler:
         await self._queue.publish(ready)
         if gone and self._old is not None:
             self._old.ask(gone)
+
+
+def _batches(held: dict[int, list[str]]) -> list[tuple[int, list[str]]]:
+    return [
+        (p, texts[at : at + HOLD_BATCH]) for p, texts in held.items() for at in range(0, len(texts), HOLD_BATCH)
+    ]
 
 
 def _decode(item: read.Read | None) -> events.Event | None:
