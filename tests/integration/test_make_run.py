@@ -225,7 +225,7 @@ def test_the_three_curl_lines_of_the_banner_work_as_pasted(running):
             words[2], words[3], content=body, headers=[tuple(h.split(": ", 1)) for h in headers], trust_env=False
         )
         statuses.append(answer.status_code)
-    assert [201, 201, 202] == statuses
+    assert statuses in ([201, 201, 202], [200, 201, 202])  # an example of README may have made the tenant before
 
 
 def example(running: Run, language: str, contains: str) -> str:
