@@ -57,6 +57,14 @@ class Counts:
                     totals[stream] += info[b"entries-added"]
         return totals
 
+    async def live(self) -> dict[str, int]:
+        """Entries that are in each stream now, over all partitions."""
+        totals = dict.fromkeys(partitions.STREAMS, 0)
+        for keys in self.log.keys.partitions:
+            for stream in partitions.STREAMS:
+                totals[stream] += await self.log.command("XLEN", keys.stream(stream))
+        return totals
+
     async def assert_trimmed_is_logged(self) -> None:
         """L5: entries added = entries in the stream and rows of those that were trimmed; `cfg` is whole."""
         rows = {"evt": await self._places("event"), "dlv": await self._places("attempt", "delivery_change")}

@@ -1,7 +1,7 @@
 """An entry of the test harness: runs a command of ours in a process that kills itself at a named place.
 
 `python -m tests.harness.crash_entry --at MODULE:NAME --when before|after --nth N --set MODULE:NAME=JSON -- ..`
-wraps the named async function (or `Class.method`) and SIGKILLs the process at its N-th call, before the call or
+wraps the named function (or `Class.method`) and SIGKILLs the process at its N-th call, before the call or
 after it returned. `--set` replaces a constant. The product holds no hook for this: it imports modules, not names,
 so that what is replaced in a module is what everybody calls.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import inspect
 import json
 import os
 import signal
@@ -51,19 +52,30 @@ def _find(place: str) -> tuple[Any, str]:
 def _fatal(real: Any, when: str, nth: int) -> Any:
     calls = 0
 
-    @functools.wraps(real)
-    async def call(*args: Any, **kwargs: Any) -> Any:
+    def is_last() -> bool:
         nonlocal calls
         calls += 1
-        last = calls == nth
-        if last and when == "before":
+        if calls == nth and when == "before":
             _die()
+        return calls == nth
+
+    @functools.wraps(real)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        last = is_last()
         reply = await real(*args, **kwargs)
         if last:
             _die()
         return reply
 
-    return call
+    @functools.wraps(real)
+    def call_plainly(*args: Any, **kwargs: Any) -> Any:
+        last = is_last()
+        reply = real(*args, **kwargs)
+        if last:
+            _die()
+        return reply
+
+    return call if inspect.iscoroutinefunction(real) else call_plainly
 
 
 def _die() -> None:
