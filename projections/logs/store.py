@@ -23,6 +23,15 @@ ACQUIRE_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 10
 IDLE_CONNECTION_S = 300.0
 MAX_NAME_BYTES = 63  # Postgres cuts longer names off, and two deployments would share a schema
+SERVER_SETTINGS = {
+    "jit": "off",  # compiling a plan over many table partitions takes longer than running it
+    # A process that is gone without a word must not keep its locks, which all projectors wait for: half-open
+    # connections are found out by the server, and a transaction that does nothing is rolled back.
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "idle_in_transaction_session_timeout": "30s",
+}
 _EPOCH_MS = 946_684_800_000  # 2000-01-01, from which Postgres counts microseconds
 
 Connection = PoolConnectionProxy
@@ -79,9 +88,8 @@ async def open_store(url: str, deployment_id: str = "", max_connections: int = M
         url, min_size=0, max_size=max_connections, max_inactive_connection_lifetime=IDLE_CONNECTION_S,
         timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, connection_class=_Connection,
         init=_init,
-        # jit: compiling a plan over many table partitions takes longer than running it.
         server_settings={"search_path": quoted(schema), "application_name": "outpost", "timezone": "UTC",
-                         "jit": "off"},
+                         **SERVER_SETTINGS},
     )
     return Store(pool, schema)
 
