@@ -27,6 +27,7 @@ async def receiver() -> AsyncIterator[receivers.Receiver]:
         yield running
 
 
+@pytest.mark.invariant("D1", "D2", "D7", "D9")
 async def test_what_a_killed_process_held_is_delivered_by_the_other_and_only_its_sends_twice(
     any_redis: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):

@@ -23,6 +23,7 @@ async def receiver() -> AsyncIterator[receivers.Receiver]:
         yield running
 
 
+@pytest.mark.invariant("R1")
 async def test_what_one_acknowledged_the_other_shows_and_obeys_at_once(
     any_redis: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):
@@ -49,6 +50,7 @@ async def test_what_one_acknowledged_the_other_shows_and_obeys_at_once(
         assert [] == (await two.publish(TENANT, "gone"))["destination_ids"]
 
 
+@pytest.mark.invariant("R2")
 async def test_a_duplicate_gets_the_first_answer_from_either(
     any_redis: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from outpost.log import checkpoint, client
 from tests.contract import worlds
 
@@ -47,6 +49,7 @@ async def test_whoever_starts_elsewhere_is_told_where_it_stands_and_changes_noth
     assert 0 == await log.command("EXISTS", key)
 
 
+@pytest.mark.invariant("P4")
 async def test_of_many_projectors_at_one_checkpoint_one_applies(log: client.Log) -> None:
     """P4."""
     key = log.keys.partitions[worlds.P].tenant(1, "acme")

@@ -32,6 +32,7 @@ async def test_an_entry_stands_in_the_stream_with_its_fields_in_order(log: clien
     assert flat == [part for pair in found.fields.items() for part in pair]
 
 
+@pytest.mark.invariant("L2")
 async def test_the_same_request_gets_its_first_answer_again(log: client.Log) -> None:
     first = await worlds.append_items(log, worlds.item(matched=MATCHED, expected=0))
     await _set_version(log, 9)  # even when the tenant has moved on meanwhile
@@ -39,6 +40,7 @@ async def test_the_same_request_gets_its_first_answer_again(log: client.Log) -> 
     assert 1 == await log.command("XLEN", log.keys.partitions[worlds.P].evt)
 
 
+@pytest.mark.invariant("R2")
 async def test_another_request_is_a_duplicate_and_hears_what_the_first_was_told(log: client.Log) -> None:
     [first] = await worlds.append_items(log, worlds.item(matched=MATCHED))
     assert isinstance(first, append.Appended)
@@ -58,6 +60,7 @@ async def test_two_events_of_one_id_in_one_batch_are_one_entry(log: client.Log) 
     _answers(append.Appended, append.Duplicate, among=answers)
 
 
+@pytest.mark.invariant("L3")
 async def test_an_event_matched_against_another_version_is_refused_and_not_marked(log: client.Log) -> None:
     await _set_version(log, 7)
     assert [append.Stale(7)] == await worlds.append_items(log, worlds.item(expected=6))
@@ -86,6 +89,7 @@ async def test_a_change_moves_the_version_and_the_next_of_the_batch_sees_it(log:
     assert b"2" == await log.command("HGET", log.keys.partitions[worlds.P].ver, worlds.TENANT)
 
 
+@pytest.mark.invariant("L4")
 async def test_of_concurrent_changes_to_one_version_one_wins(log: client.Log) -> None:
     """L4."""
     wanted = [worlds.item(f"c{n}", f"admin/r{n}", expected=0, following=1) for n in range(20)]

@@ -39,6 +39,7 @@ async def test_a_begun_task_is_leased_until_the_half_ms_that_tells_it_from_the_o
     assert worlds.NOW + LEASE_MS + 0.5 == await _score(log)
 
 
+@pytest.mark.invariant("D4")
 async def test_a_task_that_is_not_in_due_is_gone_whatever_else_holds(log: client.Log) -> None:
     await log.command("DEL", log.keys.partitions[worlds.P].due)
     await _want(log, "c")
@@ -46,6 +47,7 @@ async def test_a_task_that_is_not_in_due_is_gone_whatever_else_holds(log: client
     assert {} == await worlds.due(log)
 
 
+@pytest.mark.invariant("D9")
 async def test_a_valid_lease_comes_before_every_other_reason(log: client.Log, clock: worlds.Clock) -> None:
     await _begin(log)
     await _want(log, "c")
@@ -111,6 +113,7 @@ async def test_a_cancelled_task_is_closed_before_its_destination_is_looked_at(
         pytest.param([worlds.destination("d2")], id="another"),
     ],
 )
+@pytest.mark.invariant("D5", "D8")
 async def test_a_destination_that_is_not_there_any_more_is_skipped_for_good(
     log: client.Log, destinations: list[object]
 ) -> None:

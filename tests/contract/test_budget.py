@@ -147,6 +147,7 @@ async def small(log: client.Log) -> AsyncIterator[client.Log]:
     await log.command("CONFIG", "SET", "maxmemory", 0)
 
 
+@pytest.mark.invariant("R3")
 async def test_publishers_are_refused_before_the_server_refuses_and_what_was_accepted_is_there(
     small: client.Log,
 ) -> None:

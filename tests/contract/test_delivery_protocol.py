@@ -28,6 +28,7 @@ async def _live(world: delivery_world.World, choices: list[tuple[int, int]]) -> 
 
 
 @pytest.mark.parametrize("kind", servers.REDIS_KINDS)
+@pytest.mark.invariant("D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9")
 def test_the_fold_of_the_log_is_what_is_live_after_every_step(
     kind: str, session_servers: servers.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

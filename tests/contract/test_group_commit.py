@@ -138,6 +138,7 @@ async def test_a_stall_is_waited_out_within_the_limit(own_redis: RedisServer) ->
     await log.close()
 
 
+@pytest.mark.invariant("L2")
 async def test_a_repetition_after_a_time_out_gets_the_answer_that_was_lost(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

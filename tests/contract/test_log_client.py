@@ -73,6 +73,7 @@ async def test_a_script_that_fails_is_our_error_and_says_no_payload(
 
 
 @both
+@pytest.mark.invariant("R3")
 async def test_a_full_store_says_so_and_nothing_is_half_written(own_log: client.Log) -> None:
     """R3, on the side of the log: every script refuses before its first write or does the whole."""
     log, keys = own_log, own_log.keys.partitions[P]
@@ -174,6 +175,7 @@ async def test_each_kind_of_refusal_is_told_apart_on_every_way(
 
 
 @both
+@pytest.mark.invariant("L1")
 async def test_after_a_kill_every_kind_of_call_works_again(own_redis: RedisServer, own_log: client.Log) -> None:
     """L1."""
     log = own_log

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from outpost.domain import events
 from outpost.log import client, read, tasks
 from outpost.log import partition as partitions
@@ -40,6 +42,7 @@ async def test_opening_acknowledges_and_makes_every_first_attempt_live(
     assert dict.fromkeys(opening.tasks, float(worlds.NOW + WATCHDOG_MS)) == await worlds.due(log)
 
 
+@pytest.mark.invariant("D1")
 async def test_of_two_dispatchers_that_hold_an_entry_one_hands_it_over(log: client.Log) -> None:
     opening = await _read_one(log, "d0", D)
     _, claimed = await read.claim_idle(log, worlds.P, "d1", 0, 10)
@@ -48,6 +51,7 @@ async def test_of_two_dispatchers_that_hold_an_entry_one_hands_it_over(log: clie
     assert [False] == await _open(log, opening)
 
 
+@pytest.mark.invariant("D4")
 async def test_a_late_opening_never_brings_a_recorded_delivery_back(log: client.Log) -> None:
     opening = await _read_one(log, "d0", D)
     await _open(log, opening)

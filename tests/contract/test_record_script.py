@@ -58,6 +58,7 @@ async def test_an_exhausted_or_ineligible_failure_closes_the_delivery(log: clien
 
 
 @pytest.mark.behaviour(96)
+@pytest.mark.invariant("D2")
 async def test_a_second_record_of_an_attempt_is_refused(log: client.Log) -> None:
     """D2."""
     assert await worlds.record(log, TASK, retry_in_ms=30_000) is not None
@@ -106,6 +107,7 @@ async def test_a_manual_attempt_that_fails_goes_on_with_the_schedule(log: client
     assert ({NEXT: worlds.NOW + 60_000}, {}) == (await worlds.due(log), await worlds.wants(log))
 
 
+@pytest.mark.invariant("D6")
 async def test_a_record_after_its_lease_is_the_record(log: client.Log, clock: worlds.Clock) -> None:
     """D6."""
     await clock.advance(3_600_000)

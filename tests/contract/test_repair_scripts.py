@@ -175,6 +175,7 @@ async def _history(log: client.Log) -> dict[str, str]:
     }
 
 
+@pytest.mark.invariant("D3")
 async def test_due_is_made_again_from_nothing_as_it_was(log: client.Log) -> None:
     """D3, the repair side: what `due` and the pending list held is what the fold adds."""
     lives = await _history(log)

@@ -201,6 +201,7 @@ async def test_a_retry_after_a_cancellation_while_it_is_being_sent_follows(log: 
     assert ({SECOND: worlds.NOW}, {SECOND: "r"}) == await _state(log)
 
 
+@pytest.mark.invariant("D4")
 async def test_a_cancellation_of_a_closed_delivery_changes_nothing(log: client.Log) -> None:
     await _close(log)
     assert requests.Closed() == await _ask(log, "cancel")

@@ -172,6 +172,7 @@ async def test_nothing_goes_while_the_group_is_missing_or_due_is_being_mended(lo
     assert 2 == len(await _ids(log, "dlv"))
 
 
+@pytest.mark.invariant("L6")
 async def test_nothing_goes_from_a_stream_that_ends_before_the_checkpoint(log: client.Log) -> None:
     """L6: the server came back from an old copy, and nobody knows yet what is missing."""
     ids = await _opened(log, 2)
@@ -190,6 +191,7 @@ async def test_the_config_stream_is_never_trimmed(log: client.Log) -> None:
     assert ["1-0"] == await _ids(log, "cfg")
 
 
+@pytest.mark.invariant("L5")
 async def test_entries_added_are_those_trimmed_and_those_there(
     log: client.Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def _detail(detail: events.AttemptDetail | None) -> bytes:
     return envelope.encode_detail(detail) + tail + b"}"
 
 
+@pytest.mark.invariant("P6")
 def test_every_type_that_there_is_has_a_golden_file_of_every_version() -> None:
     types = {*events.CONFIG_TYPES, events.ENTRY_SKIPPED, events.EVENT_ACCEPTED, *events.DELIVERY_TYPES}
     versions = range(1, events.SCHEMA_VERSION + 1)
@@ -157,6 +158,7 @@ def test_every_type_that_there_is_has_a_golden_file_of_every_version() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.invariant("P6")
 def test_a_golden_entry_decodes_to_what_it_meant(name: str) -> None:
     stream, position, fields = read(name)
     assert EXPECTED[name] == envelope.decode(stream, position, fields)

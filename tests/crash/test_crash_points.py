@@ -31,6 +31,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", list(POINTS.values()), ids=list(POINTS))
+@pytest.mark.invariant("D1", "D2", "D7")
 async def test_killed_at_a_step_nothing_is_lost_and_nothing_is_logged_twice(
     point: Crash,
     serve: Serve,
@@ -46,6 +47,7 @@ async def test_killed_at_a_step_nothing_is_lost_and_nothing_is_logged_twice(
         await scene.finish(client, counts, receiver, after)
 
 
+@pytest.mark.invariant("D1", "D9")
 async def test_killed_while_sends_are_under_way_they_are_made_again_after_their_lease(
     serve: Serve, receiver: receivers.Receiver, counts: counting.Counts
 ):
@@ -63,6 +65,7 @@ async def test_killed_while_sends_are_under_way_they_are_made_again_after_their_
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.invariant("L2")
 async def test_an_api_killed_around_the_append_leaves_one_entry_and_the_answer_of_the_first(
     when: str,
     serve: Serve,
@@ -88,6 +91,7 @@ async def test_an_api_killed_around_the_append_leaves_one_entry_and_the_answer_o
     assert {} == counting.doubles(r for r in receiver.requests if r.target == "/good")
 
 
+@pytest.mark.invariant("R1")
 async def test_config_projectors_killed_before_they_advance_leave_the_change_to_the_next(
     serve: Serve, receiver: receivers.Receiver
 ) -> None:
@@ -110,6 +114,7 @@ async def test_config_projectors_killed_before_they_advance_leave_the_change_to_
             assert [id_] == (await after.publish(scene.TENANT, "e1"))["destination_ids"]
 
 
+@pytest.mark.invariant("D1", "D3")
 async def test_a_first_delivery_process_killed_while_it_completes_due_leaves_the_rest_to_the_next(
     serve: Serve, receiver: receivers.Receiver, counts: counting.Counts
 ):
@@ -137,6 +142,7 @@ async def test_a_first_delivery_process_killed_while_it_completes_due_leaves_the
         assert 0 == await log.stop()
 
 
+@pytest.mark.invariant("P3")
 async def test_a_log_projector_killed_before_it_commits_changes_nothing_for_delivery(
     serve: Serve, receiver: receivers.Receiver, counts: counting.Counts
 ):
@@ -158,6 +164,7 @@ async def test_a_log_projector_killed_before_it_commits_changes_nothing_for_deli
     assert {} == counting.doubles(r for r in receiver.requests if r.target == "/good")
 
 
+@pytest.mark.invariant("L5")
 async def test_a_trimmer_killed_between_the_two_streams_leaves_attempts_that_outlive_their_events(
     serve: Serve, receiver: receivers.Receiver, counts: counting.Counts
 ) -> None:

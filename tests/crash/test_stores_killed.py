@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.crash import scene
 from tests.harness import counting
 from tests.harness import receiver as receivers
@@ -31,6 +33,7 @@ async def _load_and_kill(
     assert 0 == await server.stop()
 
 
+@pytest.mark.invariant("L1", "D1")
 async def test_a_redis_that_is_killed_keeps_everything_that_was_acknowledged(
     own_redis: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ) -> None:
@@ -41,6 +44,7 @@ async def test_a_redis_that_is_killed_keeps_everything_that_was_acknowledged(
         await _load_and_kill(server, own_redis, receiver, counts)
 
 
+@pytest.mark.invariant("P3")
 async def test_a_postgres_that_is_killed_has_every_row_once_in_the_end(
     redis70: RedisServer, own_postgres: PostgresServer, tmp_path: Path, receiver: receivers.Receiver
 ) -> None:

@@ -149,6 +149,7 @@ class Hashes:
 
 
 @given(st.lists(COMMANDS, max_size=40), st.lists(st.integers(0, 40), max_size=5))
+@pytest.mark.invariant("P2")
 def test_the_read_model_is_the_aggregate_for_every_way_of_cutting_the_stream(
     commands: list[tuple[str, tuple[str, Any]]], cuts: list[int]
 ) -> None:
@@ -168,6 +169,7 @@ def test_the_read_model_is_the_aggregate_for_every_way_of_cutting_the_stream(
 
 
 @given(st.lists(COMMANDS, max_size=30))
+@pytest.mark.invariant("P3")
 def test_applying_a_batch_twice_changes_nothing(commands: list[tuple[str, tuple[str, Any]]]) -> None:
     """P3."""
     history = _history(commands)
@@ -204,6 +206,7 @@ async def test_the_projection_of_a_stream_is_the_state_of_its_tenants(log: clien
     assert 2 == await query.count(log)
 
 
+@pytest.mark.invariant("P1", "P2")
 async def test_a_rebuild_beside_the_live_one_is_the_same_byte_for_byte(
     log: client.Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +222,7 @@ async def test_a_rebuild_beside_the_live_one_is_the_same_byte_for_byte(
     assert await _read_model(log, 1) == await _read_model(log, 2)
 
 
+@pytest.mark.invariant("P4")
 async def test_many_projectors_at_once_make_the_same_read_model(
     log: client.Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:

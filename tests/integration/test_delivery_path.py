@@ -136,6 +136,7 @@ async def _leave_pending(server: RedisServer, receiver: receivers.Receiver) -> N
 
 
 @pytest.mark.parametrize("own_redis", REDIS_KINDS, indirect=True)
+@pytest.mark.invariant("L1")
 async def test_redis_killed_and_started_again_loses_nothing_that_was_acknowledged(
     own_redis: RedisServer, receiver: receivers.Receiver
 ):
@@ -181,6 +182,7 @@ async def test_redis_killed_and_started_again_loses_nothing_that_was_acknowledge
         assert 4 * len(stored) == len(records)
 
 
+@pytest.mark.invariant("D6")
 async def test_what_was_sent_and_could_not_be_recorded_before_its_lease_ended_is_not_sent_again(
     redis70: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
 ):
@@ -226,6 +228,7 @@ async def test_all_loops_are_well_again_after_redis_was_away(own_redis: RedisSer
         assert {"e1": 1} == nodes.count(receiver.requests)
 
 
+@pytest.mark.invariant("D3")
 async def test_a_group_that_an_operator_destroyed_is_made_again_and_nothing_is_lost(
     any_redis: RedisServer, receiver: receivers.Receiver
 ):
@@ -245,6 +248,7 @@ async def test_a_group_that_an_operator_destroyed_is_made_again_and_nothing_is_l
         assert {f"e{n}": 1 for n in range(60)} == records
 
 
+@pytest.mark.invariant("L2")
 async def test_an_append_whose_reply_is_late_is_written_once_and_answered_as_the_first(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ):
@@ -284,6 +288,7 @@ async def test_an_append_that_was_given_up_stands_once_or_not_at_all_and_may_be_
         assert {event.id: position for position, event in found[1:]} == {p.id: p.position for p in again}
 
 
+@pytest.mark.invariant("R2")
 async def test_a_repeated_id_gets_the_first_answer_from_any_process(any_redis: RedisServer):
     async with Node(any_redis, deliver=False) as one, Node(any_redis, deliver=False) as two:
         await one.tenant(TENANT)
@@ -316,6 +321,7 @@ async def test_matches_are_right_although_the_tenant_changed_elsewhere_just_befo
         assert () == (await one.publish(TENANT, "e3")).destinations
 
 
+@pytest.mark.invariant("L3")
 async def test_no_event_carries_the_matches_of_another_version_than_the_one_at_its_place(any_redis: RedisServer):
     """L3, with two processes that publish while two change the tenant."""
     async with Node(any_redis, deliver=False) as one, Node(any_redis, deliver=False) as two:
@@ -362,6 +368,7 @@ async def assert_matches_are_of_their_place(node: Node) -> None:
     assert len(seen) > 3
 
 
+@pytest.mark.invariant("L4")
 async def test_of_concurrent_commands_on_a_tenant_one_wins_each_version(any_redis: RedisServer):
     """L4: the others decide again on what is there then, and those that lose too often are told."""
     async with Node(any_redis, deliver=False) as one, Node(any_redis, deliver=False) as two:

@@ -231,6 +231,7 @@ async def test_a_worker_that_can_no_longer_record_ends_instead_of_delivering_not
 
 
 @pytest.mark.behaviour(22, 95)
+@pytest.mark.invariant("D5")
 async def test_a_destination_disabled_before_the_attempt_gets_nothing_and_the_log_says_skipped(
     any_redis: RedisServer, receiver: receivers.Receiver
 ):
@@ -250,6 +251,7 @@ async def test_a_destination_disabled_before_the_attempt_gets_nothing_and_the_lo
 
 
 @pytest.mark.behaviour(95)
+@pytest.mark.invariant("D8")
 async def test_a_deleted_and_re_created_destination_does_not_get_its_namesakes_deliveries(
     redis70: RedisServer, receiver: receivers.Receiver
 ):
@@ -317,6 +319,7 @@ async def test_a_delivery_published_before_a_change_uses_what_is_current_when_it
 
 
 @pytest.mark.behaviour(96)
+@pytest.mark.invariant("D9")
 async def test_two_processes_on_the_same_partitions_send_and_record_everything_once(
     any_redis: RedisServer, receiver: receivers.Receiver
 ):

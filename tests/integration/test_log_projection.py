@@ -88,6 +88,7 @@ async def test_every_entry_becomes_one_row_at_its_position(log, store):
     assert sorted(expected, key=repr) == await log_entries.table(store, "event", columns)
 
 
+@pytest.mark.invariant("P2")
 async def test_the_rows_are_the_same_for_any_batch_size(log70, postgres_url):
     await fill(log70)
     results = []
@@ -98,6 +99,7 @@ async def test_the_rows_are_the_same_for_any_batch_size(log70, postgres_url):
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.invariant("P2")
 async def test_the_rows_are_the_same_when_entries_arrive_between_the_steps(log70, postgres_url):
     async with opened(postgres_url, "live") as live:
         made = projector.LogProjector(log70, live, 10)
@@ -112,6 +114,7 @@ async def test_the_rows_are_the_same_when_entries_arrive_between_the_steps(log70
         assert expected == await log_entries.rows(later)
 
 
+@pytest.mark.invariant("P3")
 async def test_applying_everything_again_changes_nothing(log70, store):
     await fill(log70)
     await project(log70, store)
@@ -122,6 +125,7 @@ async def test_applying_everything_again_changes_nothing(log70, store):
     assert before == await log_entries.rows(store)
 
 
+@pytest.mark.invariant("P4")
 async def test_several_projectors_at_once_give_the_rows_of_one(log70, postgres_url):
     await fill(log70, 12)
     async with opened(postgres_url, "one") as one:
@@ -276,6 +280,7 @@ async def test_a_postgres_that_hangs_does_not_hold_up_the_shutdown(log70, own_po
         assert (36, 36, 18) == tuple(len(rows[name]) for name in ("event", "attempt", "rejected"))
 
 
+@pytest.mark.invariant("L6")
 async def test_a_log_that_went_back_behind_a_checkpoint_halts_before_anything_is_read(log70, store):
     await log_entries.append_event(log70, log_entries.event("t1", "e1"), "1800000000000-0")
     await project(log70, store)
@@ -291,6 +296,7 @@ async def test_a_log_that_went_back_behind_a_checkpoint_halts_before_anything_is
     assert before == await log_entries.rows(store)
 
 
+@pytest.mark.invariant("L6")
 async def test_a_log_that_was_overtaken_after_it_went_back_halts_too(log70, store):
     await log_entries.append_event(log70, log_entries.event("t1", "e1"), "1800000000000-0")
     await project(log70, store)
@@ -312,6 +318,7 @@ async def test_a_trimmed_stream_is_no_reason_to_halt(log70, store):
     assert [later.ms] == [r[0] for r in await log_entries.table(store, "event") if r[5] == "e2"]
 
 
+@pytest.mark.invariant("L6")
 async def test_a_restart_between_two_reads_is_noticed_and_the_log_judged_again(own_redis, store):
     log = log_entries.open_log(own_redis)
     made = projector.LogProjector(log, store, 100)

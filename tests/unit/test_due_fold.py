@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +72,7 @@ def test_attempts_of_later_events_are_left_to_the_group() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.booleans(), st.sampled_from(["auto", "none"])), max_size=20))
+@pytest.mark.invariant("P8")
 def test_how_deliveries_are_interleaved_does_not_matter(attempts: list[tuple[int, bool, str]]) -> None:
     """P8: each delivery's own order decides."""
     numbers: dict[str, int] = {}

@@ -52,6 +52,7 @@ PLACED = st.lists(ENTRIES, max_size=12).map(
 
 @bounded
 @given(PLACED, st.lists(st.integers(0, 12), max_size=4))
+@pytest.mark.invariant("P2")
 def test_any_cut_into_batches_gives_the_same_rows(placed, cuts):
     edges = [0, *sorted(cuts), len(placed)]
     pieces = [apply.apply(placed[a:b]) for a, b in itertools.pairwise(edges)]
@@ -63,12 +64,14 @@ def test_any_cut_into_batches_gives_the_same_rows(placed, cuts):
 
 @bounded
 @given(PLACED)
+@pytest.mark.invariant("P3")
 def test_applying_again_gives_the_same_rows(placed):
     assert apply.apply(placed) == apply.apply(placed)
 
 
 @bounded
 @given(PLACED, st.randoms())
+@pytest.mark.invariant("P8")
 def test_the_interleaving_of_the_streams_does_not_matter(placed, random):
     shuffled = list(placed)
     random.shuffle(shuffled)
@@ -156,6 +159,7 @@ def test_times_are_exact_to_the_millisecond(text, ms):
     assert ms == row[apply.EVENT_COLUMNS.index("time")]
 
 
+@pytest.mark.invariant("P6")
 def test_an_entry_of_the_first_version_is_read_and_one_from_the_future_is_not():
     fields = log_entries.attempt("t1", "e1")
     assert isinstance(decode("dlv", fields), events.DeliveryEntry)
