@@ -30,7 +30,7 @@ SERVER_SETTINGS = {
     "tcp_keepalives_idle": "15",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
-    "idle_in_transaction_session_timeout": "30s",
+    "idle_in_transaction_session_timeout": "10s",
 }
 _EPOCH_MS = 946_684_800_000  # 2000-01-01, from which Postgres counts microseconds
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import subprocess
 import time
@@ -20,6 +21,7 @@ import asyncpg
 import pytest
 
 from outpost.log import partition as partitions
+from projections.logs import store as stores
 from tests.harness import counting, process, servers, toxic
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually, free_port
@@ -97,8 +99,14 @@ async def _ready(server: Outpost, limit: float = NOTICED_S) -> None:
     await eventually(told, limit)
 
 
-async def _sums_up(server: Outpost, counts: counting.Counts, load: Load, receiver: receivers.Receiver) -> None:
-    await _ready(server)
+async def _sums_up(
+    server: Outpost,
+    counts: counting.Counts,
+    load: Load,
+    receiver: receivers.Receiver,
+    limit: float = NOTICED_S,
+) -> None:
+    await _ready(server, limit)
     await counts.rest()
     await counts.assert_exact(load.accepted, receiver.requests)
     assert not server.ended
@@ -416,7 +424,13 @@ async def test_half_open_connections_to_postgres_are_noticed_and_made_anew(
 ):
     url = urlsplit(own_postgres.url)
     behind = url._replace(netloc=f"{url.username}:{url.password}@{url.hostname}:{postgres_behind.port}").geturl()
-    quick = (*process.QUICK, "projections.logs.store:COMMAND_TIMEOUT_S=2.0")
+    # One of them may be in the middle of a transaction, whose locks the server then ends.
+    settings = json.dumps(stores.SERVER_SETTINGS | {"idle_in_transaction_session_timeout": "2s"})
+    quick = (
+        *process.QUICK,
+        "projections.logs.store:COMMAND_TIMEOUT_S=2.0",
+        f"projections.logs.store:SERVER_SETTINGS={settings}",
+    )
     async with (
         counting.Counts(redis70, own_postgres.url) as counts,
         Outpost(redis70, behind, tmp_path, changes=quick) as server,
@@ -427,5 +441,5 @@ async def test_half_open_connections_to_postgres_are_noticed_and_made_anew(
             await load.more(20)
             assert postgres_behind.forget() >= 1
             await load.more(20)
-        await _sums_up(server, counts, load, receiver)
+        await _sums_up(server, counts, load, receiver, 30.0)
         assert set() == load.refused
