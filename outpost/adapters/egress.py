@@ -19,26 +19,37 @@ from outpost import errors
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-REFUSED_V4 = tuple(ipaddress.IPv4Network(n) for n in (
-    "0.0.0.0/8",           # this host
-    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",   # private
-    "100.64.0.0/10",       # carrier NAT; a cloud's metadata service lives at 100.100.100.200
-    "127.0.0.0/8",         # loopback
-    "168.63.129.16/32",    # a cloud's host agent, on a public-looking address
-    "169.254.0.0/16",      # link-local, and the metadata service of most clouds
-    "192.0.0.0/24",        # protocol assignments
-    "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24",  # documentation
-    "192.88.99.0/24",      # 6to4 relays
-    "198.18.0.0/15",       # benchmarking
-    "224.0.0.0/4",         # multicast
-    "240.0.0.0/4",         # reserved, broadcast
-))
+REFUSED_V4 = tuple(
+    ipaddress.IPv4Network(n)
+    for n in (
+        "0.0.0.0/8",  # this host
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",  # private
+        "100.64.0.0/10",  # carrier NAT; a cloud's metadata service lives at 100.100.100.200
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # a cloud's host agent, on a public-looking address
+        "169.254.0.0/16",  # link-local, and the metadata service of most clouds
+        "192.0.0.0/24",  # protocol assignments
+        "192.0.2.0/24",
+        "198.51.100.0/24",
+        "203.0.113.0/24",  # documentation
+        "192.88.99.0/24",  # 6to4 relays
+        "198.18.0.0/15",  # benchmarking
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast
+    )
+)
 PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")  # the only unicast space given out; all else is special
-REFUSED_V6 = tuple(ipaddress.IPv6Network(n) for n in (
-    "2001::/23",           # protocol assignments: Teredo, benchmarking, ORCHID
-    "2001:db8::/32", "3fff::/20",  # documentation
-    "2002::/16",           # 6to4 hides an IPv4 address
-))
+REFUSED_V6 = tuple(
+    ipaddress.IPv6Network(n)
+    for n in (
+        "2001::/23",  # protocol assignments: Teredo, benchmarking, ORCHID
+        "2001:db8::/32",
+        "3fff::/20",  # documentation
+        "2002::/16",  # 6to4 hides an IPv4 address
+    )
+)
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # the only translation that names still resolve to today
 
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")

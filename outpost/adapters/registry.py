@@ -40,18 +40,26 @@ def build(settings: settings_.Settings) -> Registry:
 
 def _webhook(settings: settings_.Settings, guard: egress.Guard) -> base.Adapter:
     client = protocol_client.ProtocolClient(
-        guard, max_body_bytes=settings.webhook_max_response_body_bytes,
-        connections=settings.delivery_max_concurrency)
-    names = webhook_headers.Names(settings.webhook_header_prefix, {
-        webhook_headers.EVENT_ID: settings.webhook_event_id_header,
-        webhook_headers.TOPIC: settings.webhook_topic_header,
-        webhook_headers.TIMESTAMP: settings.webhook_timestamp_header,
-        webhook_headers.SIGNATURE: settings.webhook_signature_header,
-    })
-    return webhook.Webhook(client, webhook.Options(
-        names=names,
-        signer=signing.signer(settings.webhook_signature_algorithm, settings.webhook_signature_encoding),
-        user_agent=settings.http_user_agent,
+        guard,
         max_body_bytes=settings.webhook_max_response_body_bytes,
-        milliseconds=settings.include_millisecond_timestamp,
-    ))
+        connections=settings.delivery_max_concurrency,
+    )
+    names = webhook_headers.Names(
+        settings.webhook_header_prefix,
+        {
+            webhook_headers.EVENT_ID: settings.webhook_event_id_header,
+            webhook_headers.TOPIC: settings.webhook_topic_header,
+            webhook_headers.TIMESTAMP: settings.webhook_timestamp_header,
+            webhook_headers.SIGNATURE: settings.webhook_signature_header,
+        },
+    )
+    return webhook.Webhook(
+        client,
+        webhook.Options(
+            names=names,
+            signer=signing.signer(settings.webhook_signature_algorithm, settings.webhook_signature_encoding),
+            user_agent=settings.http_user_agent,
+            max_body_bytes=settings.webhook_max_response_body_bytes,
+            milliseconds=settings.include_millisecond_timestamp,
+        ),
+    )

@@ -44,7 +44,10 @@ class Webhook:
     """The type; see base.Adapter. `clock_ns` is Unix time in nanoseconds."""
 
     def __init__(
-        self, client: clients.Client, options: Options, clock_ns: Callable[[], int] = time.time_ns,
+        self,
+        client: clients.Client,
+        options: Options,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.description = descriptions.load(TYPE)
         self._client = client
@@ -70,9 +73,13 @@ class Webhook:
         if problems:
             raise errors.Invalid(problems)
         headers = webhook_headers.Headers(
-            self._options.names, user_agent=self._options.user_agent, authorization=endpoint.authorization,
-            custom=custom, delivery_metadata=destination.delivery_metadata,
-            milliseconds=self._options.milliseconds)
+            self._options.names,
+            user_agent=self._options.user_agent,
+            authorization=endpoint.authorization,
+            custom=custom,
+            delivery_metadata=destination.delivery_metadata,
+            milliseconds=self._options.milliseconds,
+        )
         signer = signing.KeyedSigner(self._options.signer, signing.secrets_of(destination.credentials))
         return Publisher(self._client, endpoint, headers, signer, self._options, self._clock_ns)
 
@@ -87,8 +94,13 @@ class Publisher:
     max_batch = 1
 
     def __init__(
-        self, client: clients.Client, endpoint: endpoints.Endpoint, headers: webhook_headers.Headers,
-        signer: signing.KeyedSigner, options: Options, clock_ns: Callable[[], int],
+        self,
+        client: clients.Client,
+        endpoint: endpoints.Endpoint,
+        headers: webhook_headers.Headers,
+        signer: signing.KeyedSigner,
+        options: Options,
+        clock_ns: Callable[[], int],
     ) -> None:
         self._client = client
         self._endpoint = endpoint
@@ -125,7 +137,8 @@ class Publisher:
         if answer.retry_after and not gone:
             asked_ms = retry_after.delay_ms(answer.retry_after, self._clock_ns() // 1_000_000)
         return delivery.Failed(
-            str(answer.status), response, retryable=not gone, gone=gone, retry_after_ms=asked_ms)
+            str(answer.status), response, retryable=not gone, gone=gone, retry_after_ms=asked_ms
+        )
 
     def _text(self, answer: clients.Answer) -> str:
         if not answer.fault:

@@ -16,10 +16,22 @@ from outpost import errors
 from outpost.adapters import base
 
 # Headers that frame the request or that we answer for: neither custom headers nor metadata may set them.
-RESERVED = frozenset({
-    "content-type", "content-length", "host", "connection", "user-agent",  # the published list
-    "transfer-encoding", "te", "trailer", "upgrade", "expect", "keep-alive", "proxy-connection",
-})
+RESERVED = frozenset(
+    {
+        "content-type",
+        "content-length",
+        "host",
+        "connection",
+        "user-agent",  # the published list
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+    }
+)
 EVENT_ID, TOPIC, TIMESTAMP, TIMESTAMP_MS, SIGNATURE = "event-id", "topic", "timestamp", "timestamp-ms", "signature"
 MAX_REMEMBERED_NAMES = 4096  # metadata keys whose header name is kept; keys come from tenants, so it is bounded
 
@@ -85,8 +97,14 @@ class Headers:
     """The headers of one destination. `milliseconds` adds the system key `timestamp-ms`."""
 
     def __init__(
-        self, names: Names, *, user_agent: str, authorization: str | None, custom: Mapping[str, str],
-        delivery_metadata: Mapping[str, str], milliseconds: bool,
+        self,
+        names: Names,
+        *,
+        user_agent: str,
+        authorization: str | None,
+        custom: Mapping[str, str],
+        delivery_metadata: Mapping[str, str],
+        milliseconds: bool,
     ) -> None:
         self._names = names
         self._signature = names.of(SIGNATURE) or ""

@@ -38,8 +38,10 @@ def prepare(save: base.Save, config_fields: list[base.Field]) -> base.Prepared:
         return base.Prepared(problems=problems)
     before = save.previous.credentials.get(SECRET) if save.previous else None
     return base.Prepared(
-        config=save.config, credentials=credentials,
-        rotated=save.previous is not None and before != credentials[SECRET])
+        config=save.config,
+        credentials=credentials,
+        rotated=save.previous is not None and before != credentials[SECRET],
+    )
 
 
 def shown(credentials: dict[str, str], now_ms: int) -> dict[str, str]:
@@ -72,7 +74,9 @@ def _rotate(save: base.Save) -> tuple[dict[str, str], list[errors.Problem]]:
     if until and signing.rfc3339_ms(until) is None:
         problems.append(_problem(PREVIOUS_UNTIL, "pattern"))
     return {
-        SECRET: new_secret(), PREVIOUS: current, PREVIOUS_UNTIL: until or signing.rfc3339(save.now_ms + GRACE_MS),
+        SECRET: new_secret(),
+        PREVIOUS: current,
+        PREVIOUS_UNTIL: until or signing.rfc3339(save.now_ms + GRACE_MS),
     }, problems
 
 
@@ -112,7 +116,8 @@ def _forbidden(save: base.Save) -> list[errors.Problem]:
     """Repeating a stored value is tolerated: clients send back what they were shown."""
     stored = save.previous.credentials if save.previous else {}
     return [
-        _problem(key, "forbidden") for key in KEPT
+        _problem(key, "forbidden")
+        for key in KEPT
         if (asked := save.requested.get(key)) and asked != stored.get(key)
     ]
 

@@ -38,9 +38,7 @@ class TopicsProblem(msgspec.Struct, frozen=True):
     index: int | None = None
 
 
-def normalise(
-    requested: object, configured: tuple[str, ...], wildcards: bool
-) -> tuple[str, ...] | TopicsProblem:
+def normalise(requested: object, configured: tuple[str, ...], wildcards: bool) -> tuple[str, ...] | TopicsProblem:
     """The entries to store for the `topics` of a request, a decoded JSON value, or why there are none.
 
     Order is kept. Dropped are later duplicates and what a pattern beside it covers; a run of stars becomes

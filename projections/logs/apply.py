@@ -15,17 +15,51 @@ import msgspec
 from outpost.domain import events
 
 EVENT_COLUMNS = (
-    "accepted_at", "partition", "seq", "time", "tenant_id", "event_id", "topic", "eligible_for_retry", "metadata",
-    "matched_destination_ids", "data",
+    "accepted_at",
+    "partition",
+    "seq",
+    "time",
+    "tenant_id",
+    "event_id",
+    "topic",
+    "eligible_for_retry",
+    "metadata",
+    "matched_destination_ids",
+    "data",
 )
 ATTEMPT_COLUMNS = (
-    "accepted_at", "partition", "seq", "time", "tenant_id", "event_id", "event_accepted_at", "event_seq",
-    "destination_id", "destination_created", "destination_type", "topic", "status", "code", "attempt_number",
-    "manual", "response_data", "next",
+    "accepted_at",
+    "partition",
+    "seq",
+    "time",
+    "tenant_id",
+    "event_id",
+    "event_accepted_at",
+    "event_seq",
+    "destination_id",
+    "destination_created",
+    "destination_type",
+    "topic",
+    "status",
+    "code",
+    "attempt_number",
+    "manual",
+    "response_data",
+    "next",
 )
 CHANGE_COLUMNS = (
-    "accepted_at", "partition", "seq", "tenant_id", "event_id", "event_accepted_at", "event_seq", "destination_id",
-    "destination_created", "attempt_number", "type", "by",
+    "accepted_at",
+    "partition",
+    "seq",
+    "tenant_id",
+    "event_id",
+    "event_accepted_at",
+    "event_seq",
+    "destination_id",
+    "destination_created",
+    "attempt_number",
+    "type",
+    "by",
 )
 
 Row = tuple[object, ...]
@@ -87,9 +121,17 @@ class _Unfit(Exception):
 
 def _event_row(at: Placed, event: events.Event) -> Row:
     return (
-        at.ms, at.partition, at.seq, _unix_ms(event.time), event.tenant, event.id, event.topic, event.eligible,
+        at.ms,
+        at.partition,
+        at.seq,
+        _unix_ms(event.time),
+        event.tenant,
+        event.id,
+        event.topic,
+        event.eligible,
         _encode(event.metadata).decode() if event.metadata else "{}",
-        [match.destination for match in event.matched], _json_text(event.data),
+        [match.destination for match in event.matched],
+        _json_text(event.data),
     )
 
 
@@ -98,10 +140,24 @@ def _attempt_row(at: Placed, entry: events.DeliveryEntry, detail: events.Attempt
     event_ms, _, event_seq = task.event.partition("-")
     response = detail.response_data
     return (
-        at.ms, at.partition, at.seq, detail.started_ms + detail.took_ms, entry.tenant, entry.event_id,
-        int(event_ms), int(event_seq), task.destination, task.created, detail.destination_type, detail.topic,
-        detail.status, detail.code, task.attempt, detail.manual,
-        None if response is None else bytes(response).decode(), detail.next,
+        at.ms,
+        at.partition,
+        at.seq,
+        detail.started_ms + detail.took_ms,
+        entry.tenant,
+        entry.event_id,
+        int(event_ms),
+        int(event_seq),
+        task.destination,
+        task.created,
+        detail.destination_type,
+        detail.topic,
+        detail.status,
+        detail.code,
+        task.attempt,
+        detail.manual,
+        None if response is None else bytes(response).decode(),
+        detail.next,
     )
 
 
@@ -109,8 +165,18 @@ def _change_row(at: Placed, entry: events.DeliveryEntry) -> Row:
     task = entry.task
     event_ms, _, event_seq = task.event.partition("-")
     return (
-        at.ms, at.partition, at.seq, entry.tenant, entry.event_id, int(event_ms), int(event_seq), task.destination,
-        task.created, task.attempt, entry.type, entry.by,
+        at.ms,
+        at.partition,
+        at.seq,
+        entry.tenant,
+        entry.event_id,
+        int(event_ms),
+        int(event_seq),
+        task.destination,
+        task.created,
+        task.attempt,
+        entry.type,
+        entry.by,
     )
 
 

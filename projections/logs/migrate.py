@@ -21,8 +21,18 @@ LOCK_TIMEOUT_MS = 60_000  # as long as another process may take over its migrati
 WAIT_S = 60.0
 _POLL_S = 0.5
 _READS = {"event": apply.EVENT_COLUMNS, "attempt": apply.ATTEMPT_COLUMNS, "delivery_change": apply.CHANGE_COLUMNS}
-_TABLES = ("event_g1", "event_g1_default", "attempt_g1", "attempt_g1_default", "delivery_change_g1",
-           "delivery_change_g1_default", "log_rejected", "checkpoint", "migration", "log_identity")
+_TABLES = (
+    "event_g1",
+    "event_g1_default",
+    "attempt_g1",
+    "attempt_g1_default",
+    "delivery_change_g1",
+    "delivery_change_g1_default",
+    "log_rejected",
+    "checkpoint",
+    "migration",
+    "log_identity",
+)
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -72,7 +82,8 @@ async def state(target: store.Store) -> State:
     pending = [m for m in known() if m.version not in applied]
     problems = [
         f"migration {m} was edited after it had been applied"
-        for m in known() if m.version in applied and applied[m.version] != m.checksum
+        for m in known()
+        if m.version in applied and applied[m.version] != m.checksum
     ]
     if not pending:
         problems += _differences({(r["table_name"], r["column_name"]) for r in found})
@@ -102,8 +113,11 @@ async def apply_pending(target: store.Store) -> list[Migration]:
             telemetry.emit("schema_migrated", migration=str(migration), schema=target.schema)
     current = await state(target)
     if current.problems:
-        raise errors.StartRefused("The Postgres schema is not what this version expects: "
-                                  + "; ".join(current.problems) + ". See `outpost migrate verify`.")
+        raise errors.StartRefused(
+            "The Postgres schema is not what this version expects: "
+            + "; ".join(current.problems)
+            + ". See `outpost migrate verify`."
+        )
     return done
 
 
@@ -119,8 +133,9 @@ async def _apply_next(connection: store.Connection, schema: str) -> Migration | 
         for migration in known():
             if migration.version not in applied:
                 await connection.execute(migration.text)
-                await connection.execute(sql.STATEMENTS["record_migration"], migration.version, migration.name,
-                                         migration.checksum)
+                await connection.execute(
+                    sql.STATEMENTS["record_migration"], migration.version, migration.name, migration.checksum
+                )
                 return migration
     return None
 
@@ -151,5 +166,6 @@ async def wait_for_schema(target: store.Store, limit_s: float = WAIT_S) -> None:
         if time.monotonic() >= end:
             raise errors.StartRefused(
                 f"The Postgres schema was not ready within {limit_s:g} s ({why}). Run `outpost migrate apply`, or "
-                "start a process with SERVICE=log or all, which does.")
+                "start a process with SERVICE=log or all, which does."
+            )
         await asyncio.sleep(min(_POLL_S, limit_s))

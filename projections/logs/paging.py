@@ -82,12 +82,15 @@ def parse(text: str) -> Place | None:
 
 
 def page(
-    resource: cursor.Resource, request: PageRequest, rows: list[T], places: list[Place],
+    resource: cursor.Resource,
+    request: PageRequest,
+    rows: list[T],
+    places: list[Place],
 ) -> Page[T]:
     """The page out of what its scan found (up to `limit + 1` rows, in the order of the scan) and where those rows
     stand. A page that a cursor led to has a way back, unless it is empty."""
     more = len(rows) > request.limit
-    rows, places = rows[:request.limit], places[:request.limit]
+    rows, places = rows[: request.limit], places[: request.limit]
     if not rows:
         return Page([])
     if request.prev:

@@ -19,7 +19,10 @@ LOCK_TIMEOUT_MS = 5_000  # attaching waits for readers of the default table; bet
 
 
 async def ensure_partitions(
-    connection: store.Connection, schema: str, today: dt.date, ahead: int = DAYS_AHEAD,
+    connection: store.Connection,
+    schema: str,
+    today: dt.date,
+    ahead: int = DAYS_AHEAD,
 ) -> list[str]:
     """Makes the missing tables of `today` (UTC) and the `ahead` days after it; returns their names. Any number may
     run at once. Raises what asyncpg raises."""
@@ -30,8 +33,9 @@ async def ensure_partitions(
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
                 await migrate.lock(connection, schema)
-                made += [await _make(connection, parent, day)
-                         for day in await _missing(connection, parent, missing)]
+                made += [
+                    await _make(connection, parent, day) for day in await _missing(connection, parent, missing)
+                ]
     return made
 
 

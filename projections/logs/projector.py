@@ -65,7 +65,7 @@ class LogProjector:
                 return len(found)
             self._count = self._next_count(found)
             for first in range(0, len(found), self._batch_size):
-                if not await self._project(found[first:first + self._batch_size]):
+                if not await self._project(found[first : first + self._batch_size]):
                     break
         except errors.StoreUnavailable:
             self._checkpoints = {}
@@ -104,14 +104,25 @@ class LogProjector:
         self._checkpoints = self._checkpoints | batch.ends
         rejected = batch.rejected + outcome.refused
         for item in rejected:
-            telemetry.emit_sampled("log_rejected", "warning", stream=item.stream, partition=item.partition,
-                           entry=f"{item.ms}-{item.seq}", reason=item.reason)
+            telemetry.emit_sampled(
+                "log_rejected",
+                "warning",
+                stream=item.stream,
+                partition=item.partition,
+                entry=f"{item.ms}-{item.seq}",
+                reason=item.reason,
+            )
         newest_ms = max(ms for ms, _ in batch.ends.values())
         telemetry.emit_sampled(
-            "log_projected", entries=len(reads), events=len(batch.rows.events), attempts=len(batch.rows.attempts),
-            rejected=len(rejected), streams=len(batch.ends),
+            "log_projected",
+            entries=len(reads),
+            events=len(batch.rows.events),
+            attempts=len(batch.rows.attempts),
+            rejected=len(rejected),
+            streams=len(batch.ends),
             took_ms=round((time.perf_counter() - started) * 1000, 1),
-            behind_ms=max(time.time_ns() // 1_000_000 - newest_ms, 0))
+            behind_ms=max(time.time_ns() // 1_000_000 - newest_ms, 0),
+        )
         return True
 
     def _batch(self, reads: Sequence[read.Read]) -> write.Batch:
@@ -132,7 +143,8 @@ class LogProjector:
             reasons = {item[:3]: item.reason for item in rows.unfit}
             rejected += [
                 write.Rejected(*at, reason=reasons[at[1:]], fields=fields)
-                for at, fields in reads if at.stream == "evt" and at[1:] in reasons
+                for at, fields in reads
+                if at.stream == "evt" and at[1:] in reasons
             ]
         starts = {place: self._checkpoints[place] for place in ends}
         return write.Batch(starts, ends, rows, rejected, reads)

@@ -62,8 +62,11 @@ class _Where:
     def behind(self, alias: str, scan: paging.Scan) -> None:
         if scan.start is not None:
             compare = ">" if scan.dir == "asc" else "<"
-            self.add(f"({alias}.time, {alias}.accepted_at, {alias}.partition, {alias}.seq) {compare} "
-                     "(?::timestamptz, ?::timestamptz, ?::smallint, ?::bigint)", *scan.start)
+            self.add(
+                f"({alias}.time, {alias}.accepted_at, {alias}.partition, {alias}.seq) {compare} "
+                "(?::timestamptz, ?::timestamptz, ?::smallint, ?::bigint)",
+                *scan.start,
+            )
 
     def _storable(self, wanted: Sequence[str]) -> list[str]:
         """Postgres refuses a NUL even in a comparison, and nothing that is stored holds one."""
@@ -77,7 +80,9 @@ def _is_unicode(value: str) -> bool:
 
 
 async def list_events(
-    source: store.Store, wanted: rows.EventFilter, request: paging.PageRequest,
+    source: store.Store,
+    wanted: rows.EventFilter,
+    request: paging.PageRequest,
 ) -> paging.Page[rows.EventRow] | cursor.CursorProblem:
     """A page of events by their time."""
     scan = paging.scan("evt", request)
@@ -106,7 +111,9 @@ async def get_event(source: store.Store, event_id: str, tenant: str | None = Non
 
 
 async def list_attempts(
-    source: store.Store, wanted: rows.AttemptFilter, request: paging.PageRequest,
+    source: store.Store,
+    wanted: rows.AttemptFilter,
+    request: paging.PageRequest,
     include: rows.Include = rows.Include(),  # noqa: B008 -- a frozen value
 ) -> paging.Page[rows.AttemptRow] | cursor.CursorProblem:
     """A page of attempts by their time."""
@@ -127,7 +134,9 @@ async def list_attempts(
 
 
 async def get_attempt(
-    source: store.Store, at: tuple[int, int, int], tenant: str | None = None,
+    source: store.Store,
+    at: tuple[int, int, int],
+    tenant: str | None = None,
     include: rows.Include = rows.Include(),  # noqa: B008 -- a frozen value
 ) -> rows.AttemptRow | None:
     """The attempt at (partition, ms, seq), which `ids.parse_attempt_id` reads off its id."""
@@ -145,8 +154,11 @@ async def get_attempt(
 async def reached(source: store.Store, target: positions.Position) -> bool:
     """Whether the entry at this position of `evt` or `dlv` is projected."""
     async with source.acquire() as connection:
-        return bool(await connection.fetchval(
-            sql.STATEMENTS["reached"], write.PROJECTION, target.stream, target.partition, target.ms, target.seq))
+        return bool(
+            await connection.fetchval(
+                sql.STATEMENTS["reached"], write.PROJECTION, target.stream, target.partition, target.ms, target.seq
+            )
+        )
 
 
 async def wait_reached(source: store.Store, target: positions.Position, limit_s: float) -> bool:
@@ -160,14 +172,22 @@ async def wait_reached(source: store.Store, target: positions.Position, limit_s:
 
 
 async def _attempts(
-    source: store.Store, where: _Where, direction: paging.Dir, limit: int, include: rows.Include,
+    source: store.Store,
+    where: _Where,
+    direction: paging.Dir,
+    limit: int,
+    include: rows.Include,
 ) -> list[rows.AttemptRow]:
     statement = sql.STATEMENTS["attempts"].format(
-        where=where.text, dir=direction, limit=limit,
-        response="a.response_data" if include.response_data else "NULL::text")
+        where=where.text,
+        dir=direction,
+        limit=limit,
+        response="a.response_data" if include.response_data else "NULL::text",
+    )
     if include.event or include.event_data:
         statement = sql.STATEMENTS["with_events"].format(
-            page=statement, dir=direction, data="e.data" if include.event_data else "NULL::text")
+            page=statement, dir=direction, data="e.data" if include.event_data else "NULL::text"
+        )
     return [_attempt(record) for record in await _fetch(source, statement, where)]
 
 
@@ -180,17 +200,51 @@ async def _fetch(source: store.Store, statement: str, where: _Where) -> list[asy
 
 def _event(r: asyncpg.Record) -> rows.EventRow:
     return rows.EventRow(
-        r["accepted_at"], r["partition"], r["seq"], r["time"], r["tenant_id"], r["event_id"], r["topic"],
-        r["eligible_for_retry"], r["metadata"], tuple(r["matched_destination_ids"]), r["data"])
+        r["accepted_at"],
+        r["partition"],
+        r["seq"],
+        r["time"],
+        r["tenant_id"],
+        r["event_id"],
+        r["topic"],
+        r["eligible_for_retry"],
+        r["metadata"],
+        tuple(r["matched_destination_ids"]),
+        r["data"],
+    )
 
 
 def _attempt(r: asyncpg.Record) -> rows.AttemptRow:
     event = None
     if "e_time" in r and r["e_time"] is not None:
         event = rows.EventRow(
-            r["event_accepted_at"], r["partition"], r["event_seq"], r["e_time"], r["e_tenant_id"], r["event_id"],
-            r["e_topic"], r["eligible_for_retry"], r["metadata"], tuple(r["matched_destination_ids"]), r["data"])
+            r["event_accepted_at"],
+            r["partition"],
+            r["event_seq"],
+            r["e_time"],
+            r["e_tenant_id"],
+            r["event_id"],
+            r["e_topic"],
+            r["eligible_for_retry"],
+            r["metadata"],
+            tuple(r["matched_destination_ids"]),
+            r["data"],
+        )
     return rows.AttemptRow(
-        r["accepted_at"], r["partition"], r["seq"], r["time"], r["tenant_id"], r["event_id"], r["destination_id"],
-        r["destination_created"], r["destination_type"], r["topic"], r["status"], r["code"], r["attempt_number"],
-        r["manual"], r["response_data"], event)
+        r["accepted_at"],
+        r["partition"],
+        r["seq"],
+        r["time"],
+        r["tenant_id"],
+        r["event_id"],
+        r["destination_id"],
+        r["destination_created"],
+        r["destination_type"],
+        r["topic"],
+        r["status"],
+        r["code"],
+        r["attempt_number"],
+        r["manual"],
+        r["response_data"],
+        event,
+    )

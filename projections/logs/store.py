@@ -73,7 +73,7 @@ def schema_name(deployment_id: str) -> str:
     if len(name) <= MAX_NAME_BYTES:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return f"{name[:MAX_NAME_BYTES - 17]}_{digest}"
+    return f"{name[: MAX_NAME_BYTES - 17]}_{digest}"
 
 
 def quoted(name: str) -> str:
@@ -85,19 +85,32 @@ async def open_store(url: str, deployment_id: str = "", max_connections: int = M
     """The log store of a deployment; connects at the first use, so Postgres may be away now."""
     schema = schema_name(deployment_id)
     pool = await asyncpg.create_pool(
-        url, min_size=0, max_size=max_connections, max_inactive_connection_lifetime=IDLE_CONNECTION_S,
-        timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, connection_class=_Connection,
+        url,
+        min_size=0,
+        max_size=max_connections,
+        max_inactive_connection_lifetime=IDLE_CONNECTION_S,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=COMMAND_TIMEOUT_S,
+        connection_class=_Connection,
         init=_init,
-        server_settings={"search_path": quoted(schema), "application_name": "outpost", "timezone": "UTC",
-                         **SERVER_SETTINGS},
+        server_settings={
+            "search_path": quoted(schema),
+            "application_name": "outpost",
+            "timezone": "UTC",
+            **SERVER_SETTINGS,
+        },
     )
     return Store(pool, schema)
 
 
 async def _init(connection: asyncpg.Connection | Connection) -> None:
     await connection.set_type_codec(
-        "timestamptz", schema="pg_catalog", format="tuple",
-        encoder=lambda ms: ((ms - _EPOCH_MS) * 1000,), decoder=lambda micros: micros[0] // 1000 + _EPOCH_MS)
+        "timestamptz",
+        schema="pg_catalog",
+        format="tuple",
+        encoder=lambda ms: ((ms - _EPOCH_MS) * 1000,),
+        decoder=lambda micros: micros[0] // 1000 + _EPOCH_MS,
+    )
 
 
 @contextlib.contextmanager

@@ -84,7 +84,8 @@ async def _transaction(connection: store.Connection, batch: Batch, *, careful: b
         places = sorted((p, s) for s, p in batch.ends)
         numbers, names = [p for p, _ in places], [s for _, s in places]
         present = _checkpoints(
-            await connection.fetch(sql.STATEMENTS["lock_checkpoints"], PROJECTION, numbers, names))
+            await connection.fetch(sql.STATEMENTS["lock_checkpoints"], PROJECTION, numbers, names)
+        )
         if present != batch.starts:
             return Moved(present)
         refused: list[Rejected] = []
@@ -102,13 +103,22 @@ async def _transaction(connection: store.Connection, batch: Batch, *, careful: b
                 await connection.copy_records_to_table(table, records=rows, columns=columns)
         await _reject(connection, batch.rejected + refused)
         ends = [batch.ends[s, p] for p, s in places]
-        await connection.execute(sql.STATEMENTS["move_checkpoints"], PROJECTION, numbers, names,
-                                 [ms for ms, _ in ends], [seq for _, seq in ends])
+        await connection.execute(
+            sql.STATEMENTS["move_checkpoints"],
+            PROJECTION,
+            numbers,
+            names,
+            [ms for ms, _ in ends],
+            [seq for _, seq in ends],
+        )
     return Written(refused)
 
 
 async def _copy_halving(
-    connection: store.Connection, table: str, columns: Sequence[str], rows: list[apply.Row],
+    connection: store.Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: list[apply.Row],
 ) -> list[tuple[apply.Row, str]]:
     """Copies what Postgres takes and returns the others with the reason. A row that is there already is neither:
     it can only mean that checkpoints were set back by hand."""
@@ -138,7 +148,9 @@ def _refusal(exc: Exception) -> str | None:
 
 
 def _with_fields(
-    found: Sequence[tuple[apply.Row, str]], stream: str, reads: Sequence[read.Read],
+    found: Sequence[tuple[apply.Row, str]],
+    stream: str,
+    reads: Sequence[read.Read],
 ) -> list[Rejected]:
     """A row names its entry: accepted_at, partition and seq are the first three columns of every table."""
     if not found:
@@ -153,8 +165,15 @@ def _with_fields(
 
 async def _reject(connection: store.Connection, rejected: Sequence[Rejected]) -> None:
     for item in rejected:
-        await connection.execute(sql.STATEMENTS["reject"], item.stream, item.partition, item.ms, item.seq,
-                                 item.reason, msgspec.msgpack.encode(item.fields))
+        await connection.execute(
+            sql.STATEMENTS["reject"],
+            item.stream,
+            item.partition,
+            item.ms,
+            item.seq,
+            item.reason,
+            msgspec.msgpack.encode(item.fields),
+        )
 
 
 def _checkpoints(records: Sequence[asyncpg.Record]) -> base.Checkpoints:

@@ -92,7 +92,11 @@ def memory_mb(process: Outpost) -> float:
 
 
 async def test_black_holes_leave_the_latency_of_a_healthy_destination_and_the_memory_as_they_were(
-    redis70: RedisServer, postgres_url: str, tmp_path: Path, hole: receivers.Receiver, url: receivers.Receiver,
+    redis70: RedisServer,
+    postgres_url: str,
+    tmp_path: Path,
+    hole: receivers.Receiver,
+    url: receivers.Receiver,
     healthy: Healthy,
 ):
     async with Outpost(redis70, postgres_url, tmp_path, **LIMITS) as process:
@@ -109,7 +113,11 @@ async def test_black_holes_leave_the_latency_of_a_healthy_destination_and_the_me
 
 
 async def test_a_new_destination_does_not_wait_behind_black_holes_that_are_known(
-    redis70: RedisServer, postgres_url: str, tmp_path: Path, hole: receivers.Receiver, url: receivers.Receiver,
+    redis70: RedisServer,
+    postgres_url: str,
+    tmp_path: Path,
+    hole: receivers.Receiver,
+    url: receivers.Receiver,
     healthy: Healthy,
 ):
     async with Outpost(redis70, postgres_url, tmp_path, **LIMITS) as process:

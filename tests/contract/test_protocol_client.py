@@ -34,10 +34,15 @@ def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLo
 async def make() -> AsyncIterator[ClientMaker]:
     made: list[protocol_client.ProtocolClient] = []
 
-    def maker(connections: int = 100, lookup: Callable[[str], list[str]] = lambda _: ["127.0.0.1"],
-              ) -> protocol_client.ProtocolClient:
-        made.append(protocol_client.ProtocolClient(
-            egress.Guard(["127.0.0.0/8"]), max_body_bytes=1000, connections=connections, lookup=lookup))
+    def maker(
+        connections: int = 100,
+        lookup: Callable[[str], list[str]] = lambda _: ["127.0.0.1"],
+    ) -> protocol_client.ProtocolClient:
+        made.append(
+            protocol_client.ProtocolClient(
+                egress.Guard(["127.0.0.0/8"]), max_body_bytes=1000, connections=connections, lookup=lookup
+            )
+        )
         return made[-1]
 
     yield maker
@@ -52,7 +57,10 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def post(
-    sender: client.Client, url: str, body: bytes = b"{}", within: float = 10.0,
+    sender: client.Client,
+    url: str,
+    body: bytes = b"{}",
+    within: float = 10.0,
 ) -> client.Answer | client.Unanswered:
     return await sender.post(sender.endpoint(url), b"", body, asyncio.get_running_loop().time() + within)
 
@@ -60,18 +68,28 @@ async def post(
 async def test_the_request_goes_out_byte_for_byte(make: ClientMaker, receiver: Receiver) -> None:
     sender = make()
     await sender.post(
-        sender.endpoint(receiver.url("/a?b=c")), "X-A: ü\r\n".encode(), b"[1]",
-        asyncio.get_running_loop().time() + 10)
+        sender.endpoint(receiver.url("/a?b=c")),
+        "X-A: ü\r\n".encode(),
+        b"[1]",
+        asyncio.get_running_loop().time() + 10,
+    )
     assert receiver.requests[0].raw_head == (
-        f"POST /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:{receiver.port}\r\nX-A: ü\r\nContent-Length: 3\r\n\r\n".encode())
+        f"POST /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:{receiver.port}\r\nX-A: ü\r\nContent-Length: 3\r\n\r\n".encode()
+    )
 
 
-@pytest.mark.parametrize("later", [
-    pytest.param(answer(500), id="a whole answer"), pytest.param([b"\r\n"], id="a line end"),
-    pytest.param([head(408)[:-2]], id="half a head"),
-])
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param(answer(500), id="a whole answer"),
+        pytest.param([b"\r\n"], id="a line end"),
+        pytest.param([head(408)[:-2]], id="half a head"),
+    ],
+)
 async def test_what_nobody_asked_for_ends_a_kept_connection(
-    make: ClientMaker, receiver: Receiver, later: receivers.Script,
+    make: ClientMaker,
+    receiver: Receiver,
+    later: receivers.Script,
 ) -> None:
     go_on = asyncio.Event()
     receiver.then([*answer(201), WaitFor(go_on), *later, Do.HANG])
@@ -85,7 +103,8 @@ async def test_what_nobody_asked_for_ends_a_kept_connection(
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n", b""], ids=["data", "hang-up"])
 async def test_what_the_loop_has_not_seen_yet_is_seen_before_a_kept_connection_is_used(
-    make: ClientMaker, said: bytes,
+    make: ClientMaker,
+    said: bytes,
 ) -> None:
     """The peer is a plain socket, written to and closed without a turn of the loop before the next send."""
     loop = asyncio.get_running_loop()
@@ -128,7 +147,9 @@ async def test_an_answer_before_the_request_was_out_ends_the_connection(make: Cl
 
 
 async def test_what_was_not_used_for_long_is_closed_by_one_timer(
-    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch,
+    make: ClientMaker,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connection, "IDLE_SECONDS", 0.2)
     sender = make()
@@ -141,7 +162,9 @@ async def test_what_was_not_used_for_long_is_closed_by_one_timer(
 
 
 async def test_a_connection_is_not_used_for_longer_than_its_peer_keeps_it(
-    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch,
+    make: ClientMaker,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     receiver.then(answer(200, b"", "Keep-Alive: timeout=1"), answer(200, b"", "Keep-Alive: timeout=30"))
     sender = make()
@@ -151,7 +174,9 @@ async def test_a_connection_is_not_used_for_longer_than_its_peer_keeps_it(
 
 
 async def test_a_connection_is_renewed_when_it_is_old(
-    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch,
+    make: ClientMaker,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sender = make()
     monkeypatch.setattr(connection, "MAX_AGE_SECONDS", 0.0)
@@ -170,7 +195,8 @@ async def test_the_connection_used_last_is_used_first(make: ClientMaker, receive
 
 
 async def test_kept_connections_make_room_the_one_unused_for_longest_first(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     sender = make(connections=3)
     for host in ("a", "b", "c", "a", "d"):
@@ -182,7 +208,8 @@ async def test_kept_connections_make_room_the_one_unused_for_longest_first(
 
 
 async def test_a_burst_to_one_origin_keeps_its_connections_for_the_next_one(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     go_on = asyncio.Event()
     receiver.always([WaitFor(go_on), *answer(200)])
@@ -230,7 +257,8 @@ async def test_closing_unused_or_twice_does_nothing(make: ClientMaker, receiver:
 
 
 async def test_a_send_that_waits_for_a_slot_ends_when_the_client_is_closed(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     receiver.always([Do.HANG])
     sender = make(connections=1)

@@ -79,7 +79,11 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def post(
-    sender: client.Client, url: str, body: bytes = b"{}", within: float = LONG, **headers: str,
+    sender: client.Client,
+    url: str,
+    body: bytes = b"{}",
+    within: float = LONG,
+    **headers: str,
 ) -> client.Answer | client.Unanswered:
     deadline = asyncio.get_running_loop().time() + within
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
@@ -87,7 +91,8 @@ async def post(
 
 
 async def test_the_request_carries_the_body_and_the_headers_as_given(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     result = await post(make(), receiver.url("/a%2Fb?x=1#part"), b'{ "z":1,  "a":"\\u00e9" }', custom="Yes")
     assert client.Answer(200, b"") == result
@@ -97,7 +102,8 @@ async def test_the_request_carries_the_body_and_the_headers_as_given(
     assert request.headers["custom"] == "Yes"
     assert f"127.0.0.1:{receiver.port}" == request.headers["host"]
     assert {"host", "custom", "content-length", "accept", "accept-encoding", "user-agent", "content-type"} >= set(
-        request.headers)
+        request.headers
+    )
 
 
 async def test_a_body_of_megabytes_arrives_whole(make: ClientMaker, receiver: Receiver) -> None:
@@ -132,14 +138,16 @@ async def test_a_chunked_answer_is_put_together(make: ClientMaker, receiver: Rec
 
 
 async def test_an_answer_that_comes_byte_by_byte_is_put_together(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     receiver.then([bytes([byte]) for byte in answer(201, b"slowly")[0]])
     assert client.Answer(201, b"slowly") == await post(make(), receiver.url())
 
 
 async def test_an_answer_without_length_ends_with_the_connection(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     receiver.then([head(200) + b"until the end", Do.CLOSE])
     assert client.Answer(200, b"until the end") == await post(make(), receiver.url())
@@ -163,7 +171,8 @@ async def test_an_answer_before_the_whole_body_was_read_counts(make: ClientMaker
 
 
 async def test_a_switch_of_protocols_is_an_answer_and_ends_the_connection(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     receiver.then([head(101, "Upgrade: websocket", "Connection: Upgrade"), Do.HANG])
     result = await post(make(), receiver.url(), within=SHORT)
@@ -173,25 +182,31 @@ async def test_a_switch_of_protocols_is_an_answer_and_ends_the_connection(
 
 
 @pytest.mark.parametrize(
-    "answered", [chunked(200, [b"x" * CAP]), answer(200, b"x" * CAP)], ids=["chunked", "plain"])
+    "answered", [chunked(200, [b"x" * CAP]), answer(200, b"x" * CAP)], ids=["chunked", "plain"]
+)
 async def test_a_body_of_exactly_the_cap_is_kept(
-    make: ClientMaker, receiver: Receiver, answered: receivers.Script,
+    make: ClientMaker,
+    receiver: Receiver,
+    answered: receivers.Script,
 ) -> None:
     receiver.then(answered)
     assert client.Answer(200, b"x" * CAP) == await post(make(), receiver.url())
 
 
-@pytest.mark.parametrize("answered", [chunked(200, [b"x" * CAP, b"y"]), answer(200, b"x" * (CAP + 1))],
-                         ids=["chunked", "plain"])
+@pytest.mark.parametrize(
+    "answered", [chunked(200, [b"x" * CAP, b"y"]), answer(200, b"x" * (CAP + 1))], ids=["chunked", "plain"]
+)
 async def test_a_body_over_the_cap_is_dropped_and_the_status_stands(
-    make: ClientMaker, receiver: Receiver, answered: receivers.Script,
+    make: ClientMaker,
+    receiver: Receiver,
+    answered: receivers.Script,
 ) -> None:
     receiver.then(answered)
     assert client.Answer(200, b"", "too_large") == await post(make(), receiver.url())
 
 
 async def test_a_giant_body_is_not_read_to_its_end(make: ClientMaker, receiver: Receiver) -> None:
-    receiver.then([head(200, "Transfer-Encoding: chunked"), *[b"fff8\r\n" + b"x" * 0xfff8 + b"\r\n"] * 4000])
+    receiver.then([head(200, "Transfer-Encoding: chunked"), *[b"fff8\r\n" + b"x" * 0xFFF8 + b"\r\n"] * 4000])
     began = time.monotonic()
     assert client.Answer(200, b"", "too_large") == await post(make(), receiver.url())
     assert time.monotonic() - began < LONG / 2
@@ -218,7 +233,9 @@ async def test_cookies_are_not_kept(make: ClientMaker, receiver: Receiver) -> No
 
 
 async def test_proxies_of_the_environment_are_not_used(
-    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch,
+    make: ClientMaker,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
@@ -242,7 +259,8 @@ async def test_one_connection_is_enough_for_one_sender(make: ClientMaker, receiv
 
 @pytest.mark.behaviour(89)
 async def test_connections_grow_with_concurrency_not_with_deliveries(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     sender = make()
 
@@ -255,12 +273,17 @@ async def test_connections_grow_with_concurrency_not_with_deliveries(
     assert receiver.connections <= 12
 
 
-@pytest.mark.parametrize("script", [
-    pytest.param(answer(200, b"", "Connection: close"), id="asked to close"),
-    pytest.param([*answer(200), Do.CLOSE], id="closed at once"),
-])
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(answer(200, b"", "Connection: close"), id="asked to close"),
+        pytest.param([*answer(200), Do.CLOSE], id="closed at once"),
+    ],
+)
 async def test_a_connection_that_is_no_longer_good_is_not_used_again(
-    make: ClientMaker, receiver: Receiver, script: receivers.Script,
+    make: ClientMaker,
+    receiver: Receiver,
+    script: receivers.Script,
 ) -> None:
     sender = make()
     for turns in range(20):
@@ -272,7 +295,8 @@ async def test_a_connection_that_is_no_longer_good_is_not_used_again(
 
 
 async def test_a_connection_that_said_more_than_announced_is_not_used_again(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     """Whether the first answer counts is left to the client."""
     receiver.then([head(200, "Content-Length: 1") + b"1HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"])
@@ -283,16 +307,23 @@ async def test_a_connection_that_said_more_than_announced_is_not_used_again(
 
 
 @pytest.mark.behaviour(89)
-@pytest.mark.parametrize("script", [
-    pytest.param([head(204)], id="no content"),
-    pytest.param([head(304, "Content-Length: 5")], id="not modified"),
-    pytest.param(chunked(200, [b"a", b"b"]), id="chunked"),
-    pytest.param([head(100), head(103), *answer(500)], id="interim"),
-    pytest.param([b"HTTP/1.0 200 X\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n"], id="old and kept"),
-    pytest.param(answer(200, b"x" * CAP), id="at the cap"),
-])
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param([head(204)], id="no content"),
+        pytest.param([head(304, "Content-Length: 5")], id="not modified"),
+        pytest.param(chunked(200, [b"a", b"b"]), id="chunked"),
+        pytest.param([head(100), head(103), *answer(500)], id="interim"),
+        pytest.param(
+            [b"HTTP/1.0 200 X\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n"], id="old and kept"
+        ),
+        pytest.param(answer(200, b"x" * CAP), id="at the cap"),
+    ],
+)
 async def test_a_connection_is_kept_after_every_whole_answer(
-    make: ClientMaker, receiver: Receiver, script: receivers.Script,
+    make: ClientMaker,
+    receiver: Receiver,
+    script: receivers.Script,
 ) -> None:
     receiver.always(script)
     sender = make()
@@ -302,7 +333,8 @@ async def test_a_connection_is_kept_after_every_whole_answer(
 
 
 async def test_an_old_server_that_does_not_promise_to_stay_gets_a_connection_each(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     receiver.always([b"HTTP/1.0 200 X\r\nContent-Length: 2\r\n\r\nok"])
     sender = make()
@@ -311,11 +343,17 @@ async def test_an_old_server_that_does_not_promise_to_stay_gets_a_connection_eac
     assert receiver.connections == 3
 
 
-@pytest.mark.parametrize("later", [
-    pytest.param([Do.CLOSE], id="a hang-up"), pytest.param([Do.RESET], id="a reset"),
-])
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param([Do.CLOSE], id="a hang-up"),
+        pytest.param([Do.RESET], id="a reset"),
+    ],
+)
 async def test_the_end_of_a_kept_connection_is_no_failure_of_the_next_send(
-    make: ClientMaker, receiver: Receiver, later: receivers.Script,
+    make: ClientMaker,
+    receiver: Receiver,
+    later: receivers.Script,
 ) -> None:
     go_on = asyncio.Event()
     receiver.then([*answer(201), WaitFor(go_on), *later])
@@ -328,7 +366,8 @@ async def test_the_end_of_a_kept_connection_is_no_failure_of_the_next_send(
 
 
 async def test_a_hang_up_on_a_kept_connection_after_the_request_is_not_sent_again(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     """It may have arrived: whether to try again is for the retry policy to say, which records the attempt."""
     receiver.then(answer(200), [Do.CLOSE])
@@ -339,14 +378,16 @@ async def test_a_hang_up_on_a_kept_connection_after_the_request_is_not_sent_agai
 
 
 async def test_lines_that_end_without_carriage_return_are_understood(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     receiver.then([b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok"])
     assert client.Answer(200, b"ok") == await post(make(), receiver.url())
 
 
 async def test_interim_answers_without_end_do_not_outlast_the_deadline(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     receiver.then([*[head(102), receivers.Sleep(0.01)] * 200])
     began = time.monotonic()
@@ -373,7 +414,8 @@ async def test_connections_in_use_have_a_bound_and_the_rest_waits(make: ClientMa
 
 
 async def test_an_address_that_does_not_answer_leaves_time_for_the_next(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.2", receiver.port))
@@ -403,9 +445,12 @@ async def test_a_reset_before_the_answer_is_connection_reset(make: ClientMaker, 
 
 @pytest.mark.behaviour(86)
 @pytest.mark.parametrize(
-    "said", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nA: b\r\n"], ids=["nothing", "line", "head"])
+    "said", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nA: b\r\n"], ids=["nothing", "line", "head"]
+)
 async def test_a_hang_up_before_the_head_is_complete_is_connection_reset(
-    make: ClientMaker, receiver: Receiver, said: bytes,
+    make: ClientMaker,
+    receiver: Receiver,
+    said: bytes,
 ) -> None:
     receiver.then([said, Do.CLOSE])
     assert client.Unanswered("connection_reset") == await post(make(), receiver.url())
@@ -413,7 +458,9 @@ async def test_a_hang_up_before_the_head_is_complete_is_connection_reset(
 
 @pytest.mark.parametrize("end", [Do.CLOSE, Do.RESET])
 async def test_a_hang_up_inside_the_body_leaves_the_status(
-    make: ClientMaker, receiver: Receiver, end: Do,
+    make: ClientMaker,
+    receiver: Receiver,
+    end: Do,
 ) -> None:
     arrived = asyncio.Event()
     receiver.then([head(200, "Content-Length: 10"), WaitFor(arrived), b"half", end])
@@ -424,11 +471,16 @@ async def test_a_hang_up_inside_the_body_leaves_the_status(
 
 
 @pytest.mark.behaviour(86)
-@pytest.mark.parametrize("nonsense", [
-    b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"HTTP/1.1 abc X\r\n\r\n", b"\x00\x01\x02\x03\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-    b"HTTP/1.1 200 OK\r\n" + b"A" * 300_000,
-])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 abc X\r\n\r\n",
+        b"\x00\x01\x02\x03\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\n" + b"A" * 300_000,
+    ],
+)
 async def test_what_is_not_http_is_a_network_error(make: ClientMaker, receiver: Receiver, nonsense: bytes) -> None:
     receiver.then([nonsense, Do.HANG])
     assert client.Unanswered("network_error") == await post(make(), receiver.url())
@@ -482,7 +534,8 @@ async def test_a_body_that_does_not_arrive_leaves_the_status(make: ClientMaker, 
 
 
 async def test_a_body_that_trickles_does_not_outlast_the_deadline(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     receiver.then([head(503, "Transfer-Encoding: chunked"), *[b"1\r\nx\r\n", receivers.Sleep(0.05)] * 100])
     began = time.monotonic()
@@ -495,7 +548,8 @@ async def test_a_deadline_that_is_over_is_a_timeout(make: ClientMaker, receiver:
 
 
 async def test_a_name_server_that_does_not_answer_is_a_timeout_for_that_name_only(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     answered = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -529,18 +583,42 @@ async def test_a_name_is_looked_up_once_for_all_and_kept(make: ClientMaker, rece
 
 
 async def test_the_next_address_is_tried_where_the_first_refuses(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     assert client.Answer(200, b"") == await post(make(), receiver.url(host="two.test"))
 
 
-@pytest.mark.parametrize("host", [
-    "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]",
-    "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "0", "0.0.0.0", "[::]", "①②⑦.⓪.⓪.①", "127。0。0。1", "127.0.0.1.",
-    "169.254.169.254", "[fd00:ec2::254]", "user@127.0.0.1", "receiver.test", "mixed.test", "metadata.test",
-])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[64:ff9b::7f00:1]",
+        "0",
+        "0.0.0.0",
+        "[::]",
+        "①②⑦.⓪.⓪.①",
+        "127。0。0。1",
+        "127.0.0.1.",
+        "169.254.169.254",
+        "[fd00:ec2::254]",
+        "user@127.0.0.1",
+        "receiver.test",
+        "mixed.test",
+        "metadata.test",
+    ],
+)
 async def test_an_address_that_is_not_public_is_never_connected_to(
-    make: ClientMaker, receiver: Receiver, host: str,
+    make: ClientMaker,
+    receiver: Receiver,
+    host: str,
 ) -> None:
     result = await post(make(allowed=()), receiver.url(host=host))
     assert client.Unanswered("blocked_address") == result
@@ -548,7 +626,8 @@ async def test_an_address_that_is_not_public_is_never_connected_to(
 
 
 async def test_one_bad_address_spoils_a_name_whose_other_address_is_allowed(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     assert client.Unanswered("blocked_address") == await post(make(), receiver.url(host="mixed.test"))
     assert client.Unanswered("blocked_address") == await post(make(), receiver.url(host="inside.test"))
@@ -557,7 +636,9 @@ async def test_one_bad_address_spoils_a_name_whose_other_address_is_allowed(
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.0.0.1", "[::ffff:127.0.0.1]", "receiver.test"])
 async def test_an_allowed_address_is_reached_in_every_spelling(
-    make: ClientMaker, receiver: Receiver, host: str,
+    make: ClientMaker,
+    receiver: Receiver,
+    host: str,
 ) -> None:
     assert client.Answer(200, b"") == await post(make(), receiver.url(host=host))
 
@@ -581,7 +662,9 @@ def serving(authority: trustme.CA, *names: str) -> ssl.SSLContext:
 
 
 async def test_tls_is_spoken_under_the_name_of_the_url_and_reused(
-    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+    make: ClientMaker,
+    authority: trustme.CA,
+    trust: ssl.SSLContext,
 ) -> None:
     context = serving(authority, "receiver.test")
     asked: list[str | None] = []
@@ -594,7 +677,9 @@ async def test_tls_is_spoken_under_the_name_of_the_url_and_reused(
 
 
 async def test_tls_to_an_address_is_checked_against_the_address(
-    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+    make: ClientMaker,
+    authority: trustme.CA,
+    trust: ssl.SSLContext,
 ) -> None:
     async with Receiver(tls=serving(authority, "127.0.0.1")) as receiver:
         assert client.Answer(200, b"") == await post(make(trust=trust), receiver.url())
@@ -602,7 +687,9 @@ async def test_tls_to_an_address_is_checked_against_the_address(
 
 @pytest.mark.behaviour(86)
 async def test_a_certificate_for_another_name_is_a_tls_error(
-    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+    make: ClientMaker,
+    authority: trustme.CA,
+    trust: ssl.SSLContext,
 ) -> None:
     async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
         sender = make(trust=trust)
@@ -625,7 +712,9 @@ async def test_plain_text_where_tls_was_expected_is_a_tls_error(make: ClientMake
 
 
 async def test_a_trailing_dot_is_no_part_of_the_identity(
-    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+    make: ClientMaker,
+    authority: trustme.CA,
+    trust: ssl.SSLContext,
 ) -> None:
     async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
         sender = make(trust=trust, lookup=lambda _: ["127.0.0.1"])
@@ -634,7 +723,9 @@ async def test_a_trailing_dot_is_no_part_of_the_identity(
 
 @pytest.mark.behaviour(86)
 async def test_a_server_that_wants_a_certificate_of_ours_is_a_tls_error(
-    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+    make: ClientMaker,
+    authority: trustme.CA,
+    trust: ssl.SSLContext,
 ) -> None:
     context = serving(authority, "receiver.test")
     context.verify_mode = ssl.CERT_REQUIRED
@@ -646,13 +737,21 @@ async def test_a_server_that_wants_a_certificate_of_ours_is_a_tls_error(
         assert receiver.requests == []
 
 
-@pytest.mark.parametrize("script", [
-    pytest.param([head(200) + b"until the end", Do.CLOSE], id="until close"),
-    pytest.param([head(200, "Connection: close", "Content-Length: 13") + b"until the end", Do.HANG], id="close"),
-    pytest.param(chunked(200, [b"until ", b"the end"]), id="chunked"),
-])
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param([head(200) + b"until the end", Do.CLOSE], id="until close"),
+        pytest.param(
+            [head(200, "Connection: close", "Content-Length: 13") + b"until the end", Do.HANG], id="close"
+        ),
+        pytest.param(chunked(200, [b"until ", b"the end"]), id="chunked"),
+    ],
+)
 async def test_over_tls_an_answer_is_framed_as_without(
-    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext, script: receivers.Script,
+    make: ClientMaker,
+    authority: trustme.CA,
+    trust: ssl.SSLContext,
+    script: receivers.Script,
 ) -> None:
     async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
         receiver.always(script)
@@ -663,7 +762,9 @@ async def test_over_tls_an_answer_is_framed_as_without(
 
 
 async def test_over_tls_a_kept_connection_that_the_peer_closed_is_not_used(
-    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext,
+    make: ClientMaker,
+    authority: trustme.CA,
+    trust: ssl.SSLContext,
 ) -> None:
     async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
         go_on = asyncio.Event()
@@ -678,7 +779,10 @@ async def test_over_tls_a_kept_connection_that_the_peer_closed_is_not_used(
 
 @pytest.mark.parametrize("steps", range(0, 24, 2))
 async def test_over_tls_a_send_can_be_cancelled_at_any_turn_of_the_loop(
-    make: ClientMaker, authority: trustme.CA, trust: ssl.SSLContext, steps: int,
+    make: ClientMaker,
+    authority: trustme.CA,
+    trust: ssl.SSLContext,
+    steps: int,
 ) -> None:
     async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
         receiver.always([Do.HANG])
@@ -707,7 +811,8 @@ async def test_a_handshake_that_never_ends_is_a_timeout(make: ClientMaker) -> No
 
 
 async def test_wherever_a_send_is_cut_off_the_next_one_gets_its_own_answer(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     """Every answer names its request, and comes in pieces, so that a cut can fall before, inside and after it."""
 
@@ -731,7 +836,9 @@ async def test_wherever_a_send_is_cut_off_the_next_one_gets_its_own_answer(
 
 @pytest.mark.parametrize("steps", range(12))
 async def test_a_send_that_is_cancelled_after_any_number_of_turns_of_the_loop_raises_and_frees_its_connection(
-    make: ClientMaker, receiver: Receiver, steps: int,
+    make: ClientMaker,
+    receiver: Receiver,
+    steps: int,
 ) -> None:
     receiver.always([Do.HANG])
     task = asyncio.ensure_future(post(make(), receiver.url(host="receiver.test")))
@@ -744,10 +851,13 @@ async def test_a_send_that_is_cancelled_after_any_number_of_turns_of_the_loop_ra
     gc.collect()
 
 
-@pytest.mark.parametrize("script", [[Do.HANG], [head(200, "Content-Length: 9") + b"half", Do.HANG]],
-                         ids=["no head", "half a body"])
+@pytest.mark.parametrize(
+    "script", [[Do.HANG], [head(200, "Content-Length: 9") + b"half", Do.HANG]], ids=["no head", "half a body"]
+)
 async def test_a_cancelled_connection_is_closed_not_kept(
-    make: ClientMaker, receiver: Receiver, script: receivers.Script,
+    make: ClientMaker,
+    receiver: Receiver,
+    script: receivers.Script,
 ) -> None:
     receiver.then(script)
     sender = make()
@@ -780,15 +890,19 @@ async def test_closing_ends_a_send_under_way(make: ClientMaker, receiver: Receiv
 
 
 async def test_closing_leaves_no_socket_of_sends_kept_under_way_or_connecting(
-    make: ClientMaker, receiver: Receiver,
+    make: ClientMaker,
+    receiver: Receiver,
 ) -> None:
     async with Receiver(greeting=[Do.HANG]) as deaf:
         receiver.always(lambda request: [Do.HANG] if request.body == b"hang" else answer(200))
         sender = make()
         await asyncio.gather(*(post(sender, receiver.url()) for _ in range(10)))
         tasks = [asyncio.ensure_future(post(sender, receiver.url(), b"hang")) for _ in range(3)]
-        shaking = receiver.url(host="receiver.test").replace("http:", "https:").replace(
-            str(receiver.port), str(deaf.port))
+        shaking = (
+            receiver.url(host="receiver.test")
+            .replace("http:", "https:")
+            .replace(str(receiver.port), str(deaf.port))
+        )
         tasks.append(asyncio.ensure_future(post(sender, shaking, within=SHORT)))
         await eventually(lambda: deaf.connections == 1 and len(receiver.requests) == 13)
         await sender.close()

@@ -18,7 +18,10 @@ from tests.harness.polling import eventually
 from tests.harness.receiver import Do, Receiver, answer, head
 
 SECRETS = {
-    "secret": "whsec_new", "previous_secret": "whsec_old", "previous_secret_invalid_at": "2100-01-01T00:00:00Z"}
+    "secret": "whsec_new",
+    "previous_secret": "whsec_old",
+    "previous_secret_invalid_at": "2100-01-01T00:00:00Z",
+}
 DATA = b'{ "user" :"u1",  "html": "<b>&" }'
 
 
@@ -36,8 +39,11 @@ class Sender:
         self.registries: list[registry.Registry] = []
 
     async def connect(
-        self, options: dict[str, object] | None = None, custom: dict[str, str] | None = None,
-        credentials: dict[str, str] | None = None, delivery_metadata: dict[str, str] | None = None,
+        self,
+        options: dict[str, object] | None = None,
+        custom: dict[str, str] | None = None,
+        credentials: dict[str, str] | None = None,
+        delivery_metadata: dict[str, str] | None = None,
         url: str | None = None,
     ) -> base.Publisher:
         chosen = {"destinations_allowed_cidrs": ("127.0.0.0/8",), "http_user_agent": "Outpost/test"}
@@ -48,12 +54,22 @@ class Sender:
         config = {"url": url or self.receiver.url("/hook")}
         if custom is not None:
             config["custom_headers"] = json.dumps(custom)
-        return await adapter.connect(base.OpenDestination(
-            "t1", "d1", "webhook", config, SECRETS if credentials is None else credentials,
-            delivery_metadata or {}))
+        return await adapter.connect(
+            base.OpenDestination(
+                "t1",
+                "d1",
+                "webhook",
+                config,
+                SECRETS if credentials is None else credentials,
+                delivery_metadata or {},
+            )
+        )
 
     async def send(
-        self, metadata: dict[str, str] | None = None, within: float = 10.0, event_id: str = "evt_1",
+        self,
+        metadata: dict[str, str] | None = None,
+        within: float = 10.0,
+        event_id: str = "evt_1",
         **connect: object,
     ) -> delivery.Outcome:
         publisher = await self.connect(**connect)
@@ -108,16 +124,29 @@ async def test_a_previous_secret_whose_time_is_over_does_not_sign(sender: Sender
 @pytest.mark.behaviour(82)
 async def test_later_metadata_wins(sender: Sender) -> None:
     headers = await sender.headers(
-        {"a": "event", "topic": "mine"}, delivery_metadata={"a": "delivery", "b": "delivery", "timestamp": "noon"})
+        {"a": "event", "topic": "mine"}, delivery_metadata={"a": "delivery", "b": "delivery", "timestamp": "noon"}
+    )
     assert [headers[f"x-outpost-{key}"] for key in ("a", "b", "timestamp", "topic", "event-id")] == [
-        "event", "delivery", "noon", "mine", "evt_1"]
+        "event",
+        "delivery",
+        "noon",
+        "mine",
+        "evt_1",
+    ]
 
 
 @pytest.mark.behaviour(83)
 async def test_custom_headers_have_no_prefix_and_lose_to_metadata_and_signature(sender: Sender) -> None:
-    headers = await sender.headers({"c": "metadata"}, custom={
-        "Authorization": "Bearer x", "X-Outpost-C": "custom", "x-outpost-TOPIC": "custom",
-        "X-Outpost-Signature": "forged", "Accept": "application/json"})
+    headers = await sender.headers(
+        {"c": "metadata"},
+        custom={
+            "Authorization": "Bearer x",
+            "X-Outpost-C": "custom",
+            "x-outpost-TOPIC": "custom",
+            "X-Outpost-Signature": "forged",
+            "Accept": "application/json",
+        },
+    )
     assert headers["authorization"] == "Bearer x"
     assert headers["accept"] == "application/json"
     assert (headers["x-outpost-c"], headers["x-outpost-topic"]) == ("metadata", "user.created")
@@ -125,8 +154,15 @@ async def test_custom_headers_have_no_prefix_and_lose_to_metadata_and_signature(
 
 
 async def test_metadata_cannot_forge_the_signature_or_the_frame_of_the_request(sender: Sender) -> None:
-    forged = {"signature": "forged", "Content-Length": "1", "host": "h", "Transfer-Encoding": "chunked",
-              "content-type": "text/plain", "USER-AGENT": "x", "Connection": "close"}
+    forged = {
+        "signature": "forged",
+        "Content-Length": "1",
+        "host": "h",
+        "Transfer-Encoding": "chunked",
+        "content-type": "text/plain",
+        "USER-AGENT": "x",
+        "Connection": "close",
+    }
     headers = await sender.headers(forged, options={"webhook_header_prefix": ""})
     assert headers["signature"].startswith("v0=")
     assert headers["content-length"] == str(len(DATA))
@@ -137,9 +173,15 @@ async def test_metadata_cannot_forge_the_signature_or_the_frame_of_the_request(s
 
 @pytest.mark.behaviour(81)
 async def test_system_headers_can_be_renamed_left_out_and_prefixed(sender: Sender) -> None:
-    headers = await sender.headers({"event-id": "mine", "topic": "mine", "k": "v"}, options={
-        "webhook_header_prefix": "acme-", "webhook_event_id_header": "Idempotency-Key", "webhook_topic_header": "",
-        "webhook_signature_header": "X-Sig"})
+    headers = await sender.headers(
+        {"event-id": "mine", "topic": "mine", "k": "v"},
+        options={
+            "webhook_header_prefix": "acme-",
+            "webhook_event_id_header": "Idempotency-Key",
+            "webhook_topic_header": "",
+            "webhook_signature_header": "X-Sig",
+        },
+    )
     assert {"idempotency-key": "mine", "acme-k": "v"}.items() <= headers.items()
     assert "acme-timestamp" in headers
     assert headers["x-sig"].startswith("v0=")
@@ -150,8 +192,9 @@ async def test_system_headers_can_be_renamed_left_out_and_prefixed(sender: Sende
 
 @pytest.mark.behaviour(78)
 async def test_algorithm_and_encoding_come_from_the_settings(sender: Sender) -> None:
-    headers = await sender.headers(options={
-        "webhook_signature_algorithm": "hmac-sha1", "webhook_signature_encoding": "base64"})
+    headers = await sender.headers(
+        options={"webhook_signature_algorithm": "hmac-sha1", "webhook_signature_encoding": "base64"}
+    )
     expected = signing.signer("hmac-sha1", "base64").header((b"whsec_new", b"whsec_old"), DATA)
     assert headers["x-outpost-signature"] == expected
 
@@ -171,13 +214,26 @@ async def test_a_user_in_the_url_is_basic_authorization_unless_a_custom_header_s
 
 
 @pytest.mark.behaviour(103)
-@pytest.mark.parametrize("metadata", [
-    {"a": "x\r\nHost: evil"}, {"a": "x\ny"}, {"a": "\x00"}, {"a": "\x7f"}, {"a": "\ud800"}, {"a b": "x"},
-    {"a:b": "x"}, {"a\r\nb": "x"}, {"é": "x"}, {"": "x", "\n": "x"},
-])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"a": "x\r\nHost: evil"},
+        {"a": "x\ny"},
+        {"a": "\x00"},
+        {"a": "\x7f"},
+        {"a": "\ud800"},
+        {"a b": "x"},
+        {"a:b": "x"},
+        {"a\r\nb": "x"},
+        {"é": "x"},
+        {"": "x", "\n": "x"},
+    ],
+)
 @pytest.mark.parametrize("where", ["metadata", "delivery_metadata"])
 async def test_what_cannot_stand_in_a_header_is_a_failed_attempt(
-    sender: Sender, metadata: dict[str, str], where: str,
+    sender: Sender,
+    metadata: dict[str, str],
+    where: str,
 ) -> None:
     failed = delivery.Failed("ERR", {"error": "could not format event for delivery"})
     assert failed == await sender.send(**{where: metadata})
@@ -231,9 +287,13 @@ async def test_a_date_is_told_as_the_time_until_then(sender: Sender) -> None:
 
 
 @pytest.mark.behaviour(85)
-@pytest.mark.parametrize(("size", "stored"), [
-    (100, "x" * 100), (101, "Response body exceeded 100 bytes and was not stored"),
-])
+@pytest.mark.parametrize(
+    ("size", "stored"),
+    [
+        (100, "x" * 100),
+        (101, "Response body exceeded 100 bytes and was not stored"),
+    ],
+)
 async def test_the_body_is_kept_up_to_the_cap(sender: Sender, size: int, stored: str) -> None:
     sender.receiver.then(answer(500, b"x" * size))
     outcome = await sender.send(options={"webhook_max_response_body_bytes": 100})
@@ -250,7 +310,9 @@ async def test_a_body_that_is_late_leaves_the_status_and_says_so(sender: Sender)
     outcome = await sender.send(within=0.3)
     assert isinstance(outcome, delivery.Delivered)
     assert outcome.response == {
-        "status": 200, "body": "Response body did not arrive before the delivery timeout and was not stored"}
+        "status": 200,
+        "body": "Response body did not arrive before the delivery timeout and was not stored",
+    }
 
 
 @pytest.mark.behaviour(86, 87)
@@ -266,8 +328,9 @@ async def test_failures_of_the_network_have_a_word_and_no_response(sender: Sende
 async def test_a_forbidden_address_is_a_failure_that_is_not_retried(sender: Sender) -> None:
     outcome = await sender.send(options={"destinations_allowed_cidrs": ()})
     assert delivery.Failed("blocked_address", retryable=False) == outcome
-    local = await sender.send(options={"destinations_allowed_cidrs": ()},
-                              url=sender.receiver.url(host="localhost"))
+    local = await sender.send(
+        options={"destinations_allowed_cidrs": ()}, url=sender.receiver.url(host="localhost")
+    )
     assert delivery.Failed("blocked_address", retryable=False) == local
     assert sender.receiver.connections == 0
 
@@ -292,13 +355,18 @@ async def test_a_cancelled_send_raises_and_leaves_no_connection(sender: Sender) 
     await eventually(lambda: sender.receiver.open == 0)
 
 
-@pytest.mark.parametrize(("config", "path"), [
-    ({}, "config.url"), ({"url": "nope"}, "config.url"),
-    ({"url": "http://h/", "custom_headers": "{"}, "config.custom_headers"),
-    ({"url": "http://h/", "custom_headers": '{"host": "x"}'}, "config.custom_headers.host"),
-])
+@pytest.mark.parametrize(
+    ("config", "path"),
+    [
+        ({}, "config.url"),
+        ({"url": "nope"}, "config.url"),
+        ({"url": "http://h/", "custom_headers": "{"}, "config.custom_headers"),
+        ({"url": "http://h/", "custom_headers": '{"host": "x"}'}, "config.custom_headers.host"),
+    ],
+)
 async def test_a_stored_config_that_cannot_be_used_is_refused_at_connect(
-    config: dict[str, str], path: str,
+    config: dict[str, str],
+    path: str,
 ) -> None:
     adapter = registry.build(settings_.Settings()).get("webhook")
     assert adapter is not None
@@ -316,5 +384,7 @@ def test_the_registry_lists_its_types_and_knows_no_others() -> None:
     assert adapter.description.icon.startswith("<svg")
     assert adapter.description.instructions.startswith("# ")
     assert [(one.key, one.required) for one in adapter.description.config_fields] == [
-        ("url", True), ("custom_headers", False)]
+        ("url", True),
+        ("custom_headers", False),
+    ]
     assert adapter.target({"url": "https://example.com/x"}) == ("https://example.com/x", None)

@@ -26,16 +26,32 @@ def open_log(server: Any, deployment_id: str = "") -> client.Log:
 
 def event(tenant: str, id_: str, **changes: Any) -> events.Event:
     values: dict[str, Any] = {
-        "version": 3, "topic": "user.created", "time": TIME, "eligible": True, "metadata": {},
-        "matched": (events.Matched("des_1", 2),), "by": "admin req_1", "data": b'{"a": [ ], "b":"\\u0000"}',
+        "version": 3,
+        "topic": "user.created",
+        "time": TIME,
+        "eligible": True,
+        "metadata": {},
+        "matched": (events.Matched("des_1", 2),),
+        "by": "admin req_1",
+        "data": b'{"a": [ ], "b":"\\u0000"}',
     }
     return events.Event(tenant=tenant, id=id_, **(values | changes))
 
 
 def attempt(
-    tenant: str, event_id: str, event_entry: str = "5-0", *, number: int = 1, destination: str = "des_1",
-    status: str = "success", code: str = "200", topic: str = "user.created", type_: str = "webhook",
-    started_ms: int = STARTED_MS, response: bytes | None = b'{"status":200}', manual: bool = False,
+    tenant: str,
+    event_id: str,
+    event_entry: str = "5-0",
+    *,
+    number: int = 1,
+    destination: str = "des_1",
+    status: str = "success",
+    code: str = "200",
+    topic: str = "user.created",
+    type_: str = "webhook",
+    started_ms: int = STARTED_MS,
+    response: bytes | None = b'{"status":200}',
+    manual: bool = False,
     following: str = "none",
 ) -> Fields:
     """An attempt as the `record` script writes it."""
@@ -45,8 +61,22 @@ def attempt(
     body = envelope.encode_detail(detail)
     tail = f',"manual":{"true" if manual else "false"},"next":"{following}"}}'.encode()
     word = "succeeded" if status == "success" else "failed"
-    return ["t", f"attempt.{word}", "v", 1, "ten", tenant, "id", event_id, "ref", str(task), "by", "d0",
-            "d", body + tail]
+    return [
+        "t",
+        f"attempt.{word}",
+        "v",
+        1,
+        "ten",
+        tenant,
+        "id",
+        event_id,
+        "ref",
+        str(task),
+        "by",
+        "d0",
+        "d",
+        body + tail,
+    ]
 
 
 def skipped(tenant: str, event_id: str) -> Fields:
@@ -62,7 +92,11 @@ def change(
 
 
 async def append(
-    log: client.Log, stream: partitions.Stream, tenant: str, fields: Sequence[Any], entry_id: str = "*",
+    log: client.Log,
+    stream: partitions.Stream,
+    tenant: str,
+    fields: Sequence[Any],
+    entry_id: str = "*",
 ) -> positions.Position:
     """Appends to the tenant's partition and returns where."""
     partition = partitions.partition_of(tenant)

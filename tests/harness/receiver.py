@@ -89,7 +89,11 @@ class Receiver:
     """
 
     def __init__(
-        self, *, tls: ssl.SSLContext | None = None, greeting: Script | None = None, port: int = 0,
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        greeting: Script | None = None,
+        port: int = 0,
     ) -> None:
         self.requests: list[Request] = []
         self.connections = 0
@@ -105,7 +109,8 @@ class Receiver:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", self._port, ssl=self._tls, backlog=1024)
+            self._accept, "127.0.0.1", self._port, ssl=self._tls, backlog=1024
+        )
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -362,4 +362,5 @@ async def test_an_event_of_a_row_keeps_its_matches_and_metadata(log70, store):
     await project(log70, store)
     columns = "matched_destination_ids, metadata, eligible_for_retry, time"
     assert [(["des/1@x", "des_2"], '{"k":"v"}', False, log_entries.TIME_MS)] == await log_entries.table(
-        store, "event", columns)
+        store, "event", columns
+    )

@@ -62,7 +62,8 @@ async def events_of(store, request=None, **wanted):
 
 async def attempts_of(store, request=None, include=None, **wanted):
     page = await query.list_attempts(
-        store, log_rows.AttemptFilter(**wanted), request or paging.PageRequest(), include or log_rows.Include())
+        store, log_rows.AttemptFilter(**wanted), request or paging.PageRequest(), include or log_rows.Include()
+    )
     assert isinstance(page, paging.Page)
     return [(row.event_id, row.attempt_number) for row in page.models], page
 
@@ -193,8 +194,9 @@ def test_a_bound_between_two_milliseconds_takes_neither_too_much_nor_too_little(
 @pytest.mark.behaviour(119)
 async def test_event_filters(log, store):
     await ten_events(log, store)
-    routed = log_entries.event("t2", "routed", topic="order.paid", matched=(
-        events.Matched("des_a", 1), events.Matched("des_b", 2)))
+    routed = log_entries.event(
+        "t2", "routed", topic="order.paid", matched=(events.Matched("des_a", 1), events.Matched("des_b", 2))
+    )
     none = log_entries.event("t2", "unmatched", matched=())
     await log_entries.append_event(log, routed, f"{BASE_MS + 100}-0")
     await log_entries.append_event(log, none, f"{BASE_MS + 101}-0")
@@ -218,9 +220,15 @@ async def test_event_filters(log, store):
 async def test_attempt_filters(log, store):
     for n in range(6):
         fields = log_entries.attempt(
-            f"t{n % 2}", f"e{n}", number=n + 1, destination=f"des_{n % 3}",
-            status="failed" if n < 2 else "success", topic=f"topic.{n}",
-            type_="aws_sqs" if n == 5 else "webhook", started_ms=BASE_MS + n)
+            f"t{n % 2}",
+            f"e{n}",
+            number=n + 1,
+            destination=f"des_{n % 3}",
+            status="failed" if n < 2 else "success",
+            topic=f"topic.{n}",
+            type_="aws_sqs" if n == 5 else "webhook",
+            started_ms=BASE_MS + n,
+        )
         await log_entries.append(log, "dlv", f"t{n % 2}", fields, f"{BASE_MS + n}-0")
     await project(log, store)
 
@@ -236,17 +244,22 @@ async def test_attempt_filters(log, store):
     assert ["e3", "e1"] == await found(topics=("topic.1", "topic.3"))
     assert ["e5"] == await found(destination_types=("aws_sqs",))
     assert ["e4", "e3"] == await found(
-        time=log_rows.TimeRange(gte=(BASE_MS + 3 + 12) * 1000, lt=(BASE_MS + 5 + 12) * 1000))
+        time=log_rows.TimeRange(gte=(BASE_MS + 3 + 12) * 1000, lt=(BASE_MS + 5 + 12) * 1000)
+    )
     _, page = await attempts_of(store, paging.PageRequest(limit=4))
-    assert ["e1", "e0"] == [r.event_id for r in (
-        await attempts_of(store, paging.PageRequest(limit=4, next=page.next)))[1].models]
+    assert ["e1", "e0"] == [
+        r.event_id for r in (await attempts_of(store, paging.PageRequest(limit=4, next=page.next)))[1].models
+    ]
 
 
 @pytest.mark.behaviour(117)
 async def test_a_cursor_that_we_did_not_make_for_this_list_is_named_as_such(store):
     bad = [
-        cursor.encode_cursor("att", "1::2-3.4"), "garbage!", cursor.encode_cursor("evt", "1::2-3"),
-        cursor.encode_cursor("evt", "1::2-99999999999999999999.4"), cursor.encode_cursor("evt", "x::2-3.4"),
+        cursor.encode_cursor("att", "1::2-3.4"),
+        "garbage!",
+        cursor.encode_cursor("evt", "1::2-3"),
+        cursor.encode_cursor("evt", "1::2-99999999999999999999.4"),
+        cursor.encode_cursor("evt", "x::2-3.4"),
         cursor.encode_cursor("evt", "999999999999999::2-3.4"),
         cursor.encode_cursor("evt", "1::999999999999999-3.4"),
     ]
@@ -293,8 +306,19 @@ async def test_an_attempt_is_found_by_the_id_that_its_position_makes(log, store)
     row = await query.get_attempt(store, ids.parse_attempt_id("att_", id_), "t1")
     assert (at.ms, at.partition, at.seq) == (row.accepted_ms, row.partition, row.seq)
     assert ("t1", "e1", "des_1", 2, "webhook", "user.created", "success", "200", 4, True, None, None) == (
-        row.tenant_id, row.event_id, row.destination_id, row.destination_created, row.destination_type, row.topic,
-        row.status, row.code, row.attempt_number, row.manual, row.response_data, row.event)
+        row.tenant_id,
+        row.event_id,
+        row.destination_id,
+        row.destination_created,
+        row.destination_type,
+        row.topic,
+        row.status,
+        row.code,
+        row.attempt_number,
+        row.manual,
+        row.response_data,
+        row.event,
+    )
     assert log_entries.STARTED_MS + 12 == row.time_ms
     assert None is await query.get_attempt(store, (at.partition, at.ms, at.seq), "t2")
     assert None is await query.get_attempt(store, (at.partition, at.ms, at.seq + 1))

@@ -69,7 +69,8 @@ async def test_the_commands_say_what_is_wrong_and_never_the_password(capsys):
 async def test_processes_that_migrate_at_once_apply_every_migration_once(any_postgres_url):
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, any_postgres_url, "two-of-them", stdout=asyncio.subprocess.PIPE)
+            sys.executable, "-c", PROGRAM, any_postgres_url, "two-of-them", stdout=asyncio.subprocess.PIPE
+        )
         for _ in range(3)
     ]
     outputs = [(await asyncio.wait_for(p.communicate(), 60))[0].decode() for p in processes]
@@ -172,7 +173,8 @@ async def test_deployments_live_in_schemas_of_their_own(any_postgres_url, redis7
 async def tables(store):
     async with store.acquire() as connection:
         found = await connection.fetch(
-            "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1")
+            "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1"
+        )
     return [r["tablename"] for r in found]
 
 
@@ -201,14 +203,24 @@ async def test_rows_go_to_their_day_and_others_to_the_default_table(store, redis
     await migrate.apply_pending(store)
     await ensure(store)
     log = log_entries.open_log(redis70)
-    moments = {"yesterday": TODAY_MS - 1, "first": TODAY_MS, "last": TODAY_MS + DAY_MS - 1,
-               "next": TODAY_MS + DAY_MS, "far": TODAY_MS + 30 * DAY_MS}
+    moments = {
+        "yesterday": TODAY_MS - 1,
+        "first": TODAY_MS,
+        "last": TODAY_MS + DAY_MS - 1,
+        "next": TODAY_MS + DAY_MS,
+        "far": TODAY_MS + 30 * DAY_MS,
+    }
     for id_, ms in moments.items():
         await log_entries.append_event(log, log_entries.event("t1", id_), f"{ms}-0")
     assert await projector.LogProjector(log, store, 10).drain(10.0)
     found = dict(await log_entries.table(store, "event_g1", "event_id, tableoid::regclass::text"))
-    assert {"yesterday": "event_g1_default", "first": "event_g1_20260924", "last": "event_g1_20260924",
-            "next": "event_g1_20260925", "far": "event_g1_default"} == found
+    assert {
+        "yesterday": "event_g1_default",
+        "first": "event_g1_20260924",
+        "last": "event_g1_20260924",
+        "next": "event_g1_20260925",
+        "far": "event_g1_default",
+    } == found
     await log.close()
 
 

@@ -22,9 +22,23 @@ def test_without_arguments_it_is_the_default_load_on_a_server_of_its_own(monkeyp
 
 def test_every_option_arrives():
     expected = options.Options(
-        url="http://h:1/api/v1", key="k", rate=5, seconds=2, warmup_s=0, drain_s=3, closed=True, tenants=4,
-        fan_out=6, connections=7, payload_bytes=900, topic="t", receiver_host="10.0.0.1",
-        pids=(options.Named("a", 1), options.Named("b", 2)), json_path="-", keep=True, allow_duplicates=True,
+        url="http://h:1/api/v1",
+        key="k",
+        rate=5,
+        seconds=2,
+        warmup_s=0,
+        drain_s=3,
+        closed=True,
+        tenants=4,
+        fan_out=6,
+        connections=7,
+        payload_bytes=900,
+        topic="t",
+        receiver_host="10.0.0.1",
+        pids=(options.Named("a", 1), options.Named("b", 2)),
+        json_path="-",
+        keep=True,
+        allow_duplicates=True,
     )
     words = """
         --url http://h:1/api/v1/ --key k --rate 5 --seconds 2 --warmup 0 --drain 3 --max --tenants 4

@@ -31,9 +31,12 @@ def hook_on(sheet):
 
 
 def request(destination, event, name=b"X-Outpost-Event-Id", version=b"1.1", extra=b""):
-    return (
-        b"POST %b HTTP/%b\r\nHost: h\r\n%b: %b\r\n%bContent-Length: 3\r\n\r\n{} "
-        % (wire.hook_path(destination).encode(), version, name, event, extra)
+    return b"POST %b HTTP/%b\r\nHost: h\r\n%b: %b\r\n%bContent-Length: 3\r\n\r\n{} " % (
+        wire.hook_path(destination).encode(),
+        version,
+        name,
+        event,
+        extra,
     )
 
 

@@ -39,7 +39,9 @@ def table():
     """Each line of the table as a parameter that carries the number of the sentence it stands under."""
     return [
         pytest.param(
-            value, schema, expected,
+            value,
+            schema,
+            expected,
             id=f"{json.dumps(value)} {json.dumps(schema)}",
             marks=pytest.mark.behaviour(int(sentence.split(":")[0])),
         )
@@ -92,26 +94,32 @@ def test_no_filter_fits_everything(schema, document):
 
 
 @pytest.mark.behaviour(63)
-@pytest.mark.parametrize(("schema", "expected"), [
-    ({"id": "evt_1"}, True),
-    ({"id": "evt_2"}, False),
-    ({"topic": {"$startsWith": "user."}}, True),
-    ({"topic": "order.created"}, False),
-    ({"time": {"$gte": "2026-08-01T00:00:00Z", "$lt": "2026-09-01T00:00:00Z"}}, True),
-    ({"time": "2026-08-20T10:00:00Z"}, True),
-    ({"metadata": {"source": "crm"}}, True),
-    ({"metadata": {"source": "app"}}, False),
-    ({"data": {"amount": {"$gt": 10}}}, True),
-    ({"amount": {"$gt": 10}}, False),
-    ({"topic": "user.created", "data": {"amount": 12}, "metadata": {"source": "crm"}}, True),
-    ({"topic": "user.created", "data": {"amount": 13}, "metadata": {"source": "crm"}}, False),
-    ({"metadata": {"copy": {"$ref": "data.name"}}}, True),
-    ({"metadata": {"copy": {"$ref": "data.amount"}}}, False),
-])
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"id": "evt_1"}, True),
+        ({"id": "evt_2"}, False),
+        ({"topic": {"$startsWith": "user."}}, True),
+        ({"topic": "order.created"}, False),
+        ({"time": {"$gte": "2026-08-01T00:00:00Z", "$lt": "2026-09-01T00:00:00Z"}}, True),
+        ({"time": "2026-08-20T10:00:00Z"}, True),
+        ({"metadata": {"source": "crm"}}, True),
+        ({"metadata": {"source": "app"}}, False),
+        ({"data": {"amount": {"$gt": 10}}}, True),
+        ({"amount": {"$gt": 10}}, False),
+        ({"topic": "user.created", "data": {"amount": 12}, "metadata": {"source": "crm"}}, True),
+        ({"topic": "user.created", "data": {"amount": 13}, "metadata": {"source": "crm"}}, False),
+        ({"metadata": {"copy": {"$ref": "data.name"}}}, True),
+        ({"metadata": {"copy": {"$ref": "data.amount"}}}, False),
+    ],
+)
 def test_a_filter_sees_id_topic_time_metadata_and_data(schema, expected):
     document = filters.document(
-        "evt_1", "user.created", "2026-08-20T10:00:00Z",
-        {"source": "crm", "copy": "Ann"}, {"amount": 12, "name": "Ann"},
+        "evt_1",
+        "user.created",
+        "2026-08-20T10:00:00Z",
+        {"source": "crm", "copy": "Ann"},
+        {"amount": 12, "name": "Ann"},
     )
     assert expected == filters.matches(schema, document)
 
@@ -194,12 +202,15 @@ def test_a_filter_too_deep_does_not_match_under_not_either(wrap):
     assert not filters.matches(schema, {"data": value})
 
 
-@pytest.mark.parametrize(("wrap", "levels", "value"), [
-    ("field", 49, nested(49, 1, WRAPS["field"])),
-    ("array", 49, nested(49, 1, WRAPS["array"])),
-    ("not", 48, 1),
-    ("or", 24, 1),
-])
+@pytest.mark.parametrize(
+    ("wrap", "levels", "value"),
+    [
+        ("field", 49, nested(49, 1, WRAPS["field"])),
+        ("array", 49, nested(49, 1, WRAPS["array"])),
+        ("not", 48, 1),
+        ("or", 24, 1),
+    ],
+)
 def test_the_deepest_filter_that_may_be_saved_is_evaluated(wrap, levels, value):
     deepest = {"data": nested(levels, 1, WRAPS[wrap])}
     assert filters.problem(deepest) is None
@@ -276,9 +287,18 @@ def test_a_filter_is_an_object(schema):
     assert expected == filters.problem(schema)
 
 
-@pytest.mark.parametrize("schema", [
-    {}, {"data": {}}, {"$or": 1}, {"$not": None}, {"data": {"$gt": {}}}, {"data": {"$exist": "x"}}, {"$what": 1},
-])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"data": {}},
+        {"$or": 1},
+        {"$not": None},
+        {"data": {"$gt": {}}},
+        {"data": {"$exist": "x"}},
+        {"$what": 1},
+    ],
+)
 def test_operators_of_the_wrong_type_may_be_saved(schema):
     assert filters.problem(schema) is None
 

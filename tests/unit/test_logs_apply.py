@@ -18,22 +18,35 @@ bounded = settings(max_examples=150, deadline=None)
 
 NAMES = st.text(alphabet="abc/@.é", min_size=1, max_size=5)
 EVENTS = st.builds(
-    log_entries.event, NAMES, NAMES, topic=NAMES, eligible=st.booleans(),
+    log_entries.event,
+    NAMES,
+    NAMES,
+    topic=NAMES,
+    eligible=st.booleans(),
     metadata=st.dictionaries(NAMES, NAMES, max_size=3),
     matched=st.lists(st.builds(events.Matched, NAMES, st.integers(0, 9)), max_size=3).map(tuple),
     data=st.sampled_from([b"{}", b'{"a": 1.0}', b"[1, 2]", b"\xff", b'"\xc3\xa9"', b"{"]),
     time=st.sampled_from([log_entries.TIME, "1969-12-31T23:59:59.999Z", "noon", "2026-01-01T00:00:00"]),
 )
 ATTEMPTS = st.builds(
-    log_entries.attempt, NAMES, NAMES, st.sampled_from(["5-0", "1790000000000-12"]), number=st.integers(1, 99),
+    log_entries.attempt,
+    NAMES,
+    NAMES,
+    st.sampled_from(["5-0", "1790000000000-12"]),
+    number=st.integers(1, 99),
     destination=NAMES,
-    status=st.sampled_from(["success", "failed"]), response=st.sampled_from([None, b'{"a":[]}']),
+    status=st.sampled_from(["success", "failed"]),
+    response=st.sampled_from([None, b'{"a":[]}']),
     following=st.sampled_from(["auto", "manual", "none"]),
 )
 CHANGE_TYPES = ["delivery.skipped", "delivery.cancelled", "retry.requested", "cancel.requested"]
 CHANGES = st.builds(
-    log_entries.change, NAMES, NAMES, st.sampled_from(CHANGE_TYPES),
-    st.sampled_from(["1/5-0/des_9@1", "12/1790000000000-3/a/b@c@4"]), NAMES,
+    log_entries.change,
+    NAMES,
+    NAMES,
+    st.sampled_from(CHANGE_TYPES),
+    st.sampled_from(["1/5-0/des_9@1", "12/1790000000000-3/a/b@c@4"]),
+    NAMES,
 )
 
 
@@ -42,9 +55,7 @@ def decode(stream: str, fields: list) -> events.Entry:
     return envelope.decode(stream, f"{stream}.00.1-0", dict(zip(flat[::2], flat[1::2], strict=True)))
 
 
-ENTRIES = st.one_of(
-    EVENTS, ATTEMPTS.map(lambda f: decode("dlv", f)), CHANGES.map(lambda f: decode("dlv", f))
-)
+ENTRIES = st.one_of(EVENTS, ATTEMPTS.map(lambda f: decode("dlv", f)), CHANGES.map(lambda f: decode("dlv", f)))
 PLACED = st.lists(ENTRIES, max_size=12).map(
     lambda entries: [apply.Placed(i % 3, 1_790_000_000_000 + i, i, entry) for i, entry in enumerate(entries)]
 )
@@ -57,8 +68,11 @@ def test_any_cut_into_batches_gives_the_same_rows(placed, cuts):
     edges = [0, *sorted(cuts), len(placed)]
     pieces = [apply.apply(placed[a:b]) for a, b in itertools.pairwise(edges)]
     joined = apply.Rows(
-        [r for p in pieces for r in p.events], [r for p in pieces for r in p.attempts],
-        [r for p in pieces for r in p.changes], [r for p in pieces for r in p.unfit])
+        [r for p in pieces for r in p.events],
+        [r for p in pieces for r in p.attempts],
+        [r for p in pieces for r in p.changes],
+        [r for p in pieces for r in p.unfit],
+    )
     assert apply.apply(placed) == joined
 
 
@@ -92,9 +106,17 @@ def test_an_event_becomes_a_row_with_its_payload_untouched():
     entry = log_entries.event("t1", "e1", metadata={"b": "2", "a": "1"}, data=b'{"a": [ ],  "b":1.0}')
     row = apply.apply([apply.Placed(4, 1_790_000_000_001, 7, entry)]).events[0]
     assert dict(zip(apply.EVENT_COLUMNS, row, strict=True)) == {
-        "accepted_at": 1_790_000_000_001, "partition": 4, "seq": 7, "time": log_entries.TIME_MS, "tenant_id": "t1",
-        "event_id": "e1", "topic": "user.created", "eligible_for_retry": True, "metadata": '{"a":"1","b":"2"}',
-        "matched_destination_ids": ["des_1"], "data": '{"a": [ ],  "b":1.0}',
+        "accepted_at": 1_790_000_000_001,
+        "partition": 4,
+        "seq": 7,
+        "time": log_entries.TIME_MS,
+        "tenant_id": "t1",
+        "event_id": "e1",
+        "topic": "user.created",
+        "eligible_for_retry": True,
+        "metadata": '{"a":"1","b":"2"}',
+        "matched_destination_ids": ["des_1"],
+        "data": '{"a": [ ],  "b":1.0}',
     }
 
 
@@ -102,11 +124,24 @@ def test_an_attempt_becomes_a_row_that_names_the_position_of_its_event():
     entry = decode("dlv", log_entries.attempt("t1", "e1", "1790000000000-3", number=2, destination="d/1@x"))
     row = apply.apply([apply.Placed(4, 1_790_000_000_001, 7, entry)]).attempts[0]
     assert dict(zip(apply.ATTEMPT_COLUMNS, row, strict=True)) == {
-        "accepted_at": 1_790_000_000_001, "partition": 4, "seq": 7, "time": log_entries.STARTED_MS + 12,
-        "tenant_id": "t1", "event_id": "e1", "event_accepted_at": 1_790_000_000_000, "event_seq": 3,
-        "destination_id": "d/1@x", "destination_created": 2, "destination_type": "webhook",
-        "topic": "user.created", "status": "success", "code": "200", "attempt_number": 2, "manual": False,
-        "response_data": '{"status":200}', "next": "none",
+        "accepted_at": 1_790_000_000_001,
+        "partition": 4,
+        "seq": 7,
+        "time": log_entries.STARTED_MS + 12,
+        "tenant_id": "t1",
+        "event_id": "e1",
+        "event_accepted_at": 1_790_000_000_000,
+        "event_seq": 3,
+        "destination_id": "d/1@x",
+        "destination_created": 2,
+        "destination_type": "webhook",
+        "topic": "user.created",
+        "status": "success",
+        "code": "200",
+        "attempt_number": 2,
+        "manual": False,
+        "response_data": '{"status":200}',
+        "next": "none",
     }
 
 
@@ -122,9 +157,18 @@ def test_what_happens_to_a_delivery_beside_its_attempts_is_a_row_too(type_):
     entry = decode("dlv", log_entries.change("t1", "e1", type_, "7/1790000000000-3/d/1@x@2", "admin/req_1"))
     [row] = apply.apply([apply.Placed(4, 1_790_000_000_001, 7, entry)]).changes
     assert dict(zip(apply.CHANGE_COLUMNS, row, strict=True)) == {
-        "accepted_at": 1_790_000_000_001, "partition": 4, "seq": 7, "tenant_id": "t1", "event_id": "e1",
-        "event_accepted_at": 1_790_000_000_000, "event_seq": 3, "destination_id": "d/1@x",
-        "destination_created": 2, "attempt_number": 7, "type": type_, "by": "admin/req_1",
+        "accepted_at": 1_790_000_000_001,
+        "partition": 4,
+        "seq": 7,
+        "tenant_id": "t1",
+        "event_id": "e1",
+        "event_accepted_at": 1_790_000_000_000,
+        "event_seq": 3,
+        "destination_id": "d/1@x",
+        "destination_created": 2,
+        "attempt_number": 7,
+        "type": type_,
+        "by": "admin/req_1",
     }
 
 

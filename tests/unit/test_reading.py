@@ -129,13 +129,17 @@ def test_whatever_comes_in_there_is_an_outcome(parts: list[bytes], start: bytes)
     assert isinstance(outcome, client.Answer | client.Unanswered)
 
 
-@pytest.mark.parametrize(("start", "more", "outcome"), [
-    (LINE, b"X-A: " + b"a" * 1019, NOT_HTTP),
-    (LINE, b"X-A: " + b"a" * 1017 + b"\r\n", NOT_HTTP),
-    (CHUNKED + b"1\r\nx\r\n0\r\n", b"X-A: " + b"a" * 1017 + b"\r\n", BROKEN),
-    (CHUNKED, b"1;" + b"a" * 1022, BROKEN),
-    (b"", b"\r\n" * 512, NOT_HTTP),
-], ids=["line", "headers", "trailers", "chunk extension", "nothing"])
+@pytest.mark.parametrize(
+    ("start", "more", "outcome"),
+    [
+        (LINE, b"X-A: " + b"a" * 1019, NOT_HTTP),
+        (LINE, b"X-A: " + b"a" * 1017 + b"\r\n", NOT_HTTP),
+        (CHUNKED + b"1\r\nx\r\n0\r\n", b"X-A: " + b"a" * 1017 + b"\r\n", BROKEN),
+        (CHUNKED, b"1;" + b"a" * 1022, BROKEN),
+        (b"", b"\r\n" * 512, NOT_HTTP),
+    ],
+    ids=["line", "headers", "trailers", "chunk extension", "nothing"],
+)
 def test_what_never_ends_is_given_up_after_a_while(start: bytes, more: bytes, outcome: object) -> None:
     reader = reading.Reader(0)
     assert reader.feed(start) is None
@@ -163,9 +167,16 @@ def test_an_error_of_the_connection_has_its_word_until_there_is_a_status() -> No
     assert client.Answer(200, b"", "late") == reader.late()
 
 
-@pytest.mark.parametrize(("value", "seconds"), [
-    (b"timeout=5", 5), (b"max=100, Timeout=60", 60), (b"timeout=x", None), (b"300", None), (b"timeout=", None),
-])
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"timeout=5", 5),
+        (b"max=100, Timeout=60", 60),
+        (b"timeout=x", None),
+        (b"300", None),
+        (b"timeout=", None),
+    ],
+)
 def test_the_peer_says_how_long_it_keeps_a_connection(value: bytes, seconds: int | None) -> None:
     reader = reading.Reader(CAP)
     reader.feed(LINE + b"Keep-Alive: " + value + b"\r\nContent-Length: 0\r\n\r\n")

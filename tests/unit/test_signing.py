@@ -26,13 +26,21 @@ def test_several_secrets_are_joined_by_commas_newest_first() -> None:
 
 
 @pytest.mark.behaviour(78)
-@pytest.mark.parametrize(("word", "digest"), [
-    ("hmac-sha256", "sha256"), ("hmac-sha1", "sha1"), ("hmac-md5", "md5"), ("", "sha256"),
-    ("hmac-sha512", "sha256"),
-])
+@pytest.mark.parametrize(
+    ("word", "digest"),
+    [
+        ("hmac-sha256", "sha256"),
+        ("hmac-sha1", "sha1"),
+        ("hmac-md5", "md5"),
+        ("", "sha256"),
+        ("hmac-sha512", "sha256"),
+    ],
+)
 @pytest.mark.parametrize("encoding", ["hex", "base64", "", "base32"])
 def test_algorithm_and_encoding_follow_the_words_and_unknown_ones_mean_the_defaults(
-    word: str, digest: str, encoding: str,
+    word: str,
+    digest: str,
+    encoding: str,
 ) -> None:
     raw = hmac.new(b"key", BODY, digest).digest()
     text = base64.b64encode(raw).decode() if encoding == "base64" else raw.hex()
@@ -40,9 +48,14 @@ def test_algorithm_and_encoding_follow_the_words_and_unknown_ones_mean_the_defau
 
 
 @pytest.mark.behaviour(80)
-@pytest.mark.parametrize(("now_ms", "keys"), [
-    (999, (b"new", b"old")), (1000, (b"new", b"old")), (1001, (b"new",)),
-])
+@pytest.mark.parametrize(
+    ("now_ms", "keys"),
+    [
+        (999, (b"new", b"old")),
+        (1000, (b"new", b"old")),
+        (1001, (b"new",)),
+    ],
+)
 def test_a_previous_secret_signs_until_its_time_is_over(now_ms: int, keys: tuple[bytes, ...]) -> None:
     assert keys == signing.Secrets(b"new", b"old", 1000).valid(now_ms)
 
@@ -61,14 +74,29 @@ def test_stored_credentials_become_keys() -> None:
     assert "whsec" not in repr(signing.secrets_of(stored))
 
 
-@pytest.mark.parametrize(("text", "ms"), [
-    ("1970-01-01T00:00:00Z", 0), ("1970-01-01T01:00:00+01:00", 0), ("1970-01-01T00:00:00.5Z", 500),
-    ("2026-01-01T00:00:00.123456789-00:30", 1767227400123), ("2024-02-29T23:59:59Z", 1709251199000),
-    ("", None), ("now", None), ("2026-02-29T00:00:00Z", None), ("2026-01-01", None), ("2026-01-01T00:00:00", None),
-    ("2026-01-01 00:00:00Z", None), ("2026-01-01T24:00:00Z", None), ("2026-01-01T00:60:00Z", None),
-    ("2026-01-01T00:00:00z", None), ("2026-01-01T00:00:00Z\n", None), ("\uff12026-01-01T00:00:00Z", None),
-    ("0000-01-01T00:00:00Z", None), ("0001-01-01T00:00:00+23:00", -62135679600000),
-])
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("1970-01-01T00:00:00.5Z", 500),
+        ("2026-01-01T00:00:00.123456789-00:30", 1767227400123),
+        ("2024-02-29T23:59:59Z", 1709251199000),
+        ("", None),
+        ("now", None),
+        ("2026-02-29T00:00:00Z", None),
+        ("2026-01-01", None),
+        ("2026-01-01T00:00:00", None),
+        ("2026-01-01 00:00:00Z", None),
+        ("2026-01-01T24:00:00Z", None),
+        ("2026-01-01T00:60:00Z", None),
+        ("2026-01-01T00:00:00z", None),
+        ("2026-01-01T00:00:00Z\n", None),
+        ("\uff12026-01-01T00:00:00Z", None),
+        ("0000-01-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00+23:00", -62135679600000),
+    ],
+)
 def test_times_are_read_as_rfc_3339_says(text: str, ms: int | None) -> None:
     assert ms == signing.rfc3339_ms(text)
 

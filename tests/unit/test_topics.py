@@ -62,9 +62,22 @@ def test_at_least_one_topic_is_required(configured):
     assert expected == topics.normalise([], configured, True)
 
 
-@pytest.mark.parametrize("requested", [
-    "user.created", "", "**", 1, True, {}, {"a": 1}, ["a", 1], [None], [["a"]], [b"a"],
-])
+@pytest.mark.parametrize(
+    "requested",
+    [
+        "user.created",
+        "",
+        "**",
+        1,
+        True,
+        {},
+        {"a": 1},
+        ["a", 1],
+        [None],
+        [["a"]],
+        [b"a"],
+    ],
+)
 def test_anything_but_a_star_or_an_array_of_strings_has_the_wrong_format(requested):
     expected = TopicsProblem("format", "validation failed: invalid topics format")
     assert expected == topics.normalise(requested, (), True)
@@ -113,16 +126,19 @@ def test_an_enabled_pattern_may_match_anything_when_no_topic_is_configured():
     assert tuple(requested) == topics.normalise(requested, (), True)
 
 
-@pytest.mark.parametrize(("entry", "rule"), [
-    ("", "length"),
-    ("a" * 256, "length"),
-    ("ü" * 128, "length"),
-    ("a\x00b", "control"),
-    ("a\n", "control"),
-    ("\x7f", "control"),
-    ("\x85", "control"),
-    ("\ud800", "control"),
-])
+@pytest.mark.parametrize(
+    ("entry", "rule"),
+    [
+        ("", "length"),
+        ("a" * 256, "length"),
+        ("ü" * 128, "length"),
+        ("a\x00b", "control"),
+        ("a\n", "control"),
+        ("\x7f", "control"),
+        ("\x85", "control"),
+        ("\ud800", "control"),
+    ],
+)
 def test_what_no_store_should_hold_is_refused(entry, rule):
     assert TopicsProblem(rule, topics.INVALID, 1) == topics.normalise(["ok", entry], (), True)
 
@@ -148,19 +164,22 @@ def test_a_list_has_at_most_100_patterns():
 
 
 @pytest.mark.behaviour(44)
-@pytest.mark.parametrize(("requested", "expected"), [
-    (["b", "a", "b", "a"], ("b", "a")),
-    (["user.created", "user.*"], ("user.*",)),
-    (["user.*", "a", "user.created", "b"], ("user.*", "a", "b")),
-    (["user.eu.*", "user.*"], ("user.*",)),
-    (["user.*.x", "user.*"], ("user.*",)),
-    (["user.*", "*.created"], ("user.*", "*.created")),
-    (["user.*", "user"], ("user.*", "user")),
-    (["a*b", "a*b*"], ("a*b*",)),
-    (["a*b", "a**b"], ("a*b",)),
-    (["*a*", "a*", "*a", "a"], ("*a*",)),
-    (["**", "***"], ("*",)),
-])
+@pytest.mark.parametrize(
+    ("requested", "expected"),
+    [
+        (["b", "a", "b", "a"], ("b", "a")),
+        (["user.created", "user.*"], ("user.*",)),
+        (["user.*", "a", "user.created", "b"], ("user.*", "a", "b")),
+        (["user.eu.*", "user.*"], ("user.*",)),
+        (["user.*.x", "user.*"], ("user.*",)),
+        (["user.*", "*.created"], ("user.*", "*.created")),
+        (["user.*", "user"], ("user.*", "user")),
+        (["a*b", "a*b*"], ("a*b*",)),
+        (["a*b", "a**b"], ("a*b",)),
+        (["*a*", "a*", "*a", "a"], ("*a*",)),
+        (["**", "***"], ("*",)),
+    ],
+)
 def test_topics_are_normalised(requested, expected):
     assert expected == topics.normalise(requested, (), True)
 
@@ -209,31 +228,34 @@ def test_no_entry_of_a_normalised_list_covers_another(requested):
 
 
 @pytest.mark.behaviour(43)
-@pytest.mark.parametrize(("pattern", "topic", "expected"), [
-    ("user.*", "user.created", True),
-    ("user.*", "user.", True),
-    ("user.*", "user.eu.created", True),
-    ("user.*", "user", False),
-    ("user.*", "superuser.created", False),
-    ("*.created", "user.created", True),
-    ("*.created", ".created", True),
-    ("*.created", "user.created.late", False),
-    ("order.*.completed", "order.eu.completed", True),
-    ("order.*.completed", "order.eu.west.completed", True),
-    ("order.*.completed", "order..completed", True),
-    ("order.*.completed", "order.completed", False),
-    ("aba*aba", "aba", False),
-    ("aba*aba", "abaaba", True),
-    ("*ab*ab*", "ab", False),
-    ("*ab*ab*", "xabyabz", True),
-    ("*", "", True),
-    ("", "", True),
-    ("", "a", False),
-    ("a.c", "abc", False),
-    ("a[b]*", "a[b]c", True),
-    ("a?", "ab", False),
-    ("*\n*", "a\nb", True),
-])
+@pytest.mark.parametrize(
+    ("pattern", "topic", "expected"),
+    [
+        ("user.*", "user.created", True),
+        ("user.*", "user.", True),
+        ("user.*", "user.eu.created", True),
+        ("user.*", "user", False),
+        ("user.*", "superuser.created", False),
+        ("*.created", "user.created", True),
+        ("*.created", ".created", True),
+        ("*.created", "user.created.late", False),
+        ("order.*.completed", "order.eu.completed", True),
+        ("order.*.completed", "order.eu.west.completed", True),
+        ("order.*.completed", "order..completed", True),
+        ("order.*.completed", "order.completed", False),
+        ("aba*aba", "aba", False),
+        ("aba*aba", "abaaba", True),
+        ("*ab*ab*", "ab", False),
+        ("*ab*ab*", "xabyabz", True),
+        ("*", "", True),
+        ("", "", True),
+        ("", "a", False),
+        ("a.c", "abc", False),
+        ("a[b]*", "a[b]c", True),
+        ("a?", "ab", False),
+        ("*\n*", "a\nb", True),
+    ],
+)
 def test_a_star_stands_for_any_run_of_characters(pattern, topic, expected):
     assert expected == topics.pattern_matches(pattern, topic)
 
@@ -283,18 +305,21 @@ def test_an_event_for_everybody_matches_every_subscription(subscribed, event_top
 
 
 @pytest.mark.behaviour(25, 43)
-@pytest.mark.parametrize(("subscribed", "topic", "expected"), [
-    ((), "user.created", False),
-    (("user.created",), "user.created", True),
-    (("user.deleted", "user.created"), "user.created", True),
-    (("user.deleted",), "user.created", False),
-    (("*",), "anything at all", True),
-    (("order.*", "user.*"), "user.created", True),
-    (("order.*",), "user.created", False),
-    (("user",), "user.created", False),
-    (("a,b",), "a,b", True),
-    (("a,b",), "a", False),
-])
+@pytest.mark.parametrize(
+    ("subscribed", "topic", "expected"),
+    [
+        ((), "user.created", False),
+        (("user.created",), "user.created", True),
+        (("user.deleted", "user.created"), "user.created", True),
+        (("user.deleted",), "user.created", False),
+        (("*",), "anything at all", True),
+        (("order.*", "user.*"), "user.created", True),
+        (("order.*",), "user.created", False),
+        (("user",), "user.created", False),
+        (("a,b",), "a,b", True),
+        (("a,b",), "a", False),
+    ],
+)
 def test_an_event_goes_to_subscribers_of_its_topic_only(subscribed, topic, expected):
     assert expected == topics.matches(subscribed, topic)
     assert expected == topics.matches(iter(subscribed), topic)
@@ -304,34 +329,40 @@ def test_an_event_goes_to_subscribers_of_its_topic_only(subscribed, topic, expec
 
 
 @pytest.mark.behaviour(30)
-@pytest.mark.parametrize(("lists", "expected"), [
-    ([], []),
-    ([()], []),
-    ([("b", "a"), ("c", "a")], ["a", "b", "c"]),
-    ([("a",), ("*",), ("b",)], ["*"]),
-    ([("user.*",), ("user.created",)], ["user.*", "user.created"]),
-])
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ([], []),
+        ([()], []),
+        ([("b", "a"), ("c", "a")], ["a", "b", "c"]),
+        ([("a",), ("*",), ("b",)], ["*"]),
+        ([("user.*",), ("user.created",)], ["user.*", "user.created"]),
+    ],
+)
 def test_a_tenant_shows_the_sorted_union_of_its_destinations_topics(lists, expected):
     assert expected == topics.union(lists)
     assert expected == topics.union(iter(entries) for entries in lists)
 
 
 @pytest.mark.behaviour(18)
-@pytest.mark.parametrize(("topic", "configured", "expected"), [
-    (None, CONFIGURED, "topic is required"),
-    ("", CONFIGURED, "topic is required"),
-    ("user.vanished", CONFIGURED, "topic is invalid"),
-    ("user.*", CONFIGURED, "topic is invalid"),
-    ("user.created", CONFIGURED, None),
-    ("*", CONFIGURED, None),
-    ("*", (), None),
-    (None, (), None),
-    ("", (), None),
-    ("anything", (), None),
-    ("a" * 255, (), None),
-    ("a" * 256, (), "topic is invalid"),
-    ("a\x00", (), "topic is invalid"),
-    ("\ud800", (), "topic is invalid"),
-])
+@pytest.mark.parametrize(
+    ("topic", "configured", "expected"),
+    [
+        (None, CONFIGURED, "topic is required"),
+        ("", CONFIGURED, "topic is required"),
+        ("user.vanished", CONFIGURED, "topic is invalid"),
+        ("user.*", CONFIGURED, "topic is invalid"),
+        ("user.created", CONFIGURED, None),
+        ("*", CONFIGURED, None),
+        ("*", (), None),
+        (None, (), None),
+        ("", (), None),
+        ("anything", (), None),
+        ("a" * 255, (), None),
+        ("a" * 256, (), "topic is invalid"),
+        ("a\x00", (), "topic is invalid"),
+        ("\ud800", (), "topic is invalid"),
+    ],
+)
 def test_publishing_needs_a_configured_topic_where_topics_are_configured(topic, configured, expected):
     assert expected == topics.topic_problem(topic, configured)

@@ -18,8 +18,12 @@ GRACE = {"secret": "s2", "previous_secret": "s1", "previous_secret_invalid_at": 
 
 
 def save(
-    *, config: dict[str, str] | None = None, sets: dict[str, str | None] | None = None,
-    stored: dict[str, str] | None = None, admin: bool = True, clears: bool = False,
+    *,
+    config: dict[str, str] | None = None,
+    sets: dict[str, str | None] | None = None,
+    stored: dict[str, str] | None = None,
+    admin: bool = True,
+    clears: bool = False,
 ) -> base.Prepared:
     """`sets` are the credentials of the request; `clears` stands for `credentials: null`."""
     previous = stored and base.OpenDestination("t", "d", "webhook", URL, stored, {})
@@ -29,7 +33,8 @@ def save(
             merged.pop(key, None)
     return webhook_save.prepare(
         base.Save(URL if config is None else config, merged, previous or None, sets or {}, admin, NOW_MS),
-        descriptions.load("webhook").config_fields)
+        descriptions.load("webhook").config_fields,
+    )
 
 
 def problems(prepared: base.Prepared) -> list[tuple[str, str]]:
@@ -55,26 +60,43 @@ def test_the_api_key_may_bring_its_own_secrets() -> None:
 def test_a_previous_secret_without_a_date_gets_a_day() -> None:
     assert GRACE == save(sets={"secret": "s2", "previous_secret": "s1"}).credentials
     assert GRACE == save(sets={"secret": "s2", "previous_secret": "s1"}, stored=STORED).credentials
-    assert GRACE == save(
-        sets={"previous_secret": "s1"},
-        stored={"secret": "s2", "previous_secret": "s0", "previous_secret_invalid_at": LATER}).credentials
+    assert (
+        GRACE
+        == save(
+            sets={"previous_secret": "s1"},
+            stored={"secret": "s2", "previous_secret": "s0", "previous_secret_invalid_at": LATER},
+        ).credentials
+    )
 
 
 @pytest.mark.behaviour(56)
-@pytest.mark.parametrize(("sets", "expected"), [
-    ({"secret": ""}, [("credentials.secret", "required")]),
-    ({"previous_secret": "p"}, [("credentials.secret", "required")]),
-    ({"previous_secret_invalid_at": LATER},
-     [("credentials.secret", "required"), ("credentials.previous_secret", "required")]),
-    ({"secret": "s", "previous_secret_invalid_at": LATER}, [("credentials.previous_secret", "required")]),
-    ({"secret": "s", "previous_secret": "p", "previous_secret_invalid_at": "soon"},
-     [("credentials.previous_secret_invalid_at", "pattern")]),
-    ({"secret": "", "previous_secret_invalid_at": "soon"}, [
-        ("credentials.secret", "required"), ("credentials.previous_secret", "required"),
-        ("credentials.previous_secret_invalid_at", "pattern")]),
-])
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        ({"secret": ""}, [("credentials.secret", "required")]),
+        ({"previous_secret": "p"}, [("credentials.secret", "required")]),
+        (
+            {"previous_secret_invalid_at": LATER},
+            [("credentials.secret", "required"), ("credentials.previous_secret", "required")],
+        ),
+        ({"secret": "s", "previous_secret_invalid_at": LATER}, [("credentials.previous_secret", "required")]),
+        (
+            {"secret": "s", "previous_secret": "p", "previous_secret_invalid_at": "soon"},
+            [("credentials.previous_secret_invalid_at", "pattern")],
+        ),
+        (
+            {"secret": "", "previous_secret_invalid_at": "soon"},
+            [
+                ("credentials.secret", "required"),
+                ("credentials.previous_secret", "required"),
+                ("credentials.previous_secret_invalid_at", "pattern"),
+            ],
+        ),
+    ],
+)
 def test_secrets_that_do_not_fit_together_are_all_named(
-    sets: dict[str, str | None], expected: list[tuple[str, str]],
+    sets: dict[str, str | None],
+    expected: list[tuple[str, str]],
 ) -> None:
     assert expected == problems(save(sets=sets))
 
@@ -135,16 +157,17 @@ def test_falsy_words_do_not_rotate(word: str) -> None:
 def test_a_secret_that_is_not_there_yet_cannot_be_rotated() -> None:
     assert [("credentials.rotate_secret", "invalid")] == problems(save(sets={"rotate_secret": "true"}))
     assert [("credentials.secret", "required")] == problems(
-        save(sets={"rotate_secret": "true"}, stored={"other": "x"}))
+        save(sets={"rotate_secret": "true"}, stored={"other": "x"})
+    )
 
 
 @pytest.mark.behaviour(56)
-@pytest.mark.parametrize(
-    ("stored", "extra"), [(None, {}), (GRACE, {}), (GRACE, {"rotate_secret": "true"})])
+@pytest.mark.parametrize(("stored", "extra"), [(None, {}), (GRACE, {}), (GRACE, {"rotate_secret": "true"})])
 def test_a_tenant_sets_no_secrets(stored: dict[str, str] | None, extra: dict[str, str]) -> None:
     sets = {"secret": "x", "previous_secret": "y", "previous_secret_invalid_at": LATER, **extra}
     assert [
-        ("credentials.secret", "forbidden"), ("credentials.previous_secret", "forbidden"),
+        ("credentials.secret", "forbidden"),
+        ("credentials.previous_secret", "forbidden"),
         ("credentials.previous_secret_invalid_at", "forbidden"),
     ] == problems(save(sets=sets, stored=stored, admin=False))
 
@@ -169,25 +192,55 @@ def test_an_expired_previous_secret_is_not_shown() -> None:
 
 
 @pytest.mark.behaviour(84)
-@pytest.mark.parametrize("url", [
-    "http://example.com", "https://user:pass@example.com:8443/a%20b?c=d#e", "http://127.0.0.1:1", "http://[::1]/x",
-    "http://localhost:3000/", "http://169.254.169.254/latest", "https://xn--bcher-kva.example/", "http://a_b.c/",
-    "https://bücher.example/é", "http://example.com./", "http://2130706433/", "http://h:65535/",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com",
+        "https://user:pass@example.com:8443/a%20b?c=d#e",
+        "http://127.0.0.1:1",
+        "http://[::1]/x",
+        "http://localhost:3000/",
+        "http://169.254.169.254/latest",
+        "https://xn--bcher-kva.example/",
+        "http://a_b.c/",
+        "https://bücher.example/é",
+        "http://example.com./",
+        "http://2130706433/",
+        "http://h:65535/",
+    ],
+)
 def test_addresses_of_every_published_kind_are_accepted(url: str) -> None:
     assert [] == problems(save(config={"url": url}))
 
 
 @pytest.mark.behaviour(84)
-@pytest.mark.parametrize("url", [
-    "example.com", "ftp://example.com", "//example.com", "http://", "https:///path", "http://:80/",
-    "http:example.com",
-    "http://exa mple.com/", " http://example.com", "http://example.com\n", "http://example.com/\x00",
-    "http://example.com:0/", "http://example.com:65536/", "http://example.com:port/", "http://[::1",
-    "http://[::g]/",
-    "http://%31%32%37.0.0.1/", "http://exa\\mple.com/", "http://?", "http://#", "HTTP://example.com",
-    "javascript:1",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "example.com",
+        "ftp://example.com",
+        "//example.com",
+        "http://",
+        "https:///path",
+        "http://:80/",
+        "http:example.com",
+        "http://exa mple.com/",
+        " http://example.com",
+        "http://example.com\n",
+        "http://example.com/\x00",
+        "http://example.com:0/",
+        "http://example.com:65536/",
+        "http://example.com:port/",
+        "http://[::1",
+        "http://[::g]/",
+        "http://%31%32%37.0.0.1/",
+        "http://exa\\mple.com/",
+        "http://?",
+        "http://#",
+        "HTTP://example.com",
+        "javascript:1",
+    ],
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     assert [("config.url", "pattern")] == problems(save(config={"url": url}))
 
@@ -207,8 +260,23 @@ def test_custom_headers_are_accepted(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.behaviour(83)
-@pytest.mark.parametrize("text", ["{", "[]", "null", "1", '"x"', '{"a": 1}', '{"a": null}', '{"a": {}}',
-                                  "[" * 100_000, '{"a":' * 100_000, "{} x", '{"a": "\ud800"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "null",
+        "1",
+        '"x"',
+        '{"a": 1}',
+        '{"a": null}',
+        '{"a": {}}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "{} x",
+        '{"a": "\ud800"}',
+    ],
+)
 def test_custom_headers_that_are_no_object_of_texts_are_invalid(text: str) -> None:
     config = {**URL, "custom_headers": text}
     assert [("config.custom_headers", "invalid")] == problems(save(config=config))
@@ -216,15 +284,29 @@ def test_custom_headers_that_are_no_object_of_texts_are_invalid(text: str) -> No
 
 @pytest.mark.behaviour(83)
 def test_every_fault_of_config_and_credentials_is_reported_at_once() -> None:
-    headers = {"-a": "1", "_a": "1", "a b": "1", "a:b": "1", "": "1", "é": "1", "Host": "1", "CONTENT-TYPE": "1",
-               "transfer-encoding": "1", "ok": "", "nl": "a\r\nb: c", "fine": "1"}
+    headers = {
+        "-a": "1",
+        "_a": "1",
+        "a b": "1",
+        "a:b": "1",
+        "": "1",
+        "é": "1",
+        "Host": "1",
+        "CONTENT-TYPE": "1",
+        "transfer-encoding": "1",
+        "ok": "",
+        "nl": "a\r\nb: c",
+        "fine": "1",
+    }
     prepared = save(config={"url": "nope", "custom_headers": json.dumps(headers)}, sets={"secret": ""})
     place = "config.custom_headers."
     assert [
         ("config.url", "pattern"),
         *[(place + name, "pattern") for name in ("-a", "_a", "a b", "a:b", "", "é")],
         *[(place + name, "forbidden") for name in ("Host", "CONTENT-TYPE", "transfer-encoding")],
-        (place + "ok", "required"), (place + "nl", "pattern"), ("credentials.secret", "required"),
+        (place + "ok", "required"),
+        (place + "nl", "pattern"),
+        ("credentials.secret", "required"),
     ] == problems(prepared)
     assert {} == prepared.credentials
 
@@ -234,10 +316,16 @@ def test_the_published_reserved_names_are_reserved() -> None:
 
 
 @pytest.mark.behaviour(58)
-@pytest.mark.parametrize(("value", "hidden"), [
-    ("", ""), ("a", "*"), ("123456789", "*********"), ("1234567890", "1234******"),
-    ("abcdé" * 3, "abcd***********"),
-])
+@pytest.mark.parametrize(
+    ("value", "hidden"),
+    [
+        ("", ""),
+        ("a", "*"),
+        ("123456789", "*********"),
+        ("1234567890", "1234******"),
+        ("abcdé" * 3, "abcd***********"),
+    ],
+)
 def test_masks_hide_all_of_short_values_and_most_of_long_ones(value: str, hidden: str) -> None:
     assert hidden == fields.mask(value)
     declared = [base.Field("text", "K", "", "key", required=True, sensitive=True)]
@@ -245,11 +333,20 @@ def test_masks_hide_all_of_short_values_and_most_of_long_ones(value: str, hidden
 
 
 @pytest.mark.behaviour(130)
-@pytest.mark.parametrize(("field", "value", "expected"), [
-    ({"minlength": 3}, "éa", None), ({"minlength": 3}, "ab", "minlength"), ({"maxlength": 2}, "éa", "maxlength"),
-    ({"pattern": "^a+$"}, "aa", None), ({"pattern": "^a+$"}, "aa\n", "pattern"), ({"type": "number"}, "-12", None),
-    ({"type": "number"}, "1.5", "type"), ({"required": True}, "", "required"), ({}, "", None),
-])
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ({"minlength": 3}, "éa", None),
+        ({"minlength": 3}, "ab", "minlength"),
+        ({"maxlength": 2}, "éa", "maxlength"),
+        ({"pattern": "^a+$"}, "aa", None),
+        ({"pattern": "^a+$"}, "aa\n", "pattern"),
+        ({"type": "number"}, "-12", None),
+        ({"type": "number"}, "1.5", "type"),
+        ({"required": True}, "", "required"),
+        ({}, "", None),
+    ],
+)
 def test_declared_rules_are_applied(field: dict[str, object], value: str, expected: str | None) -> None:
     plain = {"type": "text", "label": "", "description": "", "key": "k", "required": False}
     declared = base.Field(**plain | field)

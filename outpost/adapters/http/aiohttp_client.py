@@ -35,8 +35,13 @@ class AiohttpClient:
     `trust` and `lookup` default to the system's. Bound to the loop of its first `post`."""
 
     def __init__(
-        self, guard: egress.Guard, *, max_body_bytes: int, connections: int,
-        trust: ssl.SSLContext | None = None, lookup: names.Lookup = names.system_lookup,
+        self,
+        guard: egress.Guard,
+        *,
+        max_body_bytes: int,
+        connections: int,
+        trust: ssl.SSLContext | None = None,
+        lookup: names.Lookup = names.system_lookup,
     ) -> None:
         self._guard = guard
         self._max_body = max_body_bytes
@@ -51,7 +56,11 @@ class AiohttpClient:
         return endpoints.judge(url, self._guard)
 
     async def post(
-        self, endpoint: endpoints.Endpoint, headers: bytes, body: bytes, deadline: float,
+        self,
+        endpoint: endpoints.Endpoint,
+        headers: bytes,
+        body: bytes,
+        deadline: float,
     ) -> client.Answer | client.Unanswered:
         """See client.Client."""
         if endpoint.refused:
@@ -93,21 +102,35 @@ class AiohttpClient:
             if cap and size > cap:
                 return client.Answer(response.status, b"", "too_large", _retry_after(response))
         return client.Answer(
-            response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks), "", _retry_after(response))
+            response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks), "", _retry_after(response)
+        )
 
     def _open(self) -> aiohttp.ClientSession:
         connector = _Connector(
-            resolver=_Resolver(names.Names(self._guard, self._lookup)), use_dns_cache=False,
-            ssl=self._trust or trust.system(), limit=self._connections, keepalive_timeout=IDLE_SECONDS)
+            resolver=_Resolver(names.Names(self._guard, self._lookup)),
+            use_dns_cache=False,
+            ssl=self._trust or trust.system(),
+            limit=self._connections,
+            keepalive_timeout=IDLE_SECONDS,
+        )
         self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=_NO_LIMIT, trust_env=False,
-            auto_decompress=False, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_HEADER_BYTES,
-            max_headers=MAX_HEADERS)
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=_NO_LIMIT,
+            trust_env=False,
+            auto_decompress=False,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+        )
         return self._session
 
 
 async def _exchange(
-    session: aiohttp.ClientSession, url: yarl.URL, headers: CIMultiDict[str], body: bytes,
+    session: aiohttp.ClientSession,
+    url: yarl.URL,
+    headers: CIMultiDict[str],
+    body: bytes,
 ) -> aiohttp.ClientResponse:
     """The head of the answer. Where the peer closed a kept connection before we wrote to it, another is taken:
     nothing was sent, so nothing can arrive twice."""
@@ -176,7 +199,10 @@ class _Resolver(abc.AbstractResolver):
         self._names = known
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
     ) -> list[abc.ResolveResult]:
         verdict = await self._names.resolve(host)
         if isinstance(verdict, names.Unresolved):
@@ -185,8 +211,13 @@ class _Resolver(abc.AbstractResolver):
             raise _Unusable("blocked_address")
         return [
             abc.ResolveResult(
-                hostname=host, host=address, port=port, proto=0, flags=socket.AI_NUMERICHOST,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+                hostname=host,
+                host=address,
+                port=port,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+            )
             for address in verdict.addresses
         ]
 
@@ -199,7 +230,10 @@ class _Connector(aiohttp.TCPConnector):
     not read would hold its socket for minutes. Ours is aborted."""
 
     def _release(
-        self, key: client_reqrep.ConnectionKey, protocol: client_proto.ResponseHandler, *,
+        self,
+        key: client_reqrep.ConnectionKey,
+        protocol: client_proto.ResponseHandler,
+        *,
         should_close: bool = False,
     ) -> None:
         if should_close or protocol.should_close:

@@ -12,8 +12,16 @@ import msgspec
 from outpost.adapters.http import endpoint as endpoints
 
 BodyFault = Literal["", "too_large", "late", "broken"]
-Code = Literal["blocked_address", "connection_refused", "connection_reset", "dns_error", "network_unreachable",
-               "timeout", "tls_error", "network_error"]
+Code = Literal[
+    "blocked_address",
+    "connection_refused",
+    "connection_reset",
+    "dns_error",
+    "network_unreachable",
+    "timeout",
+    "tls_error",
+    "network_error",
+]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -39,7 +47,11 @@ class Client(Protocol):
         """`url`, judged. Raises errors.Invalid if it cannot be used."""
 
     async def post(
-        self, endpoint: endpoints.Endpoint, headers: bytes, body: bytes, deadline: float,
+        self,
+        endpoint: endpoints.Endpoint,
+        headers: bytes,
+        body: bytes,
+        deadline: float,
     ) -> Answer | Unanswered:
         """Sends `body` under exactly `headers` (plus Host, Content-Length), never follows a redirect, is back by
         `deadline` (the loop's clock, seconds). `headers` are whole lines, `Name: value` CR LF each, checked by

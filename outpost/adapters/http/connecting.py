@@ -17,7 +17,10 @@ class Connector:
     """Connects to judged addresses only, under the TLS identity of the name. Belongs to one event loop."""
 
     def __init__(
-        self, known: names.Names, kept: pool.Pool, context: ssl.SSLContext | None,
+        self,
+        known: names.Names,
+        kept: pool.Pool,
+        context: ssl.SSLContext | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._names = known
@@ -26,7 +29,9 @@ class Connector:
         self._reached: dict[str, str] = {}
 
     async def connect(
-        self, endpoint: endpoints.Endpoint, deadline: float,
+        self,
+        endpoint: endpoints.Endpoint,
+        deadline: float,
     ) -> connections.Connection | client.Unanswered:
         """An open connection, or why there is none. The caller ends it at `deadline`; an address that does not
         answer gets its share of the time, no more, while others are left."""
@@ -65,14 +70,22 @@ class Connector:
                 return addresses
 
     async def _attempt(
-        self, endpoint: endpoints.Endpoint, address: str, seconds: float,
+        self,
+        endpoint: endpoints.Endpoint,
+        address: str,
+        seconds: float,
     ) -> connections.Connection:
         connection = self._pool.new(endpoint.origin)
         try:
             if endpoint.tls:
                 await self._loop.create_connection(
-                    lambda: connection, address, endpoint.port, ssl=self._context or trust.system(),
-                    server_hostname=endpoint.host.rstrip("."), ssl_handshake_timeout=max(seconds, 0) + 1)
+                    lambda: connection,
+                    address,
+                    endpoint.port,
+                    ssl=self._context or trust.system(),
+                    server_hostname=endpoint.host.rstrip("."),
+                    ssl_handshake_timeout=max(seconds, 0) + 1,
+                )
             else:
                 await self._loop.create_connection(lambda: connection, address, endpoint.port)
         except BaseException:

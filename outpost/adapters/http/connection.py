@@ -25,7 +25,11 @@ class Connection(asyncio.Protocol):
     """To `origin`. `lost` is called when the socket is closed."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, origin: str, max_body: int, lost: Callable[[Connection], None],
+        self,
+        loop: asyncio.AbstractEventLoop,
+        origin: str,
+        max_body: int,
+        lost: Callable[[Connection], None],
     ) -> None:
         self.origin = origin
         self._loop = loop

@@ -78,15 +78,26 @@ def judge(text: str, guard: egress.Guard) -> Endpoint:
 
 
 def _endpoint(
-    url: yarl.URL, authorization: str | None, *, refused: bool = False, literal: bool = False,
+    url: yarl.URL,
+    authorization: str | None,
+    *,
+    refused: bool = False,
+    literal: bool = False,
 ) -> Endpoint:
     host, port = url.raw_host, url.port
     assert host
     assert port
     return Endpoint(
-        url, authorization, refused=refused, literal=literal, tls=url.scheme == "https", host=host, port=port,
+        url,
+        authorization,
+        refused=refused,
+        literal=literal,
+        tls=url.scheme == "https",
+        host=host,
+        port=port,
         origin=f"{url.scheme}://{host}:{port}",
-        head=f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n".encode("ascii"))
+        head=f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n".encode("ascii"),
+    )
 
 
 def _basic(url: yarl.URL) -> str | None:

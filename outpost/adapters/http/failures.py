@@ -15,9 +15,13 @@ CLOSED: Final = client.Unanswered("network_error")  # by ourselves
 
 _BY_ERRNO: dict[int, client.Code] = {
     errno.ECONNREFUSED: "connection_refused",
-    errno.ECONNRESET: "connection_reset", errno.EPIPE: "connection_reset", errno.ECONNABORTED: "connection_reset",
-    errno.ENETUNREACH: "network_unreachable", errno.EHOSTUNREACH: "network_unreachable",
-    errno.ENETDOWN: "network_unreachable", errno.EHOSTDOWN: "network_unreachable",
+    errno.ECONNRESET: "connection_reset",
+    errno.EPIPE: "connection_reset",
+    errno.ECONNABORTED: "connection_reset",
+    errno.ENETUNREACH: "network_unreachable",
+    errno.EHOSTUNREACH: "network_unreachable",
+    errno.ENETDOWN: "network_unreachable",
+    errno.EHOSTDOWN: "network_unreachable",
     errno.ETIMEDOUT: "timeout",
 }
 

@@ -96,5 +96,4 @@ class Pool:
         self._sweeper = None
         if self._kept:
             oldest = next(iter(self._kept.values()))
-            self._sweeper = self._loop.call_at(
-                max(oldest + connections.IDLE_SECONDS, now + 1.0), self._sweep)
+            self._sweeper = self._loop.call_at(max(oldest + connections.IDLE_SECONDS, now + 1.0), self._sweep)

@@ -21,8 +21,13 @@ class ProtocolClient:
     together; `trust` and `lookup` default to the system's. Bound to the loop of its first `post`."""
 
     def __init__(
-        self, guard: egress.Guard, *, max_body_bytes: int, connections: int,
-        trust: ssl.SSLContext | None = None, lookup: names.Lookup = names.system_lookup,
+        self,
+        guard: egress.Guard,
+        *,
+        max_body_bytes: int,
+        connections: int,
+        trust: ssl.SSLContext | None = None,
+        lookup: names.Lookup = names.system_lookup,
     ) -> None:
         self._guard = guard
         self._max_body = max_body_bytes
@@ -39,7 +44,11 @@ class ProtocolClient:
         return endpoints.judge(url, self._guard)
 
     async def post(
-        self, endpoint: endpoints.Endpoint, headers: bytes, body: bytes, deadline: float,
+        self,
+        endpoint: endpoints.Endpoint,
+        headers: bytes,
+        body: bytes,
+        deadline: float,
     ) -> client.Answer | client.Unanswered:
         """See client.Client."""
         bound = self._bound or self._bind()
@@ -79,7 +88,10 @@ class ProtocolClient:
             await self._bound.pool.close()
 
     async def _connect(
-        self, bound: _Bound, endpoint: endpoints.Endpoint, deadline: float,
+        self,
+        bound: _Bound,
+        endpoint: endpoints.Endpoint,
+        deadline: float,
     ) -> connection.Connection | client.Unanswered:
         try:
             async with self._waiting(deadline):
@@ -109,7 +121,12 @@ class _Bound:
     """What belongs to the running event loop."""
 
     def __init__(
-        self, guard: egress.Guard, lookup: names.Lookup, limit: int, max_body: int, trust: ssl.SSLContext | None,
+        self,
+        guard: egress.Guard,
+        lookup: names.Lookup,
+        limit: int,
+        max_body: int,
+        trust: ssl.SSLContext | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.names = names.Names(guard, lookup)

@@ -27,15 +27,28 @@ class _Enough(Exception):
 class Reader:
     """Reads the answers of one connection, one after the other. `max_body` is in bytes, 0: no cap."""
 
-    __slots__ = ("_close_delimits", "_fruitless", "_interim", "_max_body", "_parser", "_parts", "_result",
-                 "_retry_after", "_size", "_status", "keep_seconds", "reusable")
+    __slots__ = (
+        "_close_delimits",
+        "_fruitless",
+        "_interim",
+        "_max_body",
+        "_parser",
+        "_parts",
+        "_result",
+        "_retry_after",
+        "_size",
+        "_status",
+        "keep_seconds",
+        "reusable",
+    )
 
     def __init__(self, max_body: int) -> None:
         self._max_body = max_body or sys.maxsize
         parser = httptools.HttpResponseParser(self)
         # What browsers and other clients forgive too: old servers end lines with LF, or pad the size of a chunk.
         parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
         self._parser: httptools.HttpResponseParser | None = parser
         self.begin()
 

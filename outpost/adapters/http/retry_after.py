@@ -7,8 +7,10 @@ import re
 
 MOST_BYTES = 64  # a date has 29 to 33
 _SECONDS = re.compile(rb"[0-9]{1,18}")
-_DATE = re.compile(rb"(?:[A-Za-z]{3,9}, [0-9]{2}[ -][A-Za-z]{3}[ -][0-9]{2,4}|[A-Za-z]{3} [A-Za-z]{3} [0-9 ][0-9])"
-                   rb" [0-9]{2}:[0-9]{2}:[0-9]{2}(?: GMT| [0-9]{4})")
+_DATE = re.compile(
+    rb"(?:[A-Za-z]{3,9}, [0-9]{2}[ -][A-Za-z]{3}[ -][0-9]{2,4}|[A-Za-z]{3} [A-Za-z]{3} [0-9 ][0-9])"
+    rb" [0-9]{2}:[0-9]{2}:[0-9]{2}(?: GMT| [0-9]{4})"
+)
 
 
 def delay_ms(value: bytes, now_ms: int) -> int | None:

@@ -52,19 +52,24 @@ async def fill(target: bench_target.Target, run: str, options: Options) -> None:
 
 
 def figures(
-    options: Options, alone: Alone, beside: samples.PhaseSamples, arrivals: samples.Arrivals,
-    received: wire.Received, after: dict[str, processes.Usage],
+    options: Options,
+    alone: Alone,
+    beside: samples.PhaseSamples,
+    arrivals: samples.Arrivals,
+    received: wire.Received,
+    after: dict[str, processes.Usage],
 ) -> report.BlackHoles:
     """The healthy destination's latency alone and the ratio, the sockets and the memory."""
     lone = samples.Percentiles.of(arrivals.latencies_ns(alone.phase))
     p99 = samples.Percentiles.of(arrivals.latencies_ns(beside)).p99
     return report.BlackHoles(
-        destinations=options.black_holes, events_each=options.black_hole_events, alone_ms=lone,
+        destinations=options.black_holes,
+        events_each=options.black_hole_events,
+        alone_ms=lone,
         p99_ratio=round(p99 / lone.p99, 2) if lone.p99 else None,
-        most_sockets=received.hole_most, sockets=received.hole_connections,
-        memory_mb={
-            name: (_mb(alone.before[name]), _mb(after[name])) for name in alone.before if name in after
-        },
+        most_sockets=received.hole_most,
+        sockets=received.hole_connections,
+        memory_mb={name: (_mb(alone.before[name]), _mb(after[name])) for name in alone.before if name in after},
     )
 
 

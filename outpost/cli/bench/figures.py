@@ -36,13 +36,19 @@ def result(measured: Measured) -> report.Result:
     costs = _costs(measured, events)
     of_target = [cost.cpu_us_per_event for cost in costs if cost.name not in OURS]
     return report.Result(
-        run=evidence.run, url=measured.url, load=_shape(options), events=events, counts=verdict.counts(evidence),
+        run=evidence.run,
+        url=measured.url,
+        load=_shape(options),
+        events=events,
+        counts=verdict.counts(evidence),
         rates=_rates(measured, events),
         publish_to_receiver_ms=samples.Percentiles.of(evidence.arrivals.latencies_ns(phase)),
         publish_to_answer_ms=samples.Percentiles.of(phase.accept_ns()),
         lateness=_lateness(phase),
         target_cpu_us_per_event=round(sum(of_target), 1) if of_target else None,
-        processes=costs, problems=problems, black_holes=_black_holes(measured),
+        processes=costs,
+        problems=problems,
+        black_holes=_black_holes(measured),
     )
 
 
@@ -57,9 +63,14 @@ def _black_holes(measured: Measured) -> report.BlackHoles | None:
 
 def _shape(options: Options) -> report.LoadShape:
     return report.LoadShape(
-        mode="closed" if options.closed else "open", rate=None if options.closed else options.rate,
-        seconds=options.seconds, warmup_s=options.warmup_s, tenants=options.tenants, fan_out=options.fan_out,
-        connections=options.connections, payload_bytes=options.payload_bytes,
+        mode="closed" if options.closed else "open",
+        rate=None if options.closed else options.rate,
+        seconds=options.seconds,
+        warmup_s=options.warmup_s,
+        tenants=options.tenants,
+        fan_out=options.fan_out,
+        connections=options.connections,
+        payload_bytes=options.payload_bytes,
     )
 
 
@@ -95,8 +106,13 @@ def _costs(measured: Measured, events: int) -> list[report.ProcessCost]:
         if after is None:
             continue
         cpu_s = after.cpu_s - before.cpu_s
-        costs.append(report.ProcessCost(
-            name=name, pids=after.processes, cpu_us_per_event=round(cpu_s * 1e6 / max(1, events), 1),
-            cpu_seconds=round(cpu_s, 2), memory_mb=round(after.memory_bytes / MEGABYTE, 1),
-        ))
+        costs.append(
+            report.ProcessCost(
+                name=name,
+                pids=after.processes,
+                cpu_us_per_event=round(cpu_s * 1e6 / max(1, events), 1),
+                cpu_seconds=round(cpu_s, 2),
+                memory_mb=round(after.memory_bytes / MEGABYTE, 1),
+            )
+        )
     return costs

@@ -102,7 +102,9 @@ class Pool:
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self), host, port,
+                    lambda: Connection(self),
+                    host,
+                    port,
                     ssl=ssl.create_default_context() if secure else None,
                 )
         except (OSError, TimeoutError) as error:

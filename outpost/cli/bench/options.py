@@ -100,13 +100,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--max", action="store_true", dest="closed", help="closed loop: as fast as it answers")
     load.add_argument("--seconds", type=float, default=default.seconds, help="length of the load (%(default)g)")
     load.add_argument(
-        "--warmup", type=float, default=default.warmup_s, dest="warmup_s", metavar="SECONDS",
+        "--warmup",
+        type=float,
+        default=default.warmup_s,
+        dest="warmup_s",
+        metavar="SECONDS",
         help="the same load before it, checked by id but in no figure; 0 for none (%(default)g)",
     )
     load.add_argument("--tenants", type=int, default=default.tenants, help="events rotate (%(default)s)")
     load.add_argument("--fan-out", type=int, default=default.fan_out, help="destinations a tenant (%(default)s)")
     load.add_argument(
-        "--connections", type=int, default=default.connections,
+        "--connections",
+        type=int,
+        default=default.connections,
         help="keep-alive connections of the generator, one request in flight on each (%(default)s)",
     )
     load.add_argument(
@@ -114,16 +120,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     load.add_argument("--topic", default=None, help="topic (the first of GET /topics, or bench.event)")
     load.add_argument(
-        "--black-holes", type=int, default=default.black_holes, metavar="N",
+        "--black-holes",
+        type=int,
+        default=default.black_holes,
+        metavar="N",
         help="destinations that never answer, beside the load (%(default)s)",
     )
     load.add_argument(
-        "--black-hole-events", type=int, default=default.black_hole_events, metavar="N",
+        "--black-hole-events",
+        type=int,
+        default=default.black_hole_events,
+        metavar="N",
         help="events to each of them, all before the load (%(default)s)",
     )
     checks = parser.add_argument_group("checks and report")
     checks.add_argument(
-        "--drain", type=float, default=default.drain_s, dest="drain_s", metavar="SECONDS",
+        "--drain",
+        type=float,
+        default=default.drain_s,
+        dest="drain_s",
+        metavar="SECONDS",
         help="how long after the load to wait for answers, deliveries and the log (%(default)g)",
     )
     checks.add_argument("--allow-duplicates", action="store_true", help="report doubled deliveries, do not fail")
@@ -138,11 +154,17 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--spawn", action="store_true", help="start a throw-away server (default)")
     target.add_argument("--key", default=None, help=f"API key of the target ({KEY_VARIABLE})")
     target.add_argument(
-        "--pid", action="append", default=[], dest="pids", metavar="NAME=PID",
+        "--pid",
+        action="append",
+        default=[],
+        dest="pids",
+        metavar="NAME=PID",
         help="measure this process and its descendants under NAME; repeatable",
     )
     target.add_argument(
-        "--receiver-host", default="127.0.0.1", metavar="ADDRESS",
+        "--receiver-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
         help="address that the receiver listens on and the destinations name (%(default)s)",
     )
 
@@ -175,11 +197,24 @@ def from_args(args: argparse.Namespace) -> Options:
     if problems:
         raise errors.ConfigurationError(problems)
     return Options(
-        url=args.url.rstrip("/") if args.url else None, key=args.key or os.environ.get(KEY_VARIABLE, ""),
-        rate=args.rate, seconds=args.seconds, warmup_s=args.warmup_s, drain_s=args.drain_s, closed=args.closed,
-        tenants=args.tenants, fan_out=args.fan_out, connections=args.connections, payload_bytes=args.payload_bytes,
-        topic=args.topic, receiver_host=args.receiver_host, pids=pids, json_path=args.json_path, keep=args.keep,
-        allow_duplicates=args.allow_duplicates, black_holes=args.black_holes,
+        url=args.url.rstrip("/") if args.url else None,
+        key=args.key or os.environ.get(KEY_VARIABLE, ""),
+        rate=args.rate,
+        seconds=args.seconds,
+        warmup_s=args.warmup_s,
+        drain_s=args.drain_s,
+        closed=args.closed,
+        tenants=args.tenants,
+        fan_out=args.fan_out,
+        connections=args.connections,
+        payload_bytes=args.payload_bytes,
+        topic=args.topic,
+        receiver_host=args.receiver_host,
+        pids=pids,
+        json_path=args.json_path,
+        keep=args.keep,
+        allow_duplicates=args.allow_duplicates,
+        black_holes=args.black_holes,
         black_hole_events=args.black_hole_events,
     )
 

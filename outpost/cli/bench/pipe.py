@@ -75,8 +75,12 @@ class Worker:
     async def start(cls, module: str, plan: msgspec.Struct) -> tuple[Worker, bytes]:
         """Start it and return it with its first answer. A session of its own keeps Ctrl-C from it."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT_BYTES,
+            sys.executable,
+            "-m",
+            module,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_LIMIT_BYTES,
             start_new_session=True,
         )
         worker = cls(module, process)

@@ -73,9 +73,14 @@ class Sheet:
     def counts(self) -> wire.Received:
         """The counts so far."""
         return wire.Received(
-            distinct=self.distinct, doubled=self.doubled, misrouted=self.misrouted, foreign=self.foreign,
-            malformed=self.malformed, doubled_ids=self.doubled_ids,
-            hole_most=self.hole.most, hole_connections=self.hole.taken,
+            distinct=self.distinct,
+            doubled=self.doubled,
+            misrouted=self.misrouted,
+            foreign=self.foreign,
+            malformed=self.malformed,
+            doubled_ids=self.doubled_ids,
+            hole_most=self.hole.most,
+            hole_connections=self.hole.taken,
         )
 
 

@@ -30,8 +30,13 @@ class Bench:
     """A bench that is set up: the two processes, the target and its log."""
 
     def __init__(
-        self, options: Options, plan: wire.Plan, workers: tuple[pipe.Worker, pipe.Worker],
-        target: bench_target.Target, folder: Path, hole_url: str = "",
+        self,
+        options: Options,
+        plan: wire.Plan,
+        workers: tuple[pipe.Worker, pipe.Worker],
+        target: bench_target.Target,
+        folder: Path,
+        hole_url: str = "",
     ) -> None:
         self.options = options
         self.target = target
@@ -47,8 +52,12 @@ class Bench:
         options = self.options
         first = self.phases[-1].first + self.phases[-1].answer.issued if self.phases else 0
         phase = wire.Phase(
-            first=first, count=max(1, round(options.rate * seconds)), interval_ns=NS_A_SECOND / options.rate,
-            seconds=seconds, closed=options.closed, limit_s=options.drain_s,
+            first=first,
+            count=max(1, round(options.rate * seconds)),
+            interval_ns=NS_A_SECOND / options.rate,
+            seconds=seconds,
+            closed=options.closed,
+            limit_s=options.drain_s,
             path=str(self.folder / f"sent-{len(self.phases)}"),
         )
         answer = await self.generator.ask(phase, seconds + options.drain_s + COMMAND_LIMIT_S)
@@ -105,8 +114,13 @@ async def run(options: Options, tell: Callable[[str], None]) -> report.Result:
             url, key, pids = server.url, server.key, (*server.pids, *options.pids)
         _refuse_absent(pids)
         plan = wire.Plan(
-            run=secrets.token_hex(RUN_ID_BYTES), url=url, key=key, host=options.receiver_host,
-            tenants=options.tenants, fan_out=options.fan_out, connections=options.connections,
+            run=secrets.token_hex(RUN_ID_BYTES),
+            url=url,
+            key=key,
+            host=options.receiver_host,
+            tenants=options.tenants,
+            fan_out=options.fan_out,
+            connections=options.connections,
             payload_bytes=options.payload_bytes,
         )
         target = await stack.enter_async_context(bench_target.Target(url, key, plan.run))
@@ -122,8 +136,12 @@ def _refuse_absent(pids: tuple[Named, ...]) -> None:
 
 
 async def _with_workers(
-    options: Options, plan: wire.Plan, target: bench_target.Target, pids: tuple[Named, ...],
-    tell: Callable[[str], None], stack: contextlib.AsyncExitStack,
+    options: Options,
+    plan: wire.Plan,
+    target: bench_target.Target,
+    pids: tuple[Named, ...],
+    tell: Callable[[str], None],
+    stack: contextlib.AsyncExitStack,
 ) -> report.Result:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outpost-bench-samples-")))
     receiver, line = await pipe.Worker.start("outpost.cli.bench.receiver", plan)
@@ -183,9 +201,7 @@ async def _dig_black_holes(
     return blackholes.Alone(phase, usage)
 
 
-async def _remove(
-    target: bench_target.Target, options: Options, run: str, tell: Callable[[str], None]
-) -> None:
+async def _remove(target: bench_target.Target, options: Options, run: str, tell: Callable[[str], None]) -> None:
     try:
         await target.remove(options.tenants)
         await blackholes.fill(target, run, options)

@@ -105,9 +105,16 @@ class Target:
     async def create_webhooks(self, wanted: Iterable[tuple[str, str, str]]) -> None:
         """Create destinations for every topic, each given as tenant, id and URL."""
         await _all(
-            self._ask("POST", f"/tenants/{tenant}/destinations", {
-                "id": one, "type": "webhook", "topics": "*", "config": {"url": url},
-            })
+            self._ask(
+                "POST",
+                f"/tenants/{tenant}/destinations",
+                {
+                    "id": one,
+                    "type": "webhook",
+                    "topics": "*",
+                    "config": {"url": url},
+                },
+            )
             for tenant, one, url in wanted
         )
 

@@ -66,11 +66,19 @@ def counts(evidence: Evidence) -> Counts:
     outcomes, received, listed = evidence.outcomes, evidence.received, evidence.listed
     accepted, refused = len(outcomes.accepted), len(outcomes.refused)
     return Counts(
-        scheduled=outcomes.scheduled, sent=outcomes.sent, accepted=accepted, refused=refused,
-        failed=outcomes.sent - accepted - refused, resent=sum(phase.answer.resent for phase in outcomes.phases),
-        expected_deliveries=accepted * evidence.arrivals.fan_out, delivered=received.distinct,
-        doubled=received.doubled, misrouted=received.misrouted, foreign=received.foreign + listed.foreign,
-        logged_events=len(listed.events), logged_deliveries=len(listed.deliveries),
+        scheduled=outcomes.scheduled,
+        sent=outcomes.sent,
+        accepted=accepted,
+        refused=refused,
+        failed=outcomes.sent - accepted - refused,
+        resent=sum(phase.answer.resent for phase in outcomes.phases),
+        expected_deliveries=accepted * evidence.arrivals.fan_out,
+        delivered=received.distinct,
+        doubled=received.doubled,
+        misrouted=received.misrouted,
+        foreign=received.foreign + listed.foreign,
+        logged_events=len(listed.events),
+        logged_deliveries=len(listed.deliveries),
         failed_attempts=listed.failed_attempts,
     )
 

@@ -137,13 +137,20 @@ def _request(plan: Plan, tenant: str) -> tuple[bytes, bytes]:
 
 def _body(plan: Plan, tenant: str) -> bytes:
     """A publish body of exactly `plan.payload_bytes`, or as few more as long names need, for event number 0."""
-    whole = msgspec.json.encode({
-        "id": event_id(plan.run, 0), "tenant_id": tenant, "topic": plan.topic,
-        "data": {
-            "order": 48151, "currency": "EUR", "total": 129.9, "paid": True,
-            "lines": [{"sku": "A-17", "count": 2, "price": 49.95}, {"sku": "B-4", "count": 1, "price": 30.0}],
-            "note": _NOTE,
-        },
-    })
+    whole = msgspec.json.encode(
+        {
+            "id": event_id(plan.run, 0),
+            "tenant_id": tenant,
+            "topic": plan.topic,
+            "data": {
+                "order": 48151,
+                "currency": "EUR",
+                "total": 129.9,
+                "paid": True,
+                "lines": [{"sku": "A-17", "count": 2, "price": 49.95}, {"sku": "B-4", "count": 1, "price": 30.0}],
+                "note": _NOTE,
+            },
+        }
+    )
     note = "x" * max(0, plan.payload_bytes - len(whole) + len(_NOTE))
     return whole.replace(_NOTE.encode(), note.encode())
