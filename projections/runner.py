@@ -9,10 +9,9 @@ core without Redis, and is 0.16.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 
-from outpost import errors
+from outpost import errors, pacing
 from outpost.log import client, lease
 from projections import base
 
@@ -23,31 +22,31 @@ SMALL = 256  # entries; beyond them the rows cost more than the step
 async def drive(
     projector: base.Projector,
     stop: asyncio.Event,
-    pause: base.Pause | None = None,
+    pause: pacing.Pause | None = None,
     turn: lease.Turn | None = None,
 ) -> None:
     """Runs until `stop` is set, then returns within the time of one blocking read. With a `turn`, works only while
     it has it. Never cancel it inside a command: the connection could be left off by one."""
-    pause = pause or base.Pause()
+    pause = pause or pacing.Pause()
     while not stop.is_set():
         began = time.monotonic()
         try:
             if turn is not None and not await turn.ours():
                 projector.health.rose()
-                await sleep(lease.LOOK_AGAIN_S, stop)
+                await pacing.sleep(lease.LOOK_AGAIN_S, stop)
                 continue
             entries = await projector.step(client.BLOCK_MS)
         except errors.StoreUnavailable as exc:
             projector.health.fell(exc.store, exc.reason)
-            await sleep(pause.next_s(), stop)
+            await pacing.sleep(pause.next_s(), stop)
             continue
         if projector.health.halted:
-            await sleep(pause.next_s(), stop)
+            await pacing.sleep(pause.next_s(), stop)
             continue
         projector.health.rose()
         pause.reset()
         if 0 < entries < SMALL:
-            await sleep(SPACING_S - (time.monotonic() - began), stop)
+            await pacing.sleep(SPACING_S - (time.monotonic() - began), stop)
 
 
 async def drain(projector: base.Projector, limit_s: float) -> bool:
@@ -61,12 +60,3 @@ async def drain(projector: base.Projector, limit_s: float) -> bool:
     except errors.StoreUnavailable:
         return False
     return False
-
-
-async def sleep(seconds: float, stop: asyncio.Event) -> None:
-    """Sleeps, but no longer than until `stop`."""
-    if seconds <= 0:
-        return
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -16,17 +16,7 @@ SCHEMA_VERSION = 1  # of every type so far
 
 EVENT_ACCEPTED = "event.accepted"
 ENTRY_SKIPPED = "entry.skipped"
-CONFIG_TYPES = (
-    "tenant.created",
-    "tenant.updated",
-    "tenant.deleted",
-    "destination.created",
-    "destination.updated",
-    "destination.enabled",
-    "destination.disabled",
-    "destination.deleted",
-    "destination.secret_rotated",
-)
+CONFIG_TYPES: tuple[str, ...] = get_args(tenants.ChangeType)
 ATTEMPT_TYPES = ("attempt.succeeded", "attempt.failed")
 DELIVERY_TYPES = (
     *ATTEMPT_TYPES,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 
-from outpost import errors, telemetry
-from projections import base, runner
+from outpost import errors, pacing, telemetry
+from projections import base
 from projections.logs import migrate, sql, store, write
 
 DAYS_AHEAD = 7
@@ -81,14 +81,14 @@ async def refresh(target: store.Store, today: dt.date) -> None:
 
 async def keep(target: store.Store, stop: asyncio.Event) -> None:
     """Sees every hour until `stop` that the coming days have their tables; sooner again after a failure."""
-    health, pause = base.Health("partition_tables"), base.Pause()
+    health, pause = base.Health("partition_tables"), pacing.Pause()
     while not stop.is_set():
         try:
             await refresh(target, dt.datetime.now(dt.UTC).date())
         except errors.StoreUnavailable as exc:
             health.fell(exc.store, exc.reason)
-            await runner.sleep(pause.next_s(), stop)
+            await pacing.sleep(pause.next_s(), stop)
             continue
         health.rose()
         pause.reset()
-        await runner.sleep(EVERY_S, stop)
+        await pacing.sleep(EVERY_S, stop)

@@ -9,10 +9,10 @@ import random
 import msgspec
 import pytest
 
-from outpost import errors
+from outpost import errors, pacing
 from outpost.domain import events
 from outpost.log import partition as partitions
-from projections import base, runner
+from projections import runner
 from projections.logs import migrate, projector, write
 from projections.logs import store as stores
 from tests.harness import log_entries
@@ -207,7 +207,7 @@ async def test_postgres_killed_and_started_again_loses_and_doubles_nothing(log70
         await fill(log70)
         made = projector.LogProjector(log70, store, 5)
         stop = asyncio.Event()
-        task = asyncio.create_task(runner.drive(made, stop, base.Pause(0.01, 0.2)))
+        task = asyncio.create_task(runner.drive(made, stop, pacing.Pause(0.01, 0.2)))
         await eventually(lambda: log_entries.table(store, "event"))
         own_postgres.kill9()
         await fill(log70, 4, 4)
@@ -229,7 +229,7 @@ async def test_redis_killed_and_started_again_loses_and_doubles_nothing(own_redi
     await fill(log)
     made = projector.LogProjector(log, store, 5)
     stop = asyncio.Event()
-    task = asyncio.create_task(runner.drive(made, stop, base.Pause(0.01, 0.2)))
+    task = asyncio.create_task(runner.drive(made, stop, pacing.Pause(0.01, 0.2)))
     await eventually(lambda: log_entries.table(store, "event"))
     own_redis.kill9()
     await eventually(lambda: not made.health.healthy)
@@ -348,7 +348,7 @@ async def test_large_entries_are_read_a_few_at_a_time(log70, store):
 
 
 def test_pauses_double_up_to_their_bound_and_begin_again_after_a_success():
-    pause = base.Pause(1.0, 10.0)
+    pause = pacing.Pause(1.0, 10.0)
     pauses = [pause.next_s() for _ in range(40)]
     assert all(0.5 * min(2**n, 10) <= s <= min(2**n, 10) for n, s in enumerate(pauses))
     pause.reset()
