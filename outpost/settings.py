@@ -17,6 +17,12 @@ VERSION = version("outpost-events")
 
 SECRET_FIELDS = frozenset({"api_key", "api_jwt_secret", "aes_encryption_secret", "redis_password", "postgres_url"})
 
+# Those that frame the request or that its client sets.
+RESERVED_HEADERS = frozenset(
+    {"connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer"}
+    | {"proxy-connection", "transfer-encoding", "upgrade", "user-agent"}
+)
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every field is checked by `settings_load.load`; a struct built by hand is taken at its word.

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from outpost import errors, settings_sources, settings_table
-from outpost.settings import Settings
+from outpost.settings import RESERVED_HEADERS, Settings
 from outpost.settings_rules import Broken, Variable
 from outpost.settings_sources import ConfigFile, Given
 
@@ -23,11 +23,6 @@ _SYSTEM_HEADERS = {
     "TIMESTAMP": ("timestamp", "webhook_timestamp_header"),
     "TOPIC": ("topic", "webhook_topic_header"),
 }
-# Those that frame the request or that its client sets.
-RESERVED_HEADERS = frozenset(
-    {"connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer"}
-    | {"proxy-connection", "transfer-encoding", "upgrade", "user-agent"}
-)
 # Longer values are cut where a sentence repeats them.
 _SHOWN_CHARACTERS = 40
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from outpost import errors, settings_load
+from outpost import errors, settings
 from outpost.adapters import base
 
 # Headers that frame the request or that we answer for: neither custom headers nor metadata may set them.
-RESERVED = settings_load.RESERVED_HEADERS
+RESERVED = settings.RESERVED_HEADERS
 EVENT_ID, TOPIC, TIMESTAMP, TIMESTAMP_MS, SIGNATURE = "event-id", "topic", "timestamp", "timestamp-ms", "signature"
 MAX_REMEMBERED_NAMES = 4096  # metadata keys whose header name is kept; keys come from tenants, so it is bounded
 

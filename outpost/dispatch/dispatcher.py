@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from outpost import errors, pacing, telemetry
 from outpost.dispatch import lanes as lane_rules
-from outpost.domain import delivery, events
+from outpost.domain import events
 from outpost.log import client, consumers, envelope, read, tasks
 from outpost.log import partition as partitions
 from outpost.queue import base as queues
@@ -22,6 +22,7 @@ from projections.due import repair
 READ_COUNT = 100  # entries of each partition by one read
 MOST_A_READ = 1_000  # where fewer partitions have so many; small enough for the others to wait for no 100 ms
 OPEN_COUNT = 500  # entries opened by one round trip
+MOST_AHEAD = 8  # reads of a flood in one step, each while what the last one brought is opened
 FEWEST = 4
 READ_BYTES = 16 * 1024 * 1024  # about what one read brings into memory, going by the size of the last ones
 CAUTIOUS_BYTES = 64 * 1024  # an entry, before anything was read
@@ -87,9 +88,26 @@ class Dispatcher:
             return 0
         opened = await self._sweep(name)
         found = await read.as_group(self._log, name, self._count, block_ms=block_ms)
-        if found:
-            self._count = _next_count(found)
+        for _ in range(MOST_AHEAD):
+            ahead = self._read_ahead(name, found)
+            try:
+                opened += await self._open(found)
+            finally:
+                found = await ahead if ahead else []
+            if not found:
+                break
         return opened + await self._open(found)
+
+    def _read_ahead(self, name: str, found: Sequence[read.Read]) -> asyncio.Task[list[read.Read]] | None:
+        """Reads on while what was found is opened, where more stands there: alone, a round trip takes as long as a
+        turn of a loop that delivers at full speed."""
+        if not found:
+            return None
+        flood = len(found) >= self._count
+        self._count = _next_count(found)
+        if not flood or self._lanes.full:
+            return None
+        return asyncio.create_task(read.as_group(self._log, name, self._count, block_ms=0))
 
     async def _leased_name(self) -> str:
         now = asyncio.get_running_loop().time()
@@ -148,23 +166,20 @@ class Dispatcher:
 
     async def _open_some(self, found: Sequence[read.Read]) -> int:
         openings: dict[int, list[tasks.Opening]] = defaultdict(list)
-        decoded: dict[int, list[events.Event | None]] = defaultdict(list)
+        asked: dict[int, list[list[queues.Task]]] = defaultdict(list)
         for item in found:
-            event = _decode(item)
-            entry_id = item.position.entry_id
-            attempts = () if event is None else tasks.first_attempts(event, entry_id)
-            openings[item.position.partition].append(tasks.Opening(entry_id, attempts))
-            decoded[item.position.partition].append(event)
+            wanted = _first_attempts(item)
+            entry = tasks.Opening(item.position.entry_id, tuple(task.text for task in wanted))
+            openings[item.position.partition].append(entry)
+            asked[item.position.partition].append(wanted)
         answers = await tasks.open_entries(self._log, dict(openings), self._watchdog_ms)
         ours: list[queues.Task] = []
         opened = 0
-        for partition, group in openings.items():
-            for opening, event, mine in zip(group, decoded[partition], answers[partition], strict=True):
+        for partition, each in asked.items():
+            for wanted, mine in zip(each, answers[partition], strict=True):
                 opened += mine
-                if mine and event is not None:
-                    ours += [
-                        queues.Task(partition, text, delivery.parse_task_id(text), event) for text in opening.tasks
-                    ]
+                if mine:
+                    ours += wanted
         await self._queue.publish(ours)
         telemetry.emit_sampled("dispatch_opened", "debug", entries=len(found), opened=opened, tasks=len(ours))
         return opened
@@ -173,11 +188,21 @@ class Dispatcher:
 def _next_count(found: Sequence[read.Read]) -> int:
     """How many entries of each partition to ask for, so that large payloads come in small reads, and the flood of
     one partition in large ones, which even from all of them would fit into memory."""
-    streams = len({item.position.partition for item in found})
+    sizes = Counter(item.position.partition for item in found)
     mean_bytes = sum(len(item.fields.get(b"d", b"")) for item in found) // len(found) + 256
-    usual = min(READ_COUNT, READ_BYTES // mean_bytes // streams)
-    flood = min(MOST_A_READ // streams, READ_BYTES // mean_bytes // partitions.PARTITIONS)
+    usual = min(READ_COUNT, READ_BYTES // mean_bytes // len(sizes))
+    flooded = -(-len(found) // max(sizes.values()))  # as many partitions as would hold that with the largest share
+    flood = min(MOST_A_READ // flooded, READ_BYTES // mean_bytes // partitions.PARTITIONS)
     return max(FEWEST, usual, flood)
+
+
+def _first_attempts(item: read.Read) -> list[queues.Task]:
+    """The tasks that an entry asks for, one a matched destination."""
+    event = _decode(item)
+    if event is None:
+        return []
+    ids = tasks.first_attempts(event, item.position.entry_id)
+    return [queues.Task(item.position.partition, str(each), each, event) for each in ids]
 
 
 def _decode(item: read.Read) -> events.Event | None:

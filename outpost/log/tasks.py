@@ -202,6 +202,6 @@ def _claimed(reply: list[bytes | int | None]) -> Claimed:
     return Claimed([t.decode() for t in tasks if isinstance(t, bytes)], next_in_ms)
 
 
-def first_attempts(event: events.Event, entry_id: str) -> tuple[str, ...]:
+def first_attempts(event: events.Event, entry_id: str) -> tuple[delivery.TaskId, ...]:
     """The tasks that an accepted event asks for, one a matched destination."""
-    return tuple(str(delivery.TaskId(1, entry_id, m.destination, m.created)) for m in event.matched)
+    return tuple(delivery.TaskId(1, entry_id, m.destination, m.created) for m in event.matched)

@@ -70,4 +70,4 @@ def test_any_text_is_a_task_id_or_refused(text: str) -> None:
 def test_an_event_asks_for_the_first_attempt_at_each_match() -> None:
     matched = (events.Matched("d", 1), events.Matched("a/b@c", 17))
     event = events.Event("acme", "e1", 17, "t", "2026-09-21T14:13:20.400Z", True, {}, matched, "a", b"{}")
-    assert ("1/5-0/d@1", "1/5-0/a/b@c@17") == tasks.first_attempts(event, "5-0")
+    assert ("1/5-0/d@1", "1/5-0/a/b@c@17") == tuple(map(str, tasks.first_attempts(event, "5-0")))
