@@ -101,11 +101,11 @@ class Dispatcher:
     def _read_ahead(self, name: str, found: Sequence[read.Read]) -> asyncio.Task[list[read.Read]] | None:
         """Reads on while what was found is opened, where more stands there: alone, a round trip takes as long as a
         turn of a loop that delivers at full speed."""
-        if not found:
-            return None
-        flood = len(found) >= self._count
-        self._count = _next_count(found)
-        if not flood or self._lanes.full:
+        flood = len(found) >= self._count and not self._lanes.full
+        self._lanes.let_read(flood)
+        if found:
+            self._count = _next_count(found)
+        if not flood:
             return None
         return asyncio.create_task(read.as_group(self._log, name, self._count, block_ms=0))
 

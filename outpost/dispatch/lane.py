@@ -35,10 +35,9 @@ class Turns(Protocol):
 
 
 class Lane(msgspec.Struct):
-    """The tasks of one destination in this process. `cap` bounds its sends at once."""
+    """The tasks of one destination in this process."""
 
     key: Key
-    cap: int
     standing: Standing = "unknown"
     waiting: deque[base.Task] = msgspec.field(default_factory=deque)
     in_flight: int = 0
@@ -60,10 +59,10 @@ class Lane(msgspec.Struct):
             return MOST_TIMED_OUT
         return min(MOST_WAITING, max(LEAST_WAITING, room // ROOM_SHARE))
 
-    def ready(self, probing: bool) -> bool:
-        """Whether its next task may be sent. `probing`: a doubtful one gets `PROBES` only."""
-        cap = min(PROBES, self.cap) if probing and self.doubtful else self.cap
-        return bool(self.waiting) and self.in_flight < cap
+    def ready(self, most: int, probing: bool) -> bool:
+        """Whether its next task may be sent beside less than `most`, or `PROBES` if `probing` and doubtful."""
+        most = min(PROBES, most) if probing and self.doubtful else most
+        return bool(self.waiting) and self.in_flight < most
 
     def put_aside_ms(self) -> int:
         """When one more task that found no room would be reached at the rate of this lane, behind those that wait

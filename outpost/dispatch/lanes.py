@@ -23,6 +23,7 @@ from outpost.queue import base
 MOST_TASKS = 100_000
 MOST_BYTES = 64 * 1024 * 1024  # of payloads, over all lanes
 DOUBTFUL_SHARE = 2  # one in so many of them may wait for destinations that do not answer
+READING_SHARE = 8  # of its sends at once are left to a lane while a flood is read
 FULL_DELAY_MS = 10_000  # until a task is tried again that found the whole process full
 
 
@@ -39,6 +40,7 @@ class Lanes:
         self._lanes: dict[lane_rules.Key, lane_rules.Lane] = {}
         self._sure, self._unsure = turns.Alternating(), turns.Alternating()
         self._unsure_next = False
+        self._most = cap  # sends of one lane now
         self._held: set[tuple[int, str]] = set()  # waiting
         self._taken: set[tuple[int, str]] = set()  # being begun, sent or recorded
         self._bytes = 0
@@ -58,6 +60,11 @@ class Lanes:
         """Whether payloads are left out, or soon will be."""
         return self._bytes > MOST_BYTES // 2
 
+    def let_read(self, flood: bool) -> None:
+        """While a `flood` is read a lane sends a few at a time: whoever stands behind it waits for its reading,
+        which shares a CPU with the sends."""
+        self._most = max(1, self._cap // READING_SHARE) if flood else self._cap
+
     def receive(self, tasks: Sequence[base.Task]) -> None:
         """Puts tasks into their lanes. One that is here already is left as it is, under way too: while Redis is
         away leases end, and what was sent and only waits to be recorded must not be sent again."""
@@ -67,7 +74,7 @@ class Lanes:
                 continue
             lane = self._lanes.get(task.lane)
             if lane is None:
-                lane = lane_rules.Lane(task.lane, self._cap, self._doubt.standing(task.lane))
+                lane = lane_rules.Lane(task.lane, self._doubt.standing(task.lane))
             if self.full:
                 self._put_aside(task, FULL_DELAY_MS)
             elif len(lane.waiting) >= lane.most(MOST_TASKS - len(self._held)) or self._doubt.holds_its_part(lane):
@@ -202,7 +209,7 @@ class Lanes:
             self._doubt.in_flight += change
 
     def _queue(self, lane: lane_rules.Lane) -> None:
-        if lane.turn is None and lane.ready(not self._doubt.off):
+        if lane.turn is None and lane.ready(self._most, not self._doubt.off):
             late = lane.waiting[0].id.attempt > 1 or lane.standing == "times_out"
             among = self._unsure if self._doubt.of(lane) else self._sure
             lane.turn = among.again if late else among.first

@@ -287,10 +287,21 @@ def test_lanes_that_flood_leave_room_for_every_newcomer(monkeypatch: pytest.Monk
     assert [] == lanes.take_overflow()
 
 
+def test_while_a_flood_is_read_a_lane_sends_a_few_at_a_time_and_as_many_as_ever_afterwards():
+    lanes = all_lanes.Lanes(cap=16)
+    lanes.receive([task("a", "x", n) for n in range(40)])
+    lanes.let_read(True)
+    first = lanes.take(100)
+    assert 16 // all_lanes.READING_SHARE == len(first)
+    lanes.let_read(False)
+    lanes.done(first[0])
+    assert 15 == len(lanes.take(100))
+
+
 def test_what_is_put_aside_comes_back_one_after_another_at_the_rate_of_the_lane(monkeypatch: pytest.MonkeyPatch):
     now = 1_000.0
     monkeypatch.setattr(lane_rules.time, "monotonic", lambda: now)
-    lane = lane_rules.Lane(("a", "x", 1), cap=10, measured_at=now - 10, finished=1_000)
+    lane = lane_rules.Lane(("a", "x", 1), measured_at=now - 10, finished=1_000)
     assert [1_000, 1_000] == [lane.put_aside_ms() for _ in range(2)]  # the shortest
     for _ in range(998):
         last = lane.put_aside_ms()
