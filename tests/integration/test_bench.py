@@ -136,6 +136,19 @@ def test_a_connection_that_is_closed_without_an_answer_costs_one_more_try(tmp_pa
     assert EVENTS == result["counts"]["accepted"]
 
 
+def test_black_holes_are_fed_counted_and_removed_and_the_load_is_measured_alone_and_beside(tmp_path):
+    with fake_outpost.running() as fake:
+        code, result = run(fake, tmp_path, "--black-holes", "22", "--black-hole-events", "1")
+        assert {} == fake.tenants
+    assert [0, []] == [code, result["problems"]]
+    assert EVENTS + 60 == result["counts"]["delivered"]  # with the lone run
+    found = result["black_holes"]
+    assert [22, 1] == [found["destinations"], found["events_each"]]
+    assert 2 == found["most_sockets"] == found["sockets"]  # this server delivers an event's one after another
+    assert 0 < found["alone_ms"]["p50"]
+    assert 0 < found["p99_ratio"]
+
+
 def test_lost_deliveries_fail(tmp_path):
     (problem,) = problems_under(Faults(lose_every=40), tmp_path, "--drain", "1")
     assert problem.startswith("2 accepted events did not reach every destination (first: bench-")

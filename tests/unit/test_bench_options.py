@@ -39,11 +39,13 @@ def test_every_option_arrives():
         json_path="-",
         keep=True,
         allow_duplicates=True,
+        black_hole_events=8,
     )
     words = """
         --url http://h:1/api/v1/ --key k --rate 5 --seconds 2 --warmup 0 --drain 3 --max --tenants 4
         --fan-out 6 --connections 7 --payload-bytes 900 --topic t --receiver-host 10.0.0.1
         --pid a=1 --pid b=2 --json - --keep --allow-duplicates
+        --black-hole-events 8
     """
     assert expected == parsed(*words.split())
 
@@ -66,6 +68,16 @@ def test_every_problem_is_reported_at_once():
         "--tenants must be at least 1",
         "--connections must be at least 1",
         "--payload-bytes must be at least 320",
+    ] == caught.value.problems
+
+
+def test_black_holes_are_beside_a_load_at_a_rate():
+    assert 30 == parsed("--black-holes", "30", "--rate", "50").black_holes
+    with pytest.raises(errors.ConfigurationError) as caught:
+        parsed("--black-holes", "1", "--black-hole-events", "0", "--max")
+    assert [
+        "--black-holes must not be negative, and --black-hole-events at least 1",
+        "--black-holes is about latency at a rate: it excludes --max",
     ] == caught.value.problems
 
 
