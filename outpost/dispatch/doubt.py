@@ -13,6 +13,7 @@ import time
 from outpost.dispatch import lane as lane_rules
 
 MOST_STANDINGS = 100_000  # destinations of which the last outcome is remembered
+KNOCKING, FIRST_KNOCK = 1.5, 1.75  # times the bound: what waits for a destination that nobody has tried yet
 AT_ONCE = 16  # probes that start together
 
 
@@ -71,8 +72,10 @@ class Doubt:
         return 0.0 if self._ahead <= most else (self._ahead - most) * self._each_s
 
     def holds_its_part(self, lane: lane_rules.Lane) -> bool:
-        """Whether nothing more may wait in this lane, since so much waits for such. A newcomer's first task finds
-        room for longer."""
+        """Whether nothing more may wait in this lane, since so much waits for such. A newcomer finds room for
+        longer, and its first task for longer still."""
         if not self.of(lane):
             return False
-        return self.waiting >= (self._tasks if lane.waiting else self._tasks * 3 // 2)
+        if lane.standing == "times_out":
+            return self.waiting >= self._tasks
+        return self.waiting >= self._tasks * (KNOCKING if lane.waiting else FIRST_KNOCK)
