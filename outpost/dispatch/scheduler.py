@@ -23,7 +23,8 @@ LOOK_EVERY_S = 0.5  # the longest sleep: other processes make retries due, too
 SHORTEST_SLEEP_S = 0.01
 HOLD_EVERY_S = 10.0
 HOLD_BATCH = 250  # by one call: it holds up every other command
-HOLD_OVER = 0.5  # of the time between two rounds; a hundred thousand at once would hold up every delivery
+HOLD_OVER = 0.9  # of the time between two rounds; a hundred thousand at once would hold up every delivery
+HOLD_STEP_S = 0.05  # between two looks while a round lasts
 
 
 class Scheduler:
@@ -67,8 +68,9 @@ class Scheduler:
         """One look at every partition; returns for how long nothing is due, in seconds.
         Raises errors.StoreUnavailable."""
         await self._keep()
+        longest_s = HOLD_STEP_S if self._round else LOOK_EVERY_S
         if self._lanes.full:
-            return LOOK_EVERY_S
+            return longest_s
         claimed = await tasks.claim_due(self._log, self._watchdog_ms, CLAIM)
         found = [(p, text) for p, c in claimed.items() for text in c.tasks]
         for at in range(0, len(found), HAND_OVER):
@@ -78,7 +80,7 @@ class Scheduler:
         if any(len(c.tasks) == CLAIM for c in claimed.values()):
             return 0.0
         next_ms = min((c.next_in_ms for c in claimed.values() if c.next_in_ms is not None), default=None)
-        return LOOK_EVERY_S if next_ms is None else min(max(next_ms / 1000, SHORTEST_SLEEP_S), LOOK_EVERY_S)
+        return longest_s if next_ms is None else min(max(next_ms / 1000, SHORTEST_SLEEP_S), longest_s)
 
     async def release(self) -> None:
         """Gives back every task that waits here, to be claimed at once. Raises errors.StoreUnavailable."""
@@ -104,7 +106,7 @@ class Scheduler:
             self._hold_at = now + self._hold_every_s
             self._round = _batches(self._lanes.held())
             self._round_began, self._round_size = now, len(self._round)
-        share = 1 - (now - self._round_began + LOOK_EVERY_S) / (self._hold_every_s * HOLD_OVER)
+        share = 1 - (now - self._round_began + HOLD_STEP_S) / (self._hold_every_s * HOLD_OVER)
         while self._round and len(self._round) > self._round_size * share:
             partition, texts = self._round.pop()
             waiting = self._lanes.those_waiting(partition, texts)

@@ -1,6 +1,7 @@
 """CPU and memory from /proc: a process with its descendants, each counted for the nearest name above it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -60,16 +61,23 @@ def test_a_process_that_is_gone_has_no_usage():
 
 
 def test_a_spawned_server_is_told_apart_from_its_stores(tmp_path):
-    # A store is known by its command: a copy of the interpreter's name is enough to look like one.
+    # A store is known by its command: a copy of the interpreter's name is enough to look like one. Its parent is a
+    # process of the test's own, because pytest may be the parent of real stores.
     store = tmp_path / "valkey-server"
     store.symlink_to("/bin/sleep")
-    child = subprocess.Popen([store, "60"])
+    code = f"import subprocess, sys; subprocess.Popen([{str(store)!r}, '60']); sys.stdin.read()"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
     try:
         deadline = time.monotonic() + LIMIT_S
-        while "valkey-server" != processes.table()[child.pid].command:
+        while not (child := child_of(parent.pid, "valkey-server")):
             assert time.monotonic() < deadline
-        found = processes.discover(os.getpid(), tmp_path)
-        assert (Named("server", os.getpid()), Named("valkey", child.pid)) == found
+        found = processes.discover(parent.pid, tmp_path)
+        assert (Named("server", parent.pid), Named("valkey", child)) == found
+        os.kill(child, signal.SIGKILL)
     finally:
-        child.kill()
-        child.wait(LIMIT_S)
+        parent.communicate(timeout=LIMIT_S)
+
+
+def child_of(parent, command):
+    found = [pid for pid, one in processes.table().items() if (one.parent, one.command) == (parent, command)]
+    return found[0] if found else None

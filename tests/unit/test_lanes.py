@@ -258,7 +258,7 @@ def test_what_does_not_answer_leaves_room_for_newcomers(monkeypatch: pytest.Monk
     lanes.done(lanes.take(1)[0], answered=False)
     lanes.receive([task("dead", "x", n) for n in range(15)])
     assert [10, 5] == [len(lanes), len(lanes.take_overflow())]
-    lanes.receive([task("knocking", "x", n) for n in range(8)])
+    lanes.receive([task("knocking", "k", n) for n in range(8)])
     assert [15, 3] == [len(lanes), len(lanes.take_overflow())]
     lanes.receive([task("new", f"d{n}", n) for n in range(4)])
     assert [18, 1] == [len(lanes), len(lanes.take_overflow())]
