@@ -18,8 +18,9 @@ MOST_TIMED_OUT = 100  # where the last attempt timed out: it will not be reached
 PROBES = 1  # sends at once to a destination that has not answered lately
 SHORTEST_DELAY_MS = 1_000
 LONGEST_DELAY_MS = 30_000
-# Where nobody answered yet, and where the last attempt timed out: spread, since what comes back is read again.
-UNKNOWN_DELAY_MS = (5_000, 30_000)
+# Where too much waits for such destinations, and where the last attempt timed out: spread, since what comes back
+# is read again.
+DOUBTED_DELAY_MS = (5_000, 30_000)
 SILENT_DELAY_MS = (30_000, 90_000)
 RATE_OVER_S = 1.0  # the rate of a lane is that of its last second or so
 SOONER = 2.0  # what comes back too soon is read and put aside again; what comes too late leaves the lane idle
@@ -68,12 +69,14 @@ class Lane(msgspec.Struct):
         most = min(PROBES, most) if probing and self.doubtful else most
         return bool(self.waiting) and self.in_flight < most
 
-    def put_aside_ms(self) -> int:
+    def put_aside_ms(self, doubted: bool = False) -> int:
         """When one more task that found no room would be reached at the rate of this lane, behind those that wait
-        and those that were put aside before."""
+        and those that were put aside before. `doubted`: it is for doubt that there is none."""
         self.promised = max(self.promised, self.finished + len(self.waiting)) + 1
-        if self.doubtful:
-            return random.randint(*(SILENT_DELAY_MS if self.standing == "times_out" else UNKNOWN_DELAY_MS))
+        if self.standing == "times_out":
+            return random.randint(*SILENT_DELAY_MS)
+        if doubted:
+            return random.randint(*DOUBTED_DELAY_MS)
         rate = self._rate() * SOONER
         delay_ms = (self.promised - self.finished) / rate * 1000 if rate else SHORTEST_DELAY_MS
         return int(min(max(delay_ms, SHORTEST_DELAY_MS), LONGEST_DELAY_MS))

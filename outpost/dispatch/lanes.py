@@ -77,8 +77,10 @@ class Lanes:
                 lane = lane_rules.Lane(task.lane, self._doubt.standing(task.lane))
             if self.full:
                 self._put_aside(task, FULL_DELAY_MS)
-            elif len(lane.waiting) >= lane.most(MOST_TASKS - len(self._held)) or self._doubt.holds_its_part(lane):
-                self._put_aside(task, lane.put_aside_ms())
+            elif (doubted := self._doubt.holds_its_part(lane)) or (
+                len(lane.waiting) >= lane.most(MOST_TASKS - len(self._held))
+            ):
+                self._put_aside(task, lane.put_aside_ms(doubted))
             else:
                 self._lanes[task.lane] = lane
                 lane.waiting.append(self._remember(lane, task))
