@@ -59,7 +59,8 @@ format: .venv/dev.stamp
 behaviours: .venv/dev.stamp
 	@$(BIN)/python -m tests.unit.test_behaviours
 
-# Debian's Redis 7.0 and Postgres 15, beside the embedded ones: the tests run on both.
+# Debian's Redis 7.0 and Postgres 15, beside the embedded ones: the tests run on both. RabbitMQ and Proton for the
+# destinations.
 servers:
 	@sh .ci/servers
 

@@ -86,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Outgoing requests. CIDRs as text, in the form that `ipaddress` prints.
     http_user_agent: str = f"Outpost/{VERSION}"
     destinations_allowed_cidrs: tuple[str, ...] = ()
+    destinations_allowed_hosts: tuple[str, ...] = ()  # names that are trusted whatever they resolve to
     include_millisecond_timestamp: bool = False
     webhook_header_prefix: str = "x-outpost-"
     webhook_event_id_header: str | None = None
@@ -95,6 +96,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_signature_encoding: str = "hex"
     webhook_signature_algorithm: str = "hmac-sha256"
     webhook_max_response_body_bytes: int = 131_072
+    hookdeck_api_url: str = "https://api.hookdeck.com"
+    hookdeck_events_url: str = "https://hkdk.events"
+    kinesis_metadata_in_payload: bool = True
+    eventbridge_source: str = "outpost"
 
     def __repr__(self) -> str:
         """The fields, with `<set>` in the place of a secret."""

@@ -17,6 +17,7 @@ import msgspec
 # A topic is stored with every event and compared at every publish; the API's bound for ids and topics.
 TOPIC_MAX_BYTES = 255
 
+HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9])?")
 HEADER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TRUE = frozenset({"true", "t", "1", "yes", "on"})
@@ -171,6 +172,18 @@ def cidrs() -> Rule:
             return tuple(str(ipaddress.ip_network(item)) for item in _items(given))
         except ValueError:
             return Broken("must list networks such as 10.1.0.0/16, with no bits set behind the prefix")
+
+    return Rule(parse, ",".join)
+
+
+def hosts() -> Rule:
+    """Host names with commas between them, in lower case."""
+
+    def parse(given: str) -> tuple[str, ...] | Broken:
+        found = tuple(item.lower() for item in _items(given))
+        if all(HOST.fullmatch(item) for item in found):
+            return found
+        return Broken("must list host names such as broker.internal, without scheme, port or wildcard")
 
     return Rule(parse, ",".join)
 

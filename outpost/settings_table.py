@@ -102,6 +102,10 @@ def _header(kind: str) -> list[Variable]:
     ]
 
 
+_BASE_URL = rules.text(
+    r"https?://[^\s/?#]+(/[^\s?#]*[^\s/?#])?", "must be an http or https URL without a / at its end"
+)
+
 _REQUESTS = [
     _sets("http_user_agent", "HTTP_USER_AGENT", _AGENT),
     _sets(
@@ -109,6 +113,12 @@ _REQUESTS = [
         "DESTINATIONS_ALLOWED_CIDRS",
         rules.cidrs(),
         yaml="destinations.allowed_cidrs",
+    ),
+    _sets(
+        "destinations_allowed_hosts",
+        "DESTINATIONS_ALLOWED_HOSTS",
+        rules.hosts(),
+        yaml="destinations.allowed_hosts",
     ),
     _sets(
         "include_millisecond_timestamp",
@@ -145,6 +155,30 @@ _REQUESTS = [
         "DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES",
         rules.integer(1, 1_048_576),
         yaml="destinations.webhook.max_response_body_bytes",
+    ),
+    _sets(
+        "hookdeck_api_url",
+        "DESTINATIONS_HOOKDECK_API_URL",
+        _BASE_URL,
+        yaml="destinations.hookdeck.api_url",
+    ),
+    _sets(
+        "hookdeck_events_url",
+        "DESTINATIONS_HOOKDECK_EVENTS_URL",
+        _BASE_URL,
+        yaml="destinations.hookdeck.events_url",
+    ),
+    _sets(
+        "kinesis_metadata_in_payload",
+        "DESTINATIONS_AWS_KINESIS_METADATA_IN_PAYLOAD",
+        rules.boolean(),
+        yaml="destinations.aws_kinesis.metadata_in_payload",
+    ),
+    _sets(
+        "eventbridge_source",
+        "DESTINATIONS_EVENTBRIDGE_SOURCE",
+        rules.text(r"(?!aws\.)[^\x00-\x1f\x7f]{1,256}", "must be 1 to 256 characters that do not begin with aws."),
+        yaml="destinations.eventbridge.source",
     ),
 ]
 

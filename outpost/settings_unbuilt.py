@@ -81,10 +81,6 @@ IDLE: tuple[Variable, ...] = (
         _names("DESTINATIONS_", "destinations.", "METADATA_PATH"),
     ),
     *_idle(
-        "there is no Kinesis destination yet",
-        _names("DESTINATIONS_AWS_KINESIS_", "destinations.aws_kinesis.", "METADATA_IN_PAYLOAD"),
-    ),
-    *_idle(
         _PORTAL,
         [
             *_names("PORTAL_", "portal.", "PROXY_URL REFERER_URL REFRESH_URL FAVICON_URL LOGO LOGO_DARK"),

@@ -32,7 +32,8 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DestinationType(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A type as `GET /destination-types` shows it. `icon` is an SVG text, `instructions` Markdown."""
+    """A type as `GET /destination-types` shows it. `icon` is an SVG text, `instructions` Markdown; `unavailable`
+    says what to install, where this process cannot deliver to the type."""
 
     type: str
     label: str
@@ -42,6 +43,7 @@ class DestinationType(msgspec.Struct, frozen=True, omit_defaults=True):
     config_fields: list[Field]
     credential_fields: list[Field]
     setup_link: dict[str, str] | None = None
+    unavailable: str | None = None
 
 
 class OpenDestination(msgspec.Struct, frozen=True):
@@ -53,15 +55,29 @@ class OpenDestination(msgspec.Struct, frozen=True):
     config: dict[str, str]
     credentials: dict[str, str]
     delivery_metadata: dict[str, str]
+    topics: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"OpenDestination({self.type!r})"
 
 
+class Verified(msgspec.Struct, frozen=True):
+    """What a type's service says of what is to be saved: config that it adds, or the problems that forbid it."""
+
+    config: dict[str, str] = {}
+    problems: list[errors.Problem] = []
+
+    def __repr__(self) -> str:
+        return f"Verified(problems={self.problems!r})"
+
+
+NOT_VERIFIED = Verified()
+
+
 class Save(msgspec.Struct, frozen=True):
     """What a request wants to store. `config` and `credentials` are merged already; `previous` is what is stored
     now (None on create); `requested` are the credential keys that this request itself sets; `admin` tells the
-    API key from a tenant's token; `now_ms` is the time of the request."""
+    API key from a tenant's token; `now_ms` is the time of the request; `verified` is what `verify` answered."""
 
     config: dict[str, str]
     credentials: dict[str, str]
@@ -69,6 +85,7 @@ class Save(msgspec.Struct, frozen=True):
     requested: Mapping[str, str | None]
     admin: bool
     now_ms: int
+    verified: Verified = NOT_VERIFIED
 
     def __repr__(self) -> str:
         return "Save(..)"
@@ -112,21 +129,30 @@ class Publisher(Protocol):
 
 
 class Adapter(Protocol):
-    """One destination type."""
+    """One destination type. `adapters/declared` has what most of them share."""
 
-    description: DestinationType
+    description: DestinationType  # says so where a library is missing
+    max_open: int  # publishers open at once in a process; the least recently used one is closed for another
+
+    async def verify(self, save: Save) -> Verified:
+        """Asks the type's service about what is to be saved, where that is needed; within `VERIFY_S` seconds,
+        before anything is locked or stored."""
 
     def prepare(self, save: Save) -> Prepared:
         """Checks and completes what is to be stored; pure but for new secrets."""
 
-    def target(self, config: Mapping[str, str]) -> tuple[str, str | None]:
-        """A text that names where events go, and a page that shows it, if there is one."""
+    def target(self, destination: OpenDestination) -> tuple[str, str | None]:
+        """A text that names where events go, and a page that shows it, if there is one. Neither holds a secret."""
 
     def shown_credentials(self, credentials: Mapping[str, str], now_ms: int) -> dict[str, str]:
         """Credentials as responses show them: sensitive ones masked, expired ones left out."""
 
     async def connect(self, destination: OpenDestination) -> Publisher:
-        """A publisher for `destination`. Raises errors.Invalid where what is stored cannot be used."""
+        """A publisher for `destination`; opens no connection yet. Raises errors.Invalid where what is stored
+        cannot be used."""
 
     async def close(self) -> None:
         """Frees what the publishers share."""
+
+
+VERIFY_S = 5.0

@@ -1,19 +1,28 @@
-"""The one place that lists the destination types."""
+"""The one place that lists the destination types: the built-in ones, and those that installed packages bring."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib.metadata
+from collections.abc import Callable, Iterable
 
+from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import base, egress, signing, webhook, webhook_headers
-from outpost.adapters.http import protocol_client
+from outpost.adapters import base, webhook
+from outpost.adapters import shared as shared_
+
+Build = Callable[[shared_.Shared], base.Adapter]
+
+# In the order in which the API shows them. Each module imports its heavy library when it connects, not before.
+BUILT_IN: tuple[Build, ...] = (webhook.build,)
+ENTRY_POINTS = "outpost.destinations"  # the group by which a package brings a type: name = a `Build`
 
 
 class Registry:
     """The types of this process, in the order in which the API shows them."""
 
-    def __init__(self, adapters: Iterable[base.Adapter]) -> None:
+    def __init__(self, adapters: Iterable[base.Adapter], shared: shared_.Shared | None = None) -> None:
         self._adapters = {adapter.description.type: adapter for adapter in adapters}
+        self._shared = shared
 
     def get(self, type_: str) -> base.Adapter | None:
         """The type of that name, or None."""
@@ -27,39 +36,35 @@ class Registry:
         """Frees what the types hold; to be called on the loop that sent."""
         for adapter in self._adapters.values():
             await adapter.close()
+        if self._shared is not None:
+            await self._shared.close()
 
 
 def build(settings: settings_.Settings) -> Registry:
     """Every type, set up as `settings` say. Opens nothing, needs no running loop.
 
-    Raises errors.ConfigurationError where an allowed network is none.
+    Raises errors.ConfigurationError where an allowed network is none, or a package's type cannot be used.
     """
-    guard = egress.Guard(settings.destinations_allowed_cidrs)
-    return Registry([_webhook(settings, guard)])
+    shared = shared_.Shared(settings)
+    adapters = [build_one(shared) for build_one in BUILT_IN]
+    return Registry([*adapters, *_installed(shared, {adapter.description.type for adapter in adapters})], shared)
 
 
-def _webhook(settings: settings_.Settings, guard: egress.Guard) -> base.Adapter:
-    client = protocol_client.ProtocolClient(
-        guard,
-        max_body_bytes=settings.webhook_max_response_body_bytes,
-        connections=settings.delivery_max_concurrency,
-    )
-    names = webhook_headers.Names(
-        settings.webhook_header_prefix,
-        {
-            webhook_headers.EVENT_ID: settings.webhook_event_id_header,
-            webhook_headers.TOPIC: settings.webhook_topic_header,
-            webhook_headers.TIMESTAMP: settings.webhook_timestamp_header,
-            webhook_headers.SIGNATURE: settings.webhook_signature_header,
-        },
-    )
-    return webhook.Webhook(
-        client,
-        webhook.Options(
-            names=names,
-            signer=signing.signer(settings.webhook_signature_algorithm, settings.webhook_signature_encoding),
-            user_agent=settings.http_user_agent,
-            max_body_bytes=settings.webhook_max_response_body_bytes,
-            milliseconds=settings.include_millisecond_timestamp,
-        ),
-    )
+def _installed(shared: shared_.Shared, taken: set[str]) -> list[base.Adapter]:
+    found: list[base.Adapter] = []
+    problems: list[str] = []
+    for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        try:
+            adapter = point.load()(shared)
+            type_ = adapter.description.type
+        except Exception as exc:  # noqa: BLE001 -- the package is not ours
+            problems.append(f"destination type {point.name!r} ({point.value}) does not load: {type(exc).__name__}")
+            continue
+        if type_ in taken:
+            problems.append(f"destination type {type_!r} ({point.value}) is there already")
+            continue
+        taken.add(type_)
+        found.append(adapter)
+    if problems:
+        raise errors.ConfigurationError(problems)
+    return found

@@ -14,15 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from outpost import errors
-from outpost.adapters import base, descriptions, signing, webhook_headers, webhook_save
+from outpost.adapters import base, codes, descriptions, metadata, signing, webhook_headers, webhook_save
+from outpost.adapters import shared as shared_
 from outpost.adapters.http import client as clients
 from outpost.adapters.http import endpoint as endpoints
 from outpost.adapters.http import retry_after
 from outpost.domain import delivery
 
 TYPE = "webhook"
-UNFORMATTED = delivery.Failed("ERR", {"error": "could not format event for delivery"})
-BLOCKED = "blocked_address"
 GONE = 410
 _BODY_FAULT = {
     "late": "Response body did not arrive before the delivery timeout and was not stored",
@@ -43,6 +42,8 @@ class Options(msgspec.Struct, frozen=True):
 class Webhook:
     """The type; see base.Adapter. `clock_ns` is Unix time in nanoseconds."""
 
+    max_open = 10_000  # a publisher is no more than a few strings: connections are the client's
+
     def __init__(
         self,
         client: clients.Client,
@@ -54,13 +55,17 @@ class Webhook:
         self._options = options
         self._clock_ns = clock_ns
 
+    async def verify(self, save: base.Save) -> base.Verified:
+        """Nobody is asked."""
+        return base.NOT_VERIFIED
+
     def prepare(self, save: base.Save) -> base.Prepared:
         """Checks config, headers and secrets; makes or replaces the secret."""
         return webhook_save.prepare(save, self.description.config_fields)
 
-    def target(self, config: Mapping[str, str]) -> tuple[str, str | None]:
+    def target(self, destination: base.OpenDestination) -> tuple[str, str | None]:
         """The URL as saved; there is no page to show."""
-        return config.get("url", ""), None
+        return destination.config.get("url", ""), None
 
     def shown_credentials(self, credentials: Mapping[str, str], now_ms: int) -> dict[str, str]:
         """Webhook secrets are shown in clear, since receivers need them; expired ones are left out."""
@@ -84,8 +89,29 @@ class Webhook:
         return Publisher(self._client, endpoint, headers, signer, self._options, self._clock_ns)
 
     async def close(self) -> None:
-        """Closes the connections that the publishers share."""
-        await self._client.close()
+        """The connections belong to the client, which other types use as well."""
+
+
+def build(shared: shared_.Shared) -> Webhook:
+    """The type as the settings want it."""
+    settings = shared.settings
+    names = webhook_headers.Names(
+        settings.webhook_header_prefix,
+        {
+            metadata.EVENT_ID: settings.webhook_event_id_header,
+            metadata.TOPIC: settings.webhook_topic_header,
+            metadata.TIMESTAMP: settings.webhook_timestamp_header,
+            webhook_headers.SIGNATURE: settings.webhook_signature_header,
+        },
+    )
+    options = Options(
+        names=names,
+        signer=signing.signer(settings.webhook_signature_algorithm, settings.webhook_signature_encoding),
+        user_agent=settings.http_user_agent,
+        max_body_bytes=settings.webhook_max_response_body_bytes,
+        milliseconds=settings.include_millisecond_timestamp,
+    )
+    return Webhook(shared.http, options)
 
 
 class Publisher:
@@ -125,10 +151,10 @@ class Publisher:
             signature = self._signer.header(now_ns // 1_000_000, event.data)
         headers = self._headers.render(event, now_ns, signature)
         if headers is None:
-            return UNFORMATTED
+            return codes.UNFORMATTED
         answer = await self._client.post(self._endpoint, headers, event.data, deadline)
         if isinstance(answer, clients.Unanswered):
-            return delivery.Failed(answer.code, retryable=answer.code != BLOCKED)
+            return codes.failed(codes.Code(answer.code))
         response: dict[str, object] = {"status": answer.status, "body": self._text(answer)}
         if 200 <= answer.status < 300:
             return delivery.Delivered(str(answer.status), response)

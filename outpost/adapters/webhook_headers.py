@@ -7,17 +7,17 @@ signature, added last by the publisher, beats all of them. What never changes is
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 
 import msgspec
 
 from outpost import errors, settings
-from outpost.adapters import base
+from outpost.adapters import base, metadata
+from outpost.adapters.metadata import EVENT_ID, TIMESTAMP, TIMESTAMP_MS, TOPIC
 
 # Headers that frame the request or that we answer for: neither custom headers nor metadata may set them.
 RESERVED = settings.RESERVED_HEADERS
-EVENT_ID, TOPIC, TIMESTAMP, TIMESTAMP_MS, SIGNATURE = "event-id", "topic", "timestamp", "timestamp-ms", "signature"
+SIGNATURE = "signature"
 MAX_REMEMBERED_NAMES = 4096  # metadata keys whose header name is kept; keys come from tenants, so it is bounded
 
 _CUSTOM_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
@@ -130,17 +130,17 @@ class Headers:
         if self._topic:
             _put(lines, self._topic, delivery.topic)
         if self._timestamp:
-            _put(lines, self._timestamp, _seconds.text(now_ns // 1_000_000_000))
+            _put(lines, self._timestamp, metadata.seconds(now_ns))
         if self._timestamp_ms:
-            _put(lines, self._timestamp_ms, _nanoseconds(now_ns))
+            _put(lines, self._timestamp_ms, metadata.nanoseconds(now_ns))
         if not self._put_all(lines, delivery.metadata):
             return None
         if signature:
             _put(lines, self._signature, signature)
         return "".join(lines.values()).encode()
 
-    def _put_all(self, lines: Lines, metadata: Mapping[str, str]) -> bool:
-        for key, value in metadata.items():
+    def _put_all(self, lines: Lines, values: Mapping[str, str]) -> bool:
+        for key, value in values.items():
             name = self._names.of(key)
             if name is None or not _fits(value):
                 return False
@@ -160,27 +160,3 @@ def _put(lines: Lines, name: str, value: str) -> None:
 def _fits(value: str) -> bool:
     """Whether `value` can stand in a header. No control character is printable, so few values need a search."""
     return value.isprintable() or not _BAD_VALUE.search(value)
-
-
-class _Seconds:
-    """The text of the present second, made once a second rather than once a request."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
-
-    def text(self, second: int) -> str:
-        if second != self._second:
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
-            self._second = second
-        return self._text
-
-
-_seconds = _Seconds()
-
-
-def _nanoseconds(now_ns: int) -> str:
-    """RFC 3339 with as many digits of the second as are not trailing zeros, as published."""
-    second, rest = divmod(now_ns, 1_000_000_000)
-    fraction = f".{rest:09}".rstrip("0").rstrip(".")
-    return f"{_seconds.text(second)[:-1]}{fraction}Z"

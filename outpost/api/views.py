@@ -36,7 +36,7 @@ def destination(deps: Deps, tenant: str, present: tenants.Destination) -> schema
     shown, target, target_url = {}, "", None
     if adapter is not None:  # a type that this version lacks shows nothing that it might have masked
         shown = adapter.shown_credentials(opened.credentials, deps.now_ms())
-        target, target_url = adapter.target(present.config)
+        target, target_url = adapter.target(opened)
     return schemas.Destination(
         id=present.id,
         tenant_id=tenant,

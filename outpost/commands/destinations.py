@@ -22,6 +22,7 @@ from outpost.domain import filters
 from outpost.domain import tenant as tenants
 from outpost.domain import topics as topic_rules
 from outpost.settings import Settings
+from projections.config import query
 
 Map = dict[str, str | None] | UnsetType | None  # values are coerced to text; None removes
 
@@ -67,9 +68,9 @@ class Destinations:
         adapter = self._adapter(form.type, problems)
         prepared = base.Prepared()
         if adapter is not None:
-            config, credentials = merged({}, form.config), merged({}, form.credentials)
-            save = base.Save(config, credentials, None, _requested(form.credentials), actor.admin, form.now_ms)
-            prepared = adapter.prepare(save)
+            save = _save(actor, form, None)
+            verified = base.NOT_VERIFIED if problems.found else await adapter.verify(save)
+            prepared = adapter.prepare(msgspec.structs.replace(save, verified=verified))
             problems.found += prepared.problems
         problems.settle()
         id_ = form.id or ids.new_id(self._settings.idgen_type, self._settings.idgen_destination_prefix)
@@ -96,6 +97,7 @@ class Destinations:
         self, actor: actors.Actor, tenant: str, destination: str, form: DestinationForm
     ) -> writers.Written:
         """Changes what the form mentions. Raises errors.Invalid with every problem, and as `Writer.execute`."""
+        verified = await self._verify(actor, tenant, destination, form)
 
         def plan(state: tenants.TenantState) -> tenants.Command:
             present = _present(state, destination)
@@ -107,7 +109,7 @@ class Destinations:
                 topics = self._topics(form.topics, problems)
             filter_ = _filter(form.filter, present.filter, problems)
             opened = sealing.open_destination(self._sealer, tenant, present)
-            prepared = self._prepare(actor, form, opened, problems)
+            prepared = self._prepare(actor, form, opened, verified, problems)
             problems.settle()
             delivery_metadata = present.delivery_metadata
             if form.delivery_metadata is not UNSET:
@@ -184,10 +186,30 @@ class Destinations:
         adapter = self._types.get(type_)
         if adapter is None:
             problems.add("type", "invalid_type", f"no provider registered for destination type: {type_}")
+        elif adapter.description.unavailable:
+            problems.found.append(errors.Problem("type", "unavailable", text=adapter.description.unavailable))
+            return None
         return adapter
 
+    async def _verify(
+        self, actor: actors.Actor, tenant: str, destination: str, form: DestinationForm
+    ) -> base.Verified:
+        """What the type's service says of the credentials that a patch sets, asked before the tenant is locked."""
+        if not _requested(form.credentials) or form.problems:
+            return base.NOT_VERIFIED
+        present = (await query.fresh(self._writer.log, tenant)).destinations.get(destination)
+        adapter = None if present is None else self._types.get(present.type)
+        if present is None or adapter is None:
+            return base.NOT_VERIFIED  # the plan says so
+        return await adapter.verify(_save(actor, form, sealing.open_destination(self._sealer, tenant, present)))
+
     def _prepare(
-        self, actor: actors.Actor, form: DestinationForm, opened: base.OpenDestination, problems: _Problems
+        self,
+        actor: actors.Actor,
+        form: DestinationForm,
+        opened: base.OpenDestination,
+        verified: base.Verified,
+        problems: _Problems,
     ) -> base.Prepared:
         """The config and credentials to store; those that are stored, where the form mentions neither."""
         if form.config is UNSET and form.credentials is UNSET:
@@ -196,15 +218,7 @@ class Destinations:
         if adapter is None:
             problems.add("type", "invalid_type", f"no provider registered for destination type: {opened.type}")
             return base.Prepared()
-        save = base.Save(
-            config=merged(opened.config, form.config),
-            credentials=merged(opened.credentials, form.credentials),
-            previous=opened,
-            requested=_requested(form.credentials),
-            admin=actor.admin,
-            now_ms=form.now_ms,
-        )
-        prepared = adapter.prepare(save)
+        prepared = adapter.prepare(msgspec.structs.replace(_save(actor, form, opened), verified=verified))
         problems.found += prepared.problems
         return prepared
 
@@ -240,6 +254,17 @@ class _Problems:
     def settle(self) -> None:
         if self.found:
             raise errors.Invalid(self.found, self._message if len(self.found) == 1 else "validation error")
+
+
+def _save(actor: actors.Actor, form: DestinationForm, opened: base.OpenDestination | None) -> base.Save:
+    return base.Save(
+        config=merged({} if opened is None else opened.config, form.config),
+        credentials=merged({} if opened is None else opened.credentials, form.credentials),
+        previous=opened,
+        requested=_requested(form.credentials),
+        admin=actor.admin,
+        now_ms=form.now_ms,
+    )
 
 
 def _present(state: tenants.TenantState, destination: str) -> tenants.Destination:

@@ -28,6 +28,7 @@ def open_destination(sealer: crypto.Sealer, tenant: str, destination: tenants.De
         config=destination.config,
         credentials=credentials,
         delivery_metadata=_open(sealer, tenant, destination.id, "delivery_metadata", metadata) if metadata else {},
+        topics=destination.topics,
     )
 
 

@@ -18,22 +18,28 @@ from outpost.domain import tenant as tenants
 from projections.config import apply
 
 MOST = 10_000
+CLOSE_S = 10.0  # what a publisher may take to close
+FAILED_S = 5.0  # how long a failed build answers for those that come after it
 IDLE_S = 60.0  # a publisher that was not used for so long is closed
 
 Place = tuple[str, str]  # tenant, destination
 
 
 class Lease(msgspec.Struct):
-    """A publisher in use. `publisher` is None where the stored destination cannot be used: `problem` says why."""
+    """A publisher in use. `publisher` is None where the stored destination cannot be used: `problem` says why.
+    `kin`: those of its type, the least recently used one first, where the type bounds their number below `MOST`.
+    `again_at`: when a build that failed for a reason that may pass is tried again (the loop's clock)."""
 
     place: Place
     version: int
     type: str
     publisher: base.Publisher | None
     problem: str = ""
+    kin: dict[Place, Lease] | None = None
     users: int = 0
     retired: bool = False
     used_at: float = 0.0
+    again_at: float | None = None
 
 
 class Publishers:
@@ -43,14 +49,22 @@ class Publishers:
         self._types = types
         self._sealer = sealer
         self._most = most
-        self._leases: dict[Place, Lease] = {}
+        self._leases: dict[Place, Lease] = {}  # the least recently used one first
+        self._kin: dict[str, dict[Place, Lease]] = {}
         self._building: dict[tuple[Place, int], asyncio.Future[Lease]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def known(self, tenant: str, destination: str) -> Lease | None:
         """What is open for a destination, moved to the fresh end; counts as used from now until `give_back`."""
-        lease = self._leases.pop((tenant, destination), None)
+        place = (tenant, destination)
+        lease = self._leases.pop(place, None)
         if lease is not None:
-            self._leases[tenant, destination] = lease
+            self._leases[place] = lease
+            if lease.again_at is not None:
+                return None  # `open` looks whether its time has come
+            if lease.kin is not None:
+                del lease.kin[place]
+                lease.kin[place] = lease
             self._use(lease)
         return lease
 
@@ -60,6 +74,9 @@ class Publishers:
         stored = apply.decode_destination(field)
         place = (tenant, destination)
         lease = self._leases.get(place)
+        if lease is not None and lease.again_at is not None and lease.again_at < asyncio.get_running_loop().time():
+            self._retire(lease)
+            lease = None
         if lease is None or lease.version != stored.version:
             building = self._building.get((place, stored.version))
             if building is None:
@@ -68,33 +85,38 @@ class Publishers:
                 building.add_done_callback(lambda _: self._building.pop((place, stored.version)))
             lease = await asyncio.shield(building)
             self._use(lease)
-            await self._keep(lease)
+            self._keep(lease)
             return lease
         self._use(lease)
         return lease
 
-    async def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: Lease) -> None:
         """The end of a use."""
         lease.users -= 1
         if lease.retired and not lease.users:
-            await _close(lease)
+            self._close(lease)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Closes idle ones now and then, until `stop`."""
         while not stop.is_set():
             await pacing.sleep(IDLE_S / 4, stop)
-            await self.close_idle()
+            self.close_idle()
 
-    async def close_idle(self) -> None:
+    def close_idle(self) -> None:
         """Closes what was not used for `IDLE_S`; called now and then."""
         edge = asyncio.get_running_loop().time() - IDLE_S
         for lease in [le for le in self._leases.values() if le.used_at < edge and not le.users]:
-            await self._retire(lease)
+            self._retire(lease)
 
     async def close(self) -> None:
-        """Closes all."""
+        """Closes all, and waits for what was being closed."""
         for lease in list(self._leases.values()):
-            await self._retire(lease)
+            self._retire(lease)
+        await self.closed()
+
+    async def closed(self) -> None:
+        """Until what is being closed now is."""
+        await asyncio.gather(*self._closing)
 
     def _use(self, lease: Lease) -> None:
         lease.users += 1
@@ -103,8 +125,9 @@ class Publishers:
     async def _build(self, tenant: str, stored: tenants.Destination) -> Lease:
         place = (tenant, stored.id)
         adapter = self._types.get(stored.type)
-        if adapter is None:
-            return Lease(place, stored.version, stored.type, None, "client_creation_failed")
+        if adapter is None or adapter.description.unavailable:
+            problem = "client_creation_failed" if adapter is None else str(adapter.description.unavailable)
+            return Lease(place, stored.version, stored.type, None, problem)
         try:
             publisher = await adapter.connect(sealing.open_destination(self._sealer, tenant, stored))
         except (errors.Invalid, errors.UnsealError) as exc:
@@ -112,9 +135,14 @@ class Publishers:
                 "publisher_refused", "warning", tenant=tenant, destination=stored.id, kind=type(exc).__name__
             )
             return Lease(place, stored.version, stored.type, None, "validation_failed")
-        return Lease(place, stored.version, stored.type, publisher)
+        except Exception as exc:  # noqa: BLE001 -- a fault of an adapter is a failed attempt, not a lost one
+            telemetry.emit_sampled("adapter_failed", "error", kind=type(exc).__name__, destination=stored.id)
+            again_at = asyncio.get_running_loop().time() + FAILED_S
+            return Lease(place, stored.version, stored.type, None, "client_creation_failed", again_at=again_at)
+        kin = self._kin.setdefault(stored.type, {}) if adapter.max_open < self._most else None
+        return Lease(place, stored.version, stored.type, publisher, kin=kin)
 
-    async def _keep(self, lease: Lease) -> None:
+    def _keep(self, lease: Lease) -> None:
         old = self._leases.pop(lease.place, None)
         if old is not None and old.version > lease.version:  # a slower build of an older state
             self._leases[lease.place] = old
@@ -122,19 +150,36 @@ class Publishers:
             return
         self._leases[lease.place] = lease
         if old is not None and old is not lease:
-            await self._retire(old)
+            self._retire(old)
+        if lease.kin is not None:
+            lease.kin[lease.place] = lease
+            adapter = self._types.get(lease.type)
+            while adapter is not None and len(lease.kin) > adapter.max_open:
+                self._retire(next(iter(lease.kin.values())))
         while len(self._leases) > self._most:
-            await self._retire(next(iter(self._leases.values())))
+            self._retire(next(iter(self._leases.values())))
 
-    async def _retire(self, lease: Lease) -> None:
+    def _retire(self, lease: Lease) -> None:
         if self._leases.get(lease.place) is lease:
             del self._leases[lease.place]
+        if lease.kin is not None and lease.kin.get(lease.place) is lease:
+            del lease.kin[lease.place]
         lease.retired = True
         if not lease.users:
-            await _close(lease)
+            self._close(lease)
+
+    def _close(self, lease: Lease) -> None:
+        """Beside whoever caused it: closing may take as long as the service does."""
+        publisher, lease.publisher = lease.publisher, None
+        if publisher is not None:
+            task = asyncio.create_task(_close(publisher, lease))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
 
-async def _close(lease: Lease) -> None:
-    publisher, lease.publisher = lease.publisher, None
-    if publisher is not None:
-        await publisher.close()
+async def _close(publisher: base.Publisher, lease: Lease) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await publisher.close()
+    except Exception as exc:  # noqa: BLE001 -- a fault of an adapter, which nobody can act on here
+        telemetry.emit_sampled("adapter_failed", "error", kind=type(exc).__name__, destination=lease.place[1])

@@ -1,13 +1,15 @@
 """The senders of a process: a fixed set of tasks that pulls what was begun, sends it and hands on the outcome.
 
-Nothing is created per delivery. A publisher keeps its deadline itself; one that does not is cut off while the
-lease still holds, because a send that never ends would keep its slot and its delivery for ever.
+Nothing is created per delivery. What waits for one publisher goes out together, as far as its service takes
+batches; nothing waits for a batch to fill. A publisher keeps its deadline itself; one that does not is cut off
+while the lease still holds, because a send that never ends would keep its slot and its delivery for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -20,6 +22,7 @@ from outpost.queue import base as queues
 
 SHORTEST_WATCH_S = 0.05
 LONGEST_WATCH_S = 1.0
+FAULTY = delivery.Failed("ERR", {"error": "client_creation_failed"})
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -41,6 +44,21 @@ class Sending(msgspec.Struct):
     started_ms: int = 0
     took_ms: int = 0
     began: float = 0.0  # the loop's clock
+
+
+class _Waiting(msgspec.Struct):
+    """What waits for one publisher that takes batches, or for one to be opened (`lease` is None). It stands
+    in the queue once, however much that is."""
+
+    key: object
+    lease: publishers.Lease | None
+    sendings: deque[Sending]
+
+
+class _Group(msgspec.Struct):
+    """What one sender has under way."""
+
+    sendings: list[Sending]
     overdue: bool = False
 
 
@@ -51,14 +69,24 @@ class Senders:
         self._publishers = opened
         self._limits = limits
         self._finished = finished
-        self._begun: asyncio.Queue[Sending] = asyncio.Queue()
+        self._begun: asyncio.Queue[Sending | _Waiting] = asyncio.Queue()
+        self._waiting: dict[object, _Waiting] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._idle = 0
-        self._under_way: dict[asyncio.Task[None], Sending] = {}
+        self._under_way: dict[asyncio.Task[None], _Group] = {}
 
     def put(self, sending: Sending) -> None:
         """Takes what was begun; `staff` afterwards."""
-        self._begun.put_nowait(sending)
+        lease = sending.lease
+        if lease is not None and (lease.publisher is None or lease.publisher.max_batch == 1):
+            self._begun.put_nowait(sending)
+            return
+        key: object = sending.task.lane if lease is None else id(lease)
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = _Waiting(key, lease, deque())
+            self._begun.put_nowait(waiting)
+        waiting.sendings.append(sending)
 
     def staff(self) -> None:
         """Enough senders for what waits; they stay."""
@@ -75,9 +103,9 @@ class Senders:
         while True:
             await asyncio.sleep(min(max(margin_s / 4, SHORTEST_WATCH_S), LONGEST_WATCH_S))
             edge = loop.time() - limit_s
-            for task, sending in self._under_way.items():
-                if sending.began < edge and not sending.overdue:
-                    sending.overdue = True
+            for task, group in self._under_way.items():
+                if group.sendings[0].began < edge and not group.overdue:
+                    group.overdue = True
                     task.cancel()
 
     async def close(self) -> None:
@@ -92,42 +120,87 @@ class Senders:
         while True:
             self._idle += 1
             try:
-                sending = await self._begun.get()
+                begun = await self._begun.get()
             finally:
                 self._idle -= 1
-            self._under_way[me] = sending
+            group = _Group([begun] if isinstance(begun, Sending) else self._taken(begun))
+            self._begin(group)
+            self._under_way[me] = group
             try:
-                await self._send(sending)
+                if group.sendings[0].lease is None and await self._opened(group):
+                    continue
+                await self._send(group)
             except asyncio.CancelledError:
-                if not sending.overdue or me.uncancel():
+                if not group.overdue or me.uncancel():
                     raise
-                self._blame(sending, "Overdue")
-                sending.outcome = delivery.Failed("timeout")
+                self._fail(group, "Overdue", delivery.Failed("timeout"))
             finally:
                 del self._under_way[me]
-            sending.took_ms = round((asyncio.get_running_loop().time() - sending.began) * 1000)
-            self._finished(sending)
+            now = asyncio.get_running_loop().time()
+            for sending in group.sendings:
+                sending.took_ms = round((now - sending.began) * 1000)
+                self._finished(sending)
 
-    async def _send(self, sending: Sending) -> None:
-        task = sending.task
-        sending.began = asyncio.get_running_loop().time()
-        sending.started_ms = time.time_ns() // 1_000_000
+    def _taken(self, waiting: _Waiting) -> list[Sending]:
+        """As much of it as one send may carry; the rest stands in line again, for another sender."""
+        lease, sendings = waiting.lease, waiting.sendings
+        most = len(sendings)
+        if lease is not None:
+            most = 1 if lease.publisher is None else min(most, lease.publisher.max_batch)
+        taken = [sendings.popleft() for _ in range(most)]
+        if sendings:
+            self._begun.put_nowait(waiting)
+            self.staff()
+        else:
+            del self._waiting[waiting.key]
+        return taken
+
+    def _begin(self, group: _Group) -> None:
+        now, now_ms = asyncio.get_running_loop().time(), time.time_ns() // 1_000_000
+        for sending in group.sendings:
+            sending.began, sending.started_ms = now, now_ms
+
+    async def _opened(self, group: _Group) -> bool:
+        """Opens the publisher that the group waits for, and puts it in line again; False if that failed."""
+        newest = group.sendings[-1]
+        assert newest.field is not None
         try:
-            if sending.lease is None:
-                assert sending.field is not None
-                sending.lease = await self._publishers.open(task.event.tenant, task.id.destination, sending.field)
-            publisher = sending.lease.publisher
-            if publisher is None:
-                sending.outcome = delivery.Failed("ERR", {"error": sending.lease.problem})
-            else:
-                deadline = sending.began + self._limits.timeout_ms / 1000
-                sending.outcome = (await publisher.send([_delivery(sending)], deadline))[0]
-        except Exception as exc:  # noqa: BLE001 -- a fault of an adapter is a failed attempt, not a lost one
-            self._blame(sending, type(exc).__name__)
-            sending.outcome = delivery.Failed("ERR", {"error": "client_creation_failed"})
+            lease = await self._publishers.open(newest.task.event.tenant, newest.task.id.destination, newest.field)
+        except Exception as exc:  # noqa: BLE001 -- as in `_send`
+            self._fail(group, type(exc).__name__, FAULTY)
+            return False
+        lease.users += len(group.sendings) - 1
+        for sending in group.sendings:
+            sending.lease = lease
+            self.put(sending)
+        self.staff()
+        return True
 
-    def _blame(self, sending: Sending, kind: str) -> None:
-        telemetry.emit_sampled("adapter_failed", "error", kind=kind, destination=sending.task.id.destination)
+    async def _send(self, group: _Group) -> None:
+        """Gives every sending of the group its outcome."""
+        first = group.sendings[0]
+        if first.outcome is not None:  # its publisher could not be opened
+            return
+        lease = first.lease
+        assert lease is not None
+        if lease.publisher is None:
+            self._fail(group, "", delivery.Failed("ERR", {"error": lease.problem}))
+            return
+        deadline = first.began + self._limits.timeout_ms / 1000
+        try:
+            outcomes = await lease.publisher.send([_delivery(sending) for sending in group.sendings], deadline)
+            for sending, outcome in zip(group.sendings, outcomes, strict=True):
+                sending.outcome = outcome
+        except Exception as exc:  # noqa: BLE001 -- a fault of an adapter is a failed attempt, not a lost one
+            self._fail(group, type(exc).__name__, FAULTY)
+
+    def _fail(self, group: _Group, fault: str, outcome: delivery.Failed) -> None:
+        """`fault`: what the adapter did wrong, if it did."""
+        for sending in group.sendings:
+            sending.outcome = outcome
+        if fault:
+            destination = group.sendings[0].task.id.destination
+            telemetry.emit_sampled("adapter_failed", "error", kind=fault, destination=destination)
 
 
 def _delivery(sending: Sending) -> base.Delivery:

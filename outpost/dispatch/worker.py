@@ -142,7 +142,7 @@ class Worker:
             )
         except BaseException:
             for lease in leases.values():
-                await self._give_back(lease)
+                self._give_back(lease)
             raise
         taken.clear()
         behind: list[queues.Task] = []
@@ -152,7 +152,7 @@ class Worker:
                 match answer:
                     case tasks.Begun(manual, field):
                         if field is not None:
-                            await self._give_back(lease)
+                            self._give_back(lease)
                             lease = None
                         self._senders.put(senders.Sending(task, manual, field, lease))
                         continue
@@ -163,7 +163,7 @@ class Worker:
                         self._back(task)
                     case _:
                         self._release(task)
-                await self._give_back(lease)
+                self._give_back(lease)
         self._senders.staff()
         if behind:
             await self._catch_up(behind)
@@ -200,7 +200,7 @@ class Worker:
                 self._finished.popleft()
                 timed_out = isinstance(sending.outcome, delivery.Failed) and sending.outcome.code == "timeout"
                 self._release(sending.task, answered=not timed_out)
-                await self._give_back(sending.lease)
+                self._give_back(sending.lease)
 
     async def _record(self, batch: Sequence[senders.Sending]) -> None:
         recording: dict[int, list[tasks.Recording]] = defaultdict(list)
@@ -265,9 +265,9 @@ class Worker:
         if self._free == self._limits.slots:
             self._settled.set()
 
-    async def _give_back(self, lease: publishers.Lease | None) -> None:
+    def _give_back(self, lease: publishers.Lease | None) -> None:
         if lease is not None:
-            await self._publishers.give_back(lease)
+            self._publishers.give_back(lease)
 
 
 def _beginning(task: queues.Task, lease: publishers.Lease | None) -> tasks.Beginning:

@@ -12,7 +12,7 @@ import pytest
 
 from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import base, registry, signing, webhook
+from outpost.adapters import base, codes, registry, signing
 from outpost.domain import delivery
 from tests.harness.polling import eventually
 from tests.harness.receiver import Do, Receiver, answer, head
@@ -241,7 +241,7 @@ async def test_what_cannot_stand_in_a_header_is_a_failed_attempt(
 
 
 async def test_an_event_id_that_cannot_stand_in_a_header_is_a_failed_attempt(sender: Sender) -> None:
-    assert webhook.UNFORMATTED == await sender.send(event_id="a\nb")
+    assert codes.UNFORMATTED == await sender.send(event_id="a\nb")
 
 
 async def test_other_characters_travel_as_utf_8(sender: Sender) -> None:
@@ -387,4 +387,8 @@ def test_the_registry_lists_its_types_and_knows_no_others() -> None:
         ("url", True),
         ("custom_headers", False),
     ]
-    assert adapter.target({"url": "https://example.com/x"}) == ("https://example.com/x", None)
+    saved = base.OpenDestination("t", "d", "webhook", {"url": "https://example.com/x"}, {}, {})
+    assert adapter.target(saved) == ("https://example.com/x", None)
+        "https://example.com/x",
+        None,
+    )

@@ -39,6 +39,7 @@ class Adapter:
     """A type that connects when `gate` is open, and counts what it connects."""
 
     description = KIND
+    max_open = 10_000
 
     def __init__(self) -> None:
         self.built: list[Publisher] = []
@@ -49,7 +50,10 @@ class Adapter:
     def prepare(self, save: base.Save) -> base.Prepared:
         return base.Prepared(save.config, save.credentials)
 
-    def target(self, config: Mapping[str, str]) -> tuple[str, str | None]:
+    async def verify(self, save: base.Save) -> base.Verified:
+        return base.NOT_VERIFIED
+
+    def target(self, destination: base.OpenDestination) -> tuple[str, str | None]:
         return "", None
 
     def shown_credentials(self, credentials: Mapping[str, str], now_ms: int) -> dict[str, str]:
@@ -101,7 +105,7 @@ async def test_what_is_open_is_known_by_its_version_and_its_secrets_are_open(ada
     assert publishers.known("t", "d") is None
     lease = await publishers.open("t", "d", field(4))
     assert {"key": "k"} == adapter.built[0].destination.credentials
-    await publishers.give_back(lease)
+    publishers.give_back(lease)
     known = publishers.known("t", "d")
     assert known is lease
     assert (4, 1) == (known.version, known.users)
@@ -109,8 +113,9 @@ async def test_what_is_open_is_known_by_its_version_and_its_secrets_are_open(ada
 
 async def test_a_changed_destination_gets_a_new_publisher_and_the_old_one_is_closed(adapter: Adapter):
     publishers = opened(adapter)
-    await publishers.give_back(await publishers.open("t", "d", field(1, url="old")))
+    publishers.give_back(await publishers.open("t", "d", field(1, url="old")))
     lease = await publishers.open("t", "d", field(2, url="new"))
+    await publishers.closed()
     assert [True, False] == [p.closed for p in adapter.built]
     assert lease.publisher is adapter.built[1]
     assert "new" == adapter.built[1].destination.config["url"]
@@ -123,9 +128,10 @@ async def test_a_publisher_in_use_is_closed_when_its_last_send_is_over(adapter: 
     second = publishers.known("t", "d")
     assert second is first
     await publishers.open("t", "d", field(2))
-    await publishers.give_back(first)
+    publishers.give_back(first)
     assert not adapter.built[0].closed
-    await publishers.give_back(first)
+    publishers.give_back(first)
+    await publishers.closed()
     assert adapter.built[0].closed
 
 
@@ -141,7 +147,7 @@ async def test_a_slow_build_of_an_older_state_does_not_displace_the_newer_one(ad
     older = await slow
     assert (1, 2) == (older.version, newer.version)
     assert newer is publishers.known("t", "d")
-    await publishers.give_back(older)
+    publishers.give_back(older)
     assert older.publisher is None
     assert newer.publisher is not None
 
@@ -149,11 +155,12 @@ async def test_a_slow_build_of_an_older_state_does_not_displace_the_newer_one(ad
 async def test_beyond_the_bound_the_least_recently_used_is_closed(adapter: Adapter):
     publishers = opened(adapter, most=2)
     for id_ in ("a", "b"):
-        await publishers.give_back(await publishers.open("t", id_, field(1, id_=id_)))
+        publishers.give_back(await publishers.open("t", id_, field(1, id_=id_)))
     used = publishers.known("t", "a")
     assert used is not None
-    await publishers.give_back(used)
+    publishers.give_back(used)
     await publishers.open("t", "c", field(1, id_="c"))
+    await publishers.closed()
     assert {"a": False, "b": True, "c": False} == {p.destination.id: p.closed for p in adapter.built}
     assert publishers.known("t", "b") is None
 
@@ -167,18 +174,19 @@ async def test_what_nobody_used_for_long_is_closed_and_use_extends_it(
     for id_ in ("idle", "fresh", "fresh"):  # opened once, and used once more below
         lease = publishers._leases["t", id_]
         if lease.users:
-            await publishers.give_back(lease)
+            publishers.give_back(lease)
     loop = asyncio.get_running_loop()
     for id_ in ("idle", "busy"):
         publishers._leases["t", id_].used_at = loop.time() - module.IDLE_S - 1
-    await publishers.close_idle()
+    publishers.close_idle()
+    await publishers.closed()
     assert {"idle": True, "fresh": False, "busy": False} == {p.destination.id: p.closed for p in adapter.built}
 
 
 async def test_closing_closes_all_that_nobody_uses(adapter: Adapter):
     publishers = opened(adapter)
     for id_ in ("a", "b"):
-        await publishers.give_back(await publishers.open("t", id_, field(1, id_=id_)))
+        publishers.give_back(await publishers.open("t", id_, field(1, id_=id_)))
     await publishers.close()
     assert [True, True] == [p.closed for p in adapter.built]
 
@@ -194,10 +202,15 @@ async def test_a_destination_that_cannot_be_used_is_kept_with_the_reason(adapter
     assert "client_creation_failed" == (await publishers.open("t", "f", unknown)).problem
 
 
-async def test_a_build_that_fails_unexpectedly_is_tried_again_at_the_next_use(adapter: Adapter):
+async def test_a_build_that_fails_unexpectedly_is_remembered_briefly_and_then_tried_again(
+    adapter: Adapter, monkeypatch: pytest.MonkeyPatch
+):
     publishers = opened(adapter)
     adapter.failure = RuntimeError("a bug of an adapter")
-    with pytest.raises(RuntimeError):
-        await publishers.open("t", "d", field(1))
+    assert "client_creation_failed" == (await publishers.open("t", "d", field(1))).problem
     adapter.failure = None
+    assert publishers.known("t", "d") is None
+    assert "client_creation_failed" == (await publishers.open("t", "d", field(1))).problem
+    later = asyncio.get_running_loop().time() + module.FAILED_S + 1
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: later, raising=False)
     assert (await publishers.open("t", "d", field(1))).publisher is adapter.built[0]

@@ -118,6 +118,7 @@ EXAMPLES = [
     ("POSTGRES_URL", "postgresql:///o?host=/run", "postgres_url", "postgresql:///o?host=/run"),
     ("HTTP_USER_AGENT", "Acme/2 (hooks)", "http_user_agent", "Acme/2 (hooks)"),
     ("DESTINATIONS_ALLOWED_CIDRS", "10.0.0.0/8, ::1", "destinations_allowed_cidrs", ("10.0.0.0/8", "::1/128")),
+    ("DESTINATIONS_ALLOWED_HOSTS", "Broker.internal, b", "destinations_allowed_hosts", ("broker.internal", "b")),
     ("DESTINATIONS_INCLUDE_MILLISECOND_TIMESTAMP", "t", "include_millisecond_timestamp", True),
     (PREFIX, "acme-", "webhook_header_prefix", "acme-"),
     (EVENT_ID_HEADER, "X-Id", "webhook_event_id_header", "X-Id"),
@@ -131,6 +132,10 @@ EXAMPLES = [
     ("DESTINATIONS_WEBHOOK_SIGNATURE_ENCODING", "base64", "webhook_signature_encoding", "base64"),
     ("DESTINATIONS_WEBHOOK_SIGNATURE_ALGORITHM", "hmac-sha1", "webhook_signature_algorithm", "hmac-sha1"),
     ("DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES", "10", "webhook_max_response_body_bytes", 10),
+    ("DESTINATIONS_HOOKDECK_API_URL", "http://127.0.0.1:1", "hookdeck_api_url", "http://127.0.0.1:1"),
+    ("DESTINATIONS_HOOKDECK_EVENTS_URL", "https://e.test/x", "hookdeck_events_url", "https://e.test/x"),
+    ("DESTINATIONS_AWS_KINESIS_METADATA_IN_PAYLOAD", "false", "kinesis_metadata_in_payload", False),
+    ("DESTINATIONS_EVENTBRIDGE_SOURCE", "acme.events", "eventbridge_source", "acme.events"),
 ]
 BY_ENV = {variable.env: variable for variable in settings_table.VARIABLES}
 

@@ -202,7 +202,7 @@ class _Resolver(abc.AbstractResolver):
         self,
         host: str,
         port: int = 0,
-        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
+        family: socket.AddressFamily = socket.AF_UNSPEC,
     ) -> list[abc.ResolveResult]:
         verdict = await self._names.resolve(host)
         if isinstance(verdict, names.Unresolved):

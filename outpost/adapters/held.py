@@ -1,0 +1,86 @@
+"""One long-lived client that concurrent sends share: opened once, thrown away when it was cut off or broke."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+REMEMBERED_S = 1.0  # how long a failed opening answers for those that come after it
+
+
+class Held(Generic[T]):
+    """`open_` makes a client within `limit_s` seconds; it goes on when the send that asked for it gives up. `shut`
+    ends one. Belongs to one event loop."""
+
+    def __init__(
+        self, open_: Callable[[], Awaitable[T]], shut: Callable[[T], Awaitable[None]], limit_s: float
+    ) -> None:
+        self._open = open_
+        self._shut = shut
+        self._limit_s = limit_s
+        self._client: T | None = None
+        self._opening: asyncio.Task[T] | None = None
+        self._failure: tuple[float, Exception] | None = None
+        self._ends: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def get(self) -> T:
+        """The client, opened if need be. Raises what `open_` raised, TimeoutError after `limit_s`, and
+        ConnectionError when this is closed."""
+        if self._client is not None:
+            return self._client
+        if self._closed:
+            raise ConnectionAbortedError
+        if self._failure is not None and time.monotonic() < self._failure[0]:
+            raise self._failure[1].with_traceback(None)
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._make())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)  # one who gives up must not take the others with it
+
+    def discard(self, client: T) -> None:
+        """`client` was cut off in the middle of something, or broke: the next `get` opens another."""
+        if self._client is client:
+            self._client = None
+            self._end(client)
+
+    async def close(self) -> None:
+        """Ends the client; who still uses it fails."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._client is not None:
+            self.discard(self._client)
+        await asyncio.gather(*self._ends, return_exceptions=True)
+
+    async def _make(self) -> T:
+        async with asyncio.timeout(self._limit_s):
+            return await self._open()
+
+    def _opened(self, opening: asyncio.Task[T]) -> None:
+        self._opening = None
+        if opening.cancelled():
+            return
+        failure = opening.exception()
+        if failure is None:
+            self._client, self._failure = opening.result(), None
+            if self._closed:
+                self.discard(self._client)
+        elif isinstance(failure, Exception):
+            self._failure = (time.monotonic() + REMEMBERED_S, failure)
+
+    def _end(self, client: T) -> None:
+        task = asyncio.create_task(self._shut_within(client))
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+
+    async def _shut_within(self, client: T) -> None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(self._limit_s):
+                await self._shut(client)

@@ -1,0 +1,43 @@
+"""What the destination types of a process share: settings, judged addresses, the HTTP client, threads.
+
+Nothing is opened before it is used; `close` ends all.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+
+from outpost import settings as settings_
+from outpost.adapters import addresses, egress
+from outpost.adapters.http import client as clients
+from outpost.adapters.http import protocol_client
+
+
+class Shared:
+    """Raises errors.ConfigurationError where an allowed network is none."""
+
+    def __init__(self, settings: settings_.Settings) -> None:
+        self.settings = settings
+        self.guard = egress.Guard(settings.destinations_allowed_cidrs)
+        self.addresses = addresses.Addresses(self.guard, settings.destinations_allowed_hosts)
+        self.http: clients.Client = protocol_client.ProtocolClient(
+            self.guard,
+            max_body_bytes=settings.webhook_max_response_body_bytes,
+            connections=settings.delivery_max_concurrency,
+        )
+
+    @functools.cached_property
+    def threads(self) -> concurrent.futures.ThreadPoolExecutor:
+        """For libraries that block: as many threads as there are send slots, made as they are needed, so that
+        destinations that do not answer hold no more than their share."""
+        return concurrent.futures.ThreadPoolExecutor(
+            self.settings.delivery_max_concurrency, thread_name_prefix="outpost-send"
+        )
+
+    async def close(self) -> None:
+        """Ends what was opened; threads that still wait for a service end with their time-outs."""
+        await self.http.close()
+        self.addresses.close()
+        if "threads" in self.__dict__:
+            self.threads.shutdown(wait=False, cancel_futures=True)
