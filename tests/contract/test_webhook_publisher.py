@@ -389,6 +389,3 @@ def test_the_registry_lists_its_types_and_knows_no_others() -> None:
     ]
     saved = base.OpenDestination("t", "d", "webhook", {"url": "https://example.com/x"}, {}, {})
     assert adapter.target(saved) == ("https://example.com/x", None)
-        "https://example.com/x",
-        None,
-    )

@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import asyncpg
 import pytest
@@ -59,9 +60,12 @@ def require(kind: str) -> None:
     """Skips the test if the component is missing; fails it in CI, where nothing may be left out in
     silence.
     """
-    if present(kind):
-        return
-    reason = f"{kind} is missing: {INSTALL[kind]}"
+    if not present(kind):
+        leave_out(f"{kind} is missing: {INSTALL[kind]}")
+
+
+def leave_out(reason: str) -> NoReturn:
+    """Skips the test because something is not on this machine; fails it in CI."""
     if os.environ.get("CI") or os.environ.get("OUTPOST_TESTS_STRICT"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -1,0 +1,20 @@
+"""The services that events are delivered to: real ones, or stand-ins that speak the same protocol.
+
+`WORLDS` names the world of each type; `tests/contract/test_destinations.py` runs every case against each.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from tests.harness.destinations import world
+
+# type -> `module:class` below this package
+WORLDS: dict[str, str] = {}
+
+
+def world_of(type_: str) -> type[world.World]:
+    """The world of a type; imports what that needs."""
+    module, _, name = WORLDS[type_].partition(":")
+    found: type[world.World] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return found
