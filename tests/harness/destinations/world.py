@@ -120,7 +120,7 @@ class World(abc.ABC):
         raise NotImplementedError
 
     async def rotate(self, target: Target) -> Target:
-        """New credentials for the same target; the old ones are refused from now on, on new connections at least."""
+        """New credentials for the same target; the old ones are refused from now on, on new connections."""
         raise NotImplementedError
 
     async def heal(self) -> None:
