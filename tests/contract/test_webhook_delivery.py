@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import psutil
 import pytest
 import trustme
@@ -83,11 +84,12 @@ async def post(
     url: str,
     body: bytes = b"{}",
     within: float = LONG,
+    keep_headers: bool = False,
     **headers: str,
 ) -> client.Answer | client.Unanswered:
     deadline = asyncio.get_running_loop().time() + within
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
-    return await sender.post(sender.endpoint(url), lines, body, deadline)
+    return await sender.post(sender.endpoint(url, keep_headers=keep_headers), lines, body, deadline)
 
 
 async def test_the_request_carries_the_body_and_the_headers_as_given(
@@ -123,6 +125,58 @@ async def test_when_to_come_again_is_reported_as_it_came(make: ClientMaker, rece
     sender = make()
     assert client.Answer(503, b"no", "", b"7") == await post(sender, receiver.url())
     assert client.Answer(429, b"", "too_large", b"8") == await post(sender, receiver.url())
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        pytest.param(answer(200, b"ok", "X-A: 1"), client.Answer(200, b"ok"), id="whole"),
+        pytest.param(
+            answer(200, b"x" * (CAP + 1), "X-A: 1"), client.Answer(200, b"", "too_large"), id="too large"
+        ),
+        pytest.param(
+            [head(500, "Content-Length: 2", "X-A: 1"), Do.HANG], client.Answer(500, b"", "late"), id="late"
+        ),
+        pytest.param(
+            [head(500, "Content-Length: 2", "X-A: 1"), Do.CLOSE], client.Answer(500, b"", "broken"), id="broken"
+        ),
+    ],
+)
+async def test_the_headers_of_an_answer_are_kept_for_an_endpoint_that_wants_them(
+    make: ClientMaker,
+    receiver: Receiver,
+    script: receivers.Script,
+    expected: client.Answer,
+) -> None:
+    receiver.then(script, script)
+    sender = make()
+    assert expected == await post(sender, receiver.url(), within=SHORT)
+    wanted = await post(sender, receiver.url(), within=SHORT, keep_headers=True)
+    assert isinstance(wanted, client.Answer)
+    assert expected == msgspec.structs.replace(wanted, headers=())
+    assert [(b"X-A", b"1")] == [pair for pair in wanted.headers if pair[0] != b"Content-Length"]
+
+
+async def test_the_headers_kept_are_those_of_one_answer_repeated_ones_in_their_order(
+    make: ClientMaker,
+    receiver: Receiver,
+) -> None:
+    trailed = b"Trailer: X-T\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\n\r\n"
+    receiver.then(
+        [head(103, "Link: </a>"), *answer(200, b"", "X-A: 1", "x-a: 2")],
+        [b"HTTP/1.1 200 X\r\n" + trailed],
+        answer(204, b""),
+    )
+    sender = make()
+    told: list[list[tuple[bytes, bytes]]] = []
+    for _ in range(3):
+        found = await post(sender, receiver.url(), keep_headers=True)
+        assert isinstance(found, client.Answer)
+        told.append([(name.lower(), value) for name, value in found.headers])
+    assert [(b"content-length", b"0"), (b"x-a", b"1"), (b"x-a", b"2")] == told[0]
+    assert [(b"trailer", b"X-T"), (b"transfer-encoding", b"chunked")] == told[1]
+    assert [(b"content-length", b"0")] == told[2]
+    assert receiver.connections == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -51,9 +51,9 @@ class AiohttpClient:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    def endpoint(self, url: str) -> endpoints.Endpoint:
-        """`url`, judged. Raises errors.Invalid if it cannot be used."""
-        return endpoints.judge(url, self._guard)
+    def endpoint(self, url: str, *, keep_headers: bool = False) -> endpoints.Endpoint:
+        """See client.Client."""
+        return endpoints.judge(url, self._guard, keep_headers=keep_headers)
 
     async def post(
         self,
@@ -72,15 +72,15 @@ class AiohttpClient:
         try:
             async with asyncio.timeout_at(deadline):
                 response = await _exchange(session, endpoint.url, _parsed(headers), body)
-                return await self._read(response)
+                return self._answer(endpoint, response, *await self._read(response))
         except TimeoutError:
             if response is not None:
-                return client.Answer(response.status, b"", "late", _retry_after(response))
+                return self._answer(endpoint, response, b"", "late")
             return failures.TIMEOUT
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
             # RuntimeError: closed meanwhile. ValueError: aiohttp's word for a request that it cannot write.
             if response is not None:
-                return client.Answer(response.status, b"", "broken", _retry_after(response))
+                return self._answer(endpoint, response, b"", "broken")
             return client.Unanswered(code_of(exc))
         finally:
             if response is not None and not response.closed:
@@ -92,7 +92,13 @@ class AiohttpClient:
         if self._session is not None:
             await self._session.close()
 
-    async def _read(self, response: aiohttp.ClientResponse) -> client.Answer:
+    def _answer(
+        self, endpoint: endpoints.Endpoint, response: aiohttp.ClientResponse, body: bytes, fault: client.BodyFault
+    ) -> client.Answer:
+        headers = tuple(response.raw_headers) if endpoint.keep_headers else ()
+        return client.Answer(response.status, body, fault, _retry_after(response), headers)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, client.BodyFault]:
         content, cap = response.content, self._max_body
         chunks: list[bytes] = []
         size = 0
@@ -100,10 +106,8 @@ class AiohttpClient:
             chunks.append(chunk)
             size += len(chunk)
             if cap and size > cap:
-                return client.Answer(response.status, b"", "too_large", _retry_after(response))
-        return client.Answer(
-            response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks), "", _retry_after(response)
-        )
+                return b"", "too_large"
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks), ""
 
     def _open(self) -> aiohttp.ClientSession:
         connector = _Connector(

@@ -26,12 +26,14 @@ Code = Literal[
 
 class Answer(msgspec.Struct, frozen=True):
     """A response whose head came. `fault` says why `body` is empty though there was one: over the cap, not there
-    before the deadline, or cut short. `retry_after` is the header of that name as it came."""
+    before the deadline, or cut short. `retry_after` is the header of that name as it came; `headers` are all of
+    them in their order, where the endpoint wants them."""
 
     status: int
     body: bytes
     fault: BodyFault = ""
     retry_after: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Unanswered(msgspec.Struct, frozen=True):
@@ -43,8 +45,9 @@ class Unanswered(msgspec.Struct, frozen=True):
 class Client(Protocol):
     """Sends requests over connections that it keeps and shares."""
 
-    def endpoint(self, url: str) -> endpoints.Endpoint:
-        """`url`, judged. Raises errors.Invalid if it cannot be used."""
+    def endpoint(self, url: str, *, keep_headers: bool = False) -> endpoints.Endpoint:
+        """`url`, judged; `keep_headers` if its answers are to have their headers. Raises errors.Invalid if it
+        cannot be used."""
 
     async def post(
         self,

@@ -75,7 +75,7 @@ class Connector:
         address: str,
         seconds: float,
     ) -> connections.Connection:
-        connection = self._pool.new(endpoint.origin)
+        connection = self._pool.new(endpoint.origin, keep_headers=endpoint.keep_headers)
         try:
             if endpoint.tls:
                 await self._loop.create_connection(

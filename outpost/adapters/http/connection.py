@@ -28,13 +28,13 @@ class Connection(asyncio.Protocol):
         self,
         loop: asyncio.AbstractEventLoop,
         origin: str,
-        max_body: int,
+        reader: reading.Reader,
         lost: Callable[[Connection], None],
     ) -> None:
         self.origin = origin
         self._loop = loop
         self._lost = lost
-        self._reader = reading.Reader(max_body)
+        self._reader = reader
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
         self._usable = True

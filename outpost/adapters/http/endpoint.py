@@ -20,8 +20,10 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 class Endpoint(msgspec.Struct, frozen=True):
     """`url` has a canonical host and neither user nor fragment; `authorization` is what its user meant;
-    `refused` if the host is an address that may not be spoken to. The rest is worked out of the URL: `literal` if
-    the host is an address, `origin` is scheme, host and port, `head` how a request begins: line and Host."""
+    `refused` if the host is an address that may not be spoken to; `keep_headers` if answers are to have their
+    headers. The rest is worked out of these: `literal` if the host is an address, `origin` names the connections
+    that may be used (scheme, host, port, and whether they keep headers), `head` is how a request begins: line and
+    Host."""
 
     url: yarl.URL
     authorization: str | None
@@ -32,6 +34,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     port: int
     origin: str
     head: bytes
+    keep_headers: bool = False
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url.host!r})"
@@ -61,7 +64,7 @@ def _is_host(text: str) -> bool:
     return True
 
 
-def judge(text: str, guard: egress.Guard) -> Endpoint:
+def judge(text: str, guard: egress.Guard, *, keep_headers: bool = False) -> Endpoint:
     """The endpoint of `text`. Raises errors.Invalid if it is no usable URL."""
     url = parse(text)
     if url is None:
@@ -70,16 +73,17 @@ def judge(text: str, guard: egress.Guard) -> Endpoint:
     authorization = _basic(url)
     match guard.host(url.raw_host or ""):
         case egress.Literal(address):
-            return _endpoint(plain.with_host(address), authorization, literal=True)
+            return _endpoint(plain.with_host(address), authorization, keep_headers, literal=True)
         case egress.Refused():
-            return _endpoint(plain, authorization, refused=True)
+            return _endpoint(plain, authorization, keep_headers, refused=True)
         case egress.Name():
-            return _endpoint(plain, authorization)
+            return _endpoint(plain, authorization, keep_headers)
 
 
 def _endpoint(
     url: yarl.URL,
     authorization: str | None,
+    keep_headers: bool,
     *,
     refused: bool = False,
     literal: bool = False,
@@ -95,8 +99,9 @@ def _endpoint(
         tls=url.scheme == "https",
         host=host,
         port=port,
-        origin=f"{url.scheme}://{host}:{port}",
+        origin=f"{url.scheme}://{host}:{port}{' headers' if keep_headers else ''}",
         head=f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n".encode("ascii"),
+        keep_headers=keep_headers,
     )
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 
 from outpost.adapters.http import connection as connections
+from outpost.adapters.http import reading
 
 CLOSE_SECONDS = 1.0  # for the loop to close sockets that were aborted
 
@@ -38,11 +39,12 @@ class Pool:
             connection.abort()
         return None
 
-    def new(self, origin: str) -> connections.Connection:
+    def new(self, origin: str, *, keep_headers: bool = False) -> connections.Connection:
         """One that is still to be connected; `forget` it if that fails."""
         while len(self._all) >= self._limit and self._kept:
             self._drop(next(iter(self._kept)))
-        connection = connections.Connection(self._loop, origin, self._max_body, self.forget)
+        reader = reading.HeaderReader(self._max_body) if keep_headers else reading.Reader(self._max_body)
+        connection = connections.Connection(self._loop, origin, reader, self.forget)
         self._all.add(connection)
         return connection
 

@@ -39,9 +39,9 @@ class ProtocolClient:
         self._bound: _Bound | None = None
         self._closed = False
 
-    def endpoint(self, url: str) -> endpoints.Endpoint:
-        """`url`, judged. Raises errors.Invalid if it cannot be used."""
-        return endpoints.judge(url, self._guard)
+    def endpoint(self, url: str, *, keep_headers: bool = False) -> endpoints.Endpoint:
+        """See client.Client."""
+        return endpoints.judge(url, self._guard, keep_headers=keep_headers)
 
     async def post(
         self,

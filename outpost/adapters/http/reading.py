@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 import httptools
+import msgspec
 
 from outpost.adapters.http import client, failures
 
@@ -148,6 +149,41 @@ class Reader:
             parts = self._parts
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             self._result = client.Answer(self._status, body, "", self._retry_after)
+
+
+class HeaderReader(Reader):
+    """Its answers have their headers. A reader of its own, because whoever does not want them should not pay."""
+
+    __slots__ = ("_headers",)
+
+    def begin(self) -> None:
+        super().begin()
+        self._headers: list[tuple[bytes, bytes]] = []
+
+    def feed(self, data: bytes) -> client.Answer | client.Unanswered | None:
+        outcome = super().feed(data)
+        return None if outcome is None else self._with_headers(outcome)
+
+    def end(self, exc: BaseException | None) -> client.Answer | client.Unanswered:
+        return self._with_headers(super().end(exc))
+
+    def late(self) -> client.Answer | client.Unanswered:
+        return self._with_headers(super().late())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._status:  # not a trailer
+            self._headers.append((name.rstrip(), value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if not self._status:  # an interim answer's
+            self._headers.clear()
+
+    def _with_headers(self, outcome: client.Answer | client.Unanswered) -> client.Answer | client.Unanswered:
+        if isinstance(outcome, client.Unanswered):
+            return outcome
+        return msgspec.structs.replace(outcome, headers=tuple(self._headers))
 
 
 def _timeout_in(value: bytes) -> int | None:
