@@ -1,0 +1,202 @@
+"""One publisher's client of one AWS service: botocore in the threads that all types share, under our deadlines.
+
+The credentials are the tenant's, always. Nothing of this process's own is read: no variable of the environment,
+no config or credentials file, no instance metadata; nor does the SDK try again by itself. A call that is cut off
+takes its connection with it; the client has no other state, so its other calls go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import threading
+from typing import Any
+
+import msgspec
+
+from outpost.adapters import aws_errors, codes, held
+from outpost.adapters import shared as shared_
+from outpost.domain import delivery
+
+# A client takes 3 to 7 ms of CPU and 60 to 160 KB, and whatever connections it keeps: a thousand of them are the
+# 150 MB that one type may take. https://github.com/boto/botocore builds a class and an endpoint resolver for each.
+MAX_OPEN = 1_000
+MOST_KEPT = 32  # idle connections of one publisher; more than that at once are closed after use
+DEFAULT_REGION = "us-east-1"  # where the endpoint is not Amazon's own and says nothing of a region
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Which service, and as whom. `service` is botocore's name; `endpoint` is a URL, "" for Amazon's own."""
+
+    service: str
+    region: str
+    endpoint: str
+    key: str
+    secret: str
+    session: str = ""
+
+    def __repr__(self) -> str:
+        return f"Place({self.service!r}, {self.region!r})"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must be in no text that we hand on."""
+        return self.secret, self.session, self.key
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """No success. `request`: the service finds fault with what was asked, so that it may take a part of it."""
+
+    outcome: delivery.Failed
+    request: bool = False
+
+
+class Client:
+    """Built at first use. `config` is further `botocore.config.Config` of the type."""
+
+    def __init__(self, shared: shared_.Shared, place: Place, **config: Any) -> None:
+        self._shared = shared
+        self._place = place
+        self._config = config
+        self._timeout_s = shared.settings.delivery_timeout_ms / 1000
+        self._held = held.Held(self._open, self._shut, self._timeout_s)
+        self._calls: set[Any] = set()
+
+    async def call(self, operation: str, parameters: dict[str, Any], deadline: float) -> dict[str, Any] | Refusal:
+        """What the service answers to `operation` (the name of botocore's method), or why there is no success.
+        Ends at `deadline`, and at once when it is cancelled; raises nothing but CancelledError."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                client = await self._held.get()
+                return await self._in_thread(client, operation, parameters, deadline)
+        except TimeoutError:
+            return Refusal(codes.failed(codes.Code.TIMEOUT))
+        except ConnectionError:  # closed
+            return Refusal(codes.failed(codes.Code.NETWORK_ERROR))
+        except Exception as exc:  # noqa: BLE001 -- botocore's own, on what it was to be built from
+            return Refusal(codes.failed(codes.Code.ERR, str(exc), self._place.secrets))
+
+    async def close(self) -> None:
+        """Cuts off what is under way."""
+        for call in list(self._calls):
+            call.cut()
+        await self._held.close()
+
+    async def _in_thread(
+        self, client: Any, operation: str, parameters: dict[str, Any], deadline: float
+    ) -> dict[str, Any] | Refusal:
+        from outpost.adapters import aws_sockets
+
+        loop = asyncio.get_running_loop()
+        call = aws_sockets.Call(self._shared.addresses, loop, deadline)
+        self._calls.add(call)
+        try:
+            ask = functools.partial(_ask, call, self._place, getattr(client, operation), parameters)
+            return await loop.run_in_executor(self._shared.threads, ask)
+        finally:
+            self._calls.discard(call)
+            call.cut()
+
+    async def _open(self) -> Any:
+        loop = asyncio.get_running_loop()
+        build = functools.partial(_build, self._place, self._timeout_s, self._config)
+        return await loop.run_in_executor(self._shared.threads, build)
+
+    async def _shut(self, client: Any) -> None:
+        client.close()
+
+
+def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> dict[str, Any] | Refusal:
+    """In a thread. Raises nothing that is ours or botocore's."""
+    from botocore import exceptions
+
+    from outpost.adapters import aws_sockets
+
+    try:
+        with aws_sockets.calling(call):
+            answered: dict[str, Any] = method(**parameters)
+            return answered
+    except exceptions.ClientError as exc:
+        return _refused(exc, place)
+    except Exception as exc:  # noqa: BLE001 -- whatever it is, there was no answer
+        if call.failure is not None:
+            code, text = aws_errors.unconnected(call.failure)
+        else:
+            code, text = _broken(exc)
+        return Refusal(codes.failed(code, text, place.secrets))
+
+
+def _refused(exc: Any, place: Place) -> Refusal:
+    name = str(exc.response.get("Error", {}).get("Code", ""))
+    status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = aws_errors.code_of(name, status)
+    request = 400 <= status < 500 and code in (codes.Code.ERR, codes.Code.MESSAGE_TOO_LARGE)
+    return Refusal(codes.failed(code, str(exc), place.secrets), request)
+
+
+def _broken(exc: Exception) -> tuple[codes.Code, str]:
+    """A connection that was there, or a request that botocore does not make."""
+    from botocore import exceptions
+
+    match exc:
+        case exceptions.ReadTimeoutError() | exceptions.ConnectTimeoutError():
+            return codes.Code.TIMEOUT, ""
+        case exceptions.ConnectionClosedError():
+            return codes.Code.CONNECTION_RESET, ""
+        case exceptions.HTTPClientError():
+            return codes.Code.NETWORK_ERROR, ""
+        case exceptions.ParamValidationError():
+            return codes.Code.ERR, str(exc)
+        case _:
+            return codes.Code.ERR, type(exc).__name__
+
+
+_building = threading.Lock()  # botocore's session is not made for several threads
+
+
+def _build(place: Place, timeout_s: float, config: dict[str, Any]) -> Any:
+    """A client, in a thread."""
+    from botocore import config as configs
+
+    from outpost.adapters import aws_sockets
+
+    with _building:
+        client = _session().create_client(
+            place.service,
+            region_name=place.region,
+            endpoint_url=place.endpoint or None,
+            aws_access_key_id=place.key,
+            aws_secret_access_key=place.secret,
+            aws_session_token=place.session or None,
+            verify=True,
+            config=configs.Config(
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                proxies={},
+                ignore_configured_endpoint_urls=True,
+                user_agent="outpost",  # botocore's own names the environment that it runs in
+                **config,
+            ),
+        )
+    client._endpoint.http_session.close()  # noqa: SLF001 -- botocore has no other way to be given a session
+    client._endpoint.http_session = aws_sockets.Session(timeout_s, MOST_KEPT)  # noqa: SLF001
+    return client
+
+
+@functools.cache
+def _session() -> Any:
+    """botocore's session, by which all clients share the descriptions of the services; it knows nothing but
+    botocore's own defaults."""
+    from botocore import configprovider, credentials, handlers, session, tokens
+
+    for name in ("botocore", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # below that they name hosts, and tell whole requests
+    made = session.Session()
+    defaults = {name: default for name, (_, _, default, _) in made.SESSION_VARIABLES.items()}
+    defaults |= {"config_file": "", "credentials_file": ""}  # no file has that name
+    constants = {name: configprovider.ConstantProvider(value) for name, value in defaults.items()}
+    made.register_component("config_store", configprovider.ConfigValueStore(constants))
+    made.register_component("credential_provider", credentials.CredentialResolver([]))
+    made.register_component("token_provider", tokens.TokenProviderChain([]))
+    made.unregister("before-call", handlers.add_recursion_detection_header)  # which is of the environment
+    return made

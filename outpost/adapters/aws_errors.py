@@ -1,0 +1,110 @@
+"""From what AWS answers, or what kept it from answering, to the code of the attempt: one table for all services.
+
+The same refusal has other names in other services and protocols; the names here are those of the common errors and
+of the services that we send to (https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html and the list of
+errors of each call in its API reference). Does not import botocore.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+from outpost.adapters import addresses
+from outpost.adapters.codes import Code
+from outpost.adapters.http import failures
+
+_NAMES: dict[Code, tuple[str, ...]] = {
+    Code.INVALID_CREDENTIALS: (
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidSignatureException",
+        "InvalidToken",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotSignedUp",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+    ),
+    Code.ACCESS_DENIED: (
+        "AccessDenied",
+        "AccessDeniedException",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "KMS.AccessDeniedException",
+        "KMSAccessDeniedException",
+        "KmsAccessDenied",
+        "KmsOptInRequired",
+        "KMSOptInRequired",
+        "NotAuthorized",
+        "NotAuthorizedForDetailTypeException",
+        "NotAuthorizedForSourceException",
+        "OptInRequired",
+        "UnauthorizedAccess",
+    ),
+    Code.TARGET_NOT_FOUND: (
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "InvalidAddress",
+        "NoSuchBucket",
+        "QueueDoesNotExist",
+        "ResourceNotFoundException",
+    ),
+    Code.THROTTLED: (
+        "BandwidthLimitExceeded",
+        "KMS.ThrottlingException",
+        "KMSThrottlingException",
+        "KmsThrottled",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    ),
+    Code.MESSAGE_TOO_LARGE: (
+        "AWS.SimpleQueueService.BatchRequestTooLong",
+        "BatchRequestTooLong",
+        "EntityTooLarge",
+        "RequestEntityTooLarge",
+    ),
+}
+_BY_NAME = {name: code for code, names in _NAMES.items() for name in names}
+# A service behind a proxy, or one that only resembles AWS, may say no more than this.
+_BY_STATUS = {
+    401: Code.INVALID_CREDENTIALS,
+    403: Code.ACCESS_DENIED,
+    404: Code.TARGET_NOT_FOUND,
+    413: Code.MESSAGE_TOO_LARGE,
+    429: Code.THROTTLED,
+}
+
+
+def code_of(name: str, status: int = 0) -> Code:
+    """The code for the error that the service calls `name`, in an answer of that status."""
+    return _BY_NAME.get(name) or _BY_STATUS.get(status, Code.ERR)
+
+
+def unconnected(failure: OSError) -> tuple[Code, str]:
+    """The code where there was no connection, and what is worth telling of it."""
+    match failure:
+        case addresses.Blocked():
+            return Code.BLOCKED_ADDRESS, ""
+        case addresses.Unknown():
+            return Code.DNS_ERROR, ""
+        case TimeoutError():
+            return Code.TIMEOUT, ""
+        case ssl.SSLError():
+            return Code.TLS_ERROR, str(failure)
+        case _:
+            return Code(failures.code_of(failure)), ""

@@ -1,0 +1,181 @@
+"""The sockets of the AWS SDK: each goes to a judged address, keeps the deadline of its call, and can be cut off.
+
+botocore's own HTTP session with connections of ours. A call runs in one thread, so a thread has one `Call`; what
+the call connects or takes from the pool is noted there, and `cut` shuts it down, which wakes the thread. Nothing
+here reads the environment: no proxies, no certificates but those of all deliveries. Imports botocore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+from botocore import awsrequest, httpsession
+
+from outpost.adapters import addresses
+from outpost.adapters.http import trust
+
+SHORTEST_S = 0.001  # a time-out of 0 would mean a socket that does not wait
+
+
+class Call:
+    """One call of the SDK. `deadline` is by the clock of `loop`, on which names are looked up. `failure`: why
+    there was no connection, which the SDK's own error does not always tell."""
+
+    def __init__(self, judge: addresses.Addresses, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        self.failure: OSError | None = None
+        self._judge = judge
+        self._loop = loop
+        self._until = time.monotonic() + deadline - loop.time()
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._cut = False
+
+    def left(self) -> float:
+        """Seconds until the deadline, more than 0."""
+        return max(self._until - time.monotonic(), SHORTEST_S)
+
+    def connected(self, host: str, port: int) -> socket.socket:
+        """A socket to a judged address of `host`; what is left of the time is shared among the addresses. Raises
+        OSError."""
+        found = self._judged(host)
+        last: OSError = addresses.Unknown()
+        for number, address in enumerate(found):
+            try:
+                made = addresses.connect_blocking((address,), port, self.left() / (len(found) - number))
+            except OSError as exc:
+                last = exc
+                continue
+            made.settimeout(self.left())
+            return made
+        raise last
+
+    def use(self, used: socket.socket) -> None:
+        """The call goes over `used` from now on. Raises OSError where it was cut off meanwhile."""
+        with self._lock:
+            if self._cut:
+                raise ConnectionAbortedError
+            self._sockets.append(used)
+
+    def leave(self, used: socket.socket | None) -> None:
+        """`used` goes back to the pool, where another call may take it."""
+        with self._lock, contextlib.suppress(ValueError):  # one that was closed
+            self._sockets.remove(used)  # type: ignore[arg-type]
+
+    def cut(self) -> None:
+        """Ends the call, from another thread: its sockets are shut down and not used again. Harmless after its
+        end."""
+        with self._lock:
+            self._cut = True
+            for used in self._sockets:
+                with contextlib.suppress(OSError):  # ended already
+                    socket.socket.shutdown(used, socket.SHUT_RDWR)  # not TLS's own, which waits for the thread
+
+    def _judged(self, host: str) -> tuple[str, ...]:
+        asking: Coroutine[Any, Any, tuple[str, ...]] = self._judge.of(host)
+        try:
+            asked = asyncio.run_coroutine_threadsafe(asking, self._loop)
+        except RuntimeError:  # the loop has ended meanwhile
+            asking.close()
+            raise addresses.Unknown from None
+        try:
+            return asked.result(self.left())
+        except concurrent.futures.CancelledError:
+            raise addresses.Unknown from None
+        finally:
+            asked.cancel()
+
+
+_current = threading.local()
+
+
+@contextlib.contextmanager
+def calling(call: Call) -> Iterator[None]:
+    """What the SDK does in this thread belongs to `call`."""
+    _current.call = call
+    try:
+        yield
+    finally:
+        del _current.call
+
+
+def _call() -> Call:
+    call = getattr(_current, "call", None)
+    if call is None:
+        raise addresses.Blocked  # nothing is connected without a judge
+    assert isinstance(call, Call)
+    return call
+
+
+class _Judged:
+    """What the connections of both schemes have in common."""
+
+    def _new_conn(self) -> socket.socket:
+        made = _call().connected(self._dns_host, self.port)  # type: ignore[attr-defined]
+        for option in self.socket_options or ():  # type: ignore[attr-defined]
+            made.setsockopt(*option)
+        return made
+
+    def connect(self) -> None:
+        call = _call()
+        try:
+            super().connect()  # type: ignore[misc]
+        except OSError as exc:
+            call.failure = exc
+            raise
+        call.use(self.sock)  # type: ignore[attr-defined]
+
+
+class _Pooled:
+    """What the pools of both schemes have in common."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        connection = super()._get_conn(timeout)  # type: ignore[misc]
+        if connection.sock is not None:
+            _call().use(connection.sock)
+        return connection
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            _call().leave(conn.sock)
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
+class _Plain(_Judged, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _Encrypted(_Judged, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _PlainPool(_Pooled, awsrequest.AWSHTTPConnectionPool):  # type: ignore[misc]
+    ConnectionCls = _Plain
+
+
+class _EncryptedPool(_Pooled, awsrequest.AWSHTTPSConnectionPool):  # type: ignore[misc]
+    ConnectionCls = _Encrypted
+
+
+class Session(httpsession.URLLib3Session):  # type: ignore[misc]
+    """botocore's HTTP session with such connections, at most `most_kept` of them while they are idle."""
+
+    def __init__(self, timeout_s: float, most_kept: int) -> None:
+        super().__init__(proxies={}, timeout=timeout_s, max_pool_connections=most_kept, socket_options=_OPTIONS)
+        self._manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _EncryptedPool}
+
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        return trust.system()
+
+    def _setup_ssl_cert(self, conn: Any, url: str, verify: object) -> None:
+        conn.cert_reqs = ssl.CERT_REQUIRED  # by the authorities that the context has
+
+
+_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
