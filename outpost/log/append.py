@@ -147,9 +147,9 @@ def _call(
     return [keys.stream(stream), keys.ver, *(keys.idem(first + i) for i in range(BUCKETS))], args
 
 
-def _answer(stream: str, partition: int, reply: list[bytes]) -> Answer:
+def _answer(stream: str, partition: int, reply: bytes | list[bytes]) -> Answer:
     match reply:
-        case [b"ok", entry_id]:
+        case bytes() as entry_id:
             return Appended(positions.of_entry(stream, partition, entry_id))
         case [b"duplicate", entry_id, matched]:
             return Duplicate(positions.of_entry(stream, partition, entry_id), envelope.decode_matched(matched))

@@ -114,7 +114,7 @@ async def begin(
     for partition, wanted in beginning.items():
         keys, generation = log.keys.partitions[partition], generations[partition]
         hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=5)}
-        args: list[client.Arg] = [generation, lease_ms]
+        args: list[client.Arg] = [generation, lease_ms, by]
         for b in wanted:
             args += (
                 b.task,
@@ -122,7 +122,6 @@ async def begin(
                 hashes[b.tenant],
                 b.tenant,
                 b.event_id,
-                by,
                 b.destination,
                 b.created,
                 b.cached_version,
@@ -134,15 +133,20 @@ async def begin(
     return {p: [_begun(answer) for answer in reply] for p, reply in zip(beginning, replies, strict=True)}
 
 
-def _begun(answer: list[bytes | int | None]) -> BeginAnswer:
+_AS_CACHED = Begun(False, None)
+
+
+def _begun(answer: int | bytes | list[bytes | int | None]) -> BeginAnswer:
     match answer:
-        case [b"begun", manual, field]:
+        case 1:
+            return _AS_CACHED
+        case [int() as manual, field]:
             return Begun(manual == 1, field if isinstance(field, bytes) else None)
         case [b"generation", bytes() as active]:
             return TryAgain(int(active))
-        case [b"behind"]:
+        case b"behind":
             return TryAgain(None)
-        case [bytes() as reason, *_]:
+        case bytes() as reason:
             return Dropped(reason.decode())
     raise TypeError("begin was answered in an unknown form")
 
@@ -156,13 +160,12 @@ async def record(
     delivery was closed by another."""
     calls: list[client.Call] = []
     for partition, attempts in recording.items():
-        keys, args = log.keys.partitions[partition], list[client.Arg]()
+        keys, args = log.keys.partitions[partition], list[client.Arg]([by])
         for a in attempts:
             args += (
                 a.task,
                 a.tenant,
                 a.event_id,
-                by,
                 int(a.succeeded),
                 "" if a.retry_in_ms is None else a.retry_in_ms,
                 a.detail,

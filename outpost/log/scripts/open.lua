@@ -7,14 +7,15 @@
 -- is handed over before it stands in `due`.
 local time = redis.call('TIME')
 local score = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
-local answers, at = {}, 3
+local answers, live, at = {}, {}, 3
 while at <= #ARGV do
   local n = tonumber(ARGV[at + 1])
   local acked = redis.call('XACK', KEYS[1], ARGV[1], ARGV[at])
   if acked == 1 then
-    for i = at + 2, at + 1 + n do redis.call('ZADD', KEYS[2], score, ARGV[i]) end
+    for i = at + 2, at + 1 + n do live[#live + 1], live[#live + 2] = score, ARGV[i] end
   end
   answers[#answers + 1] = acked
   at = at + 2 + n
 end
+for i = 1, #live, 1000 do redis.call('ZADD', KEYS[2], unpack(live, i, math.min(i + 999, #live))) end
 return answers

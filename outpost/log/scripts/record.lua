@@ -1,17 +1,22 @@
 -- Records attempts, closes their tasks and makes the next attempt, in one step.
 --
 -- KEYS: 1 due, 2 want, 3 dlv
--- ARGV: for each attempt: task, tenant, event, by, 1 if it succeeded, ms until the next automatic attempt ('' = none),
---       detail (a JSON object without its closing brace: `manual`, `next`, `retry_in_ms` and `asked` are decided here)
+-- ARGV: 1 by, then for each attempt: task, tenant, event, 1 if it succeeded, ms until the next automatic attempt
+--       ('' = none), detail (a JSON object without its closing brace: `manual`, `next`, `retry_in_ms` and `asked` are
+--       decided here)
 -- Returns for each attempt the id of its entry, or false where the task is not live (it is recorded already, or its
 --       lease ended and the delivery was closed meanwhile).
 -- Invariant: one record an attempt, attempts contiguous, every accepted request for a retry is followed by an attempt
 -- of its own.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function record(task, tenant, event, by, succeeded, retry, detail)
-  if not redis.call('ZSCORE', KEYS[1], task) then return false end
-  local want = redis.call('HGET', KEYS[2], task) or ''
+local wanted = redis.call('EXISTS', KEYS[2]) == 1
+local names, over, done = {}, {}, {}
+for at = 2, #ARGV, 6 do names[#names + 1] = ARGV[at] end
+local scores = redis.call('ZMSCORE', KEYS[1], unpack(names))
+local function record(score, task, tenant, event, succeeded, retry, detail)
+  if not score or done[task] then return false end
+  local want = wanted and redis.call('HGET', KEYS[2], task) or ''
   local following, delay = 'none', nil
   local _, asked = string.gsub(want, 'r', '')
   if asked > 0 then
@@ -24,9 +29,8 @@ local function record(task, tenant, event, by, succeeded, retry, detail)
     .. (asked > 1 and ',"asked":' .. asked or '') .. '}'
   local kind = succeeded == '1' and 'attempt.succeeded' or 'attempt.failed'
   local id = redis.call('XADD', KEYS[3], '*', 't', kind, 'v', 1, 'ten', tenant, 'id', event, 'ref', task,
-    'by', by, 'd', detail)
-  redis.call('ZREM', KEYS[1], task)
-  redis.call('HDEL', KEYS[2], task)
+    'by', ARGV[1], 'd', detail)
+  done[task], over[#over + 1] = true, task
   if delay then
     local attempt, delivery = string.match(task, '^(%d+)(/.*)$')
     local next_task = string.format('%d', attempt + 1) .. delivery
@@ -36,5 +40,9 @@ local function record(task, tenant, event, by, succeeded, retry, detail)
   return id
 end
 local answers = {}
-for at = 1, #ARGV, 7 do answers[#answers + 1] = record(unpack(ARGV, at, at + 6)) end
+for i, score in ipairs(scores) do answers[i] = record(score, unpack(ARGV, i * 6 - 4, i * 6 + 1)) end
+if #over > 0 then
+  redis.call('ZREM', KEYS[1], unpack(over))
+  if wanted then redis.call('HDEL', KEYS[2], unpack(over)) end
+end
 return answers
