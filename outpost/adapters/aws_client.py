@@ -46,10 +46,12 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """No success. `request`: the service finds fault with what was asked, so that it may take a part of it."""
+    """No success. `request`: the service finds fault with what was asked, so that it may take a part of it.
+    `name`: what the service calls it, where it answered."""
 
     outcome: delivery.Failed
     request: bool = False
+    name: str = ""
 
 
 class Client:
@@ -132,7 +134,7 @@ def _refused(exc: Any, place: Place) -> Refusal:
     status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = aws_errors.code_of(name, status)
     request = 400 <= status < 500 and code in (codes.Code.ERR, codes.Code.MESSAGE_TOO_LARGE)
-    return Refusal(codes.failed(code, str(exc), place.secrets), request)
+    return Refusal(codes.failed(code, str(exc), place.secrets), request, name)
 
 
 def _broken(exc: Exception) -> tuple[codes.Code, str]:

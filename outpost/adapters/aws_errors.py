@@ -76,6 +76,7 @@ _NAMES: dict[Code, tuple[str, ...]] = {
         "AWS.SimpleQueueService.BatchRequestTooLong",
         "BatchRequestTooLong",
         "EntityTooLarge",
+        "MetadataTooLarge",
         "RequestEntityTooLarge",
     ),
 }
