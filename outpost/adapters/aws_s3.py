@@ -1,0 +1,177 @@
+"""The aws_s3 destination type: an event becomes one object of a bucket.
+
+Its key comes from a template over the event and its own time, never that of the attempt, so that an event that is
+sent again overwrites its object rather than making another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from outpost import errors
+from outpost.adapters import aws_client, base, codes, declared, extras, metadata, s3_metadata, templates
+from outpost.adapters import shared as shared_
+from outpost.domain import delivery, times
+
+TYPE = "aws_s3"
+TEMPLATE = "key_template"
+USUAL_CLASS = "STANDARD"
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html#AmazonS3-PutObject-request-header-StorageClass
+CLASSES = frozenset(
+    {"STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "GLACIER_IR"}
+    | {"DEEP_ARCHIVE", "OUTPOSTS", "SNOW", "EXPRESS_ONEZONE", "FSX_OPENZFS", "FSX_ONTAP"}
+)
+_CONSOLES = {"cn-": "console.amazonaws.cn/s3", "us-gov-": "console.amazonaws-us-gov.com/s3"}
+_CONSOLE = "s3.console.aws.amazon.com/s3"
+_AMAZON = (".amazonaws.com", ".amazonaws.com.cn")
+
+
+class S3(declared.Declared):
+    """The type; see base.Adapter."""
+
+    max_open = aws_client.MAX_OPEN
+
+    def problems(self, config: Mapping[str, str], credentials: Mapping[str, str]) -> list[errors.Problem]:
+        """The key template has to be one, the storage class one of Amazon's."""
+        found = templates.problems(config, TEMPLATE)
+        if storage_class(config) not in CLASSES:
+            found.append(errors.Problem("config.storage_class", "enum"))
+        return found
+
+    def target(self, destination: base.OpenDestination) -> tuple[str, str | None]:
+        """The bucket and where it is; Amazon's console, unless the bucket is another's."""
+        bucket, region = destination.config.get("bucket", ""), destination.config.get("region", "")
+        return f"{bucket} in {region}", console(bucket, region, destination.config.get("endpoint", ""))
+
+    async def connect(self, destination: base.OpenDestination) -> Publisher:
+        """A publisher; opens no connection yet. Raises errors.Invalid where what is stored cannot be used."""
+        config = destination.config
+        if found := self.problems(config, {}):
+            raise errors.Invalid(found)
+        endpoint = config.get("endpoint", "")
+        place = aws_client.Place(
+            "s3",
+            config.get("region", ""),
+            endpoint,
+            destination.credentials.get("key", ""),
+            destination.credentials.get("secret", ""),
+            destination.credentials.get("session", ""),
+        )
+        # Whoever has an endpoint of their own has no host name for each bucket.
+        client = aws_client.Client(self._shared, place, s3={"addressing_style": "path" if endpoint else "auto"})
+        fixed = {
+            "Bucket": config.get("bucket", ""),
+            "StorageClass": storage_class(config),
+            "ContentType": "application/json",
+        }
+        milliseconds = self._shared.settings.include_millisecond_timestamp
+        keys = Keys(config.get(TEMPLATE, ""), destination.delivery_metadata, milliseconds=milliseconds)
+        return Publisher(client, self._metadata(destination), keys, fixed)
+
+
+def build(shared: shared_.Shared) -> S3:
+    """The type as the settings want it."""
+    return S3(TYPE, shared, extras.missing(TYPE, "boto3", "aws"))
+
+
+def storage_class(config: Mapping[str, str]) -> str:
+    """As it is sent: in capitals however it was saved."""
+    return config.get("storage_class", "").upper() or USUAL_CLASS
+
+
+def console(bucket: str, region: str, endpoint: str) -> str | None:
+    """The page of the bucket, if it is one of Amazon's."""
+    if endpoint and not (urllib.parse.urlsplit(endpoint).hostname or "").endswith(_AMAZON):
+        return None
+    host = next((host for prefix, host in _CONSOLES.items() if region.startswith(prefix)), _CONSOLE)
+    return f"https://{host}/buckets/{urllib.parse.quote(bucket, safe='')}?region={urllib.parse.quote(region)}"
+
+
+class Keys:
+    """The object keys of one destination."""
+
+    def __init__(self, template: str, delivery_metadata: Mapping[str, str], *, milliseconds: bool) -> None:
+        self._template = templates.compiled(template) if template else None
+        self._delivery_metadata = delivery_metadata
+        self._milliseconds = milliseconds
+
+    def key(self, event: base.Delivery) -> str | None:
+        """The same for every attempt at `event`; None if the template gives none."""
+        at_us = times.parse_micros(event.time)
+        if at_us is None:
+            return None
+        merged = metadata.Merger(
+            self._delivery_metadata, milliseconds=self._milliseconds, clock_ns=lambda: at_us * 1000
+        ).merged(event)
+        moment = parts(at_us)
+        if self._template is None:
+            return f"{moment['rfc3339_nano']}_{merged[metadata.EVENT_ID]}.json"
+        data = templates.document(event.data)
+        return self._template.text({"data": data, "metadata": merged, "time": moment})
+
+
+def parts(at_us: int) -> dict[str, str]:
+    """What templates know as `time`: a moment (Unix microseconds) in UTC."""
+    whole = metadata.seconds(at_us * 1000)
+    date, _, clock = whole.removesuffix("Z").partition("T")
+    year, month, day = date.split("-")
+    hour, minute, second = clock.split(":")
+    return {
+        "year": year,
+        "month": month,
+        "day": day,
+        "hour": hour,
+        "minute": minute,
+        "second": second,
+        "date": date,
+        "datetime": f"{date}T{clock}",
+        "unix": str(at_us // 1_000_000),
+        "rfc3339": whole,
+        "rfc3339_nano": metadata.nanoseconds(at_us * 1000),
+    }
+
+
+class Publisher:
+    """Puts objects into one bucket; see base.Publisher. `fixed`: the parameters that all calls have in common."""
+
+    max_batch = 1
+
+    def __init__(
+        self, client: aws_client.Client, merger: metadata.Merger, keys: Keys, fixed: Mapping[str, Any]
+    ) -> None:
+        self._client = client
+        self._merger = merger
+        self._keys = keys
+        self._fixed = fixed
+
+    async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
+        """One object an event, at once."""
+        if len(batch) == 1:
+            return [await self._put(batch[0], deadline)]
+        return await asyncio.gather(*(self._put(event, deadline) for event in batch))
+
+    async def close(self) -> None:
+        """Cuts off what is under way."""
+        await self._client.close()
+
+    async def _put(self, event: base.Delivery, deadline: float) -> delivery.Outcome:
+        key = self._keys.key(event)
+        if key is None:
+            return codes.UNFORMATTED
+        asked = {
+            **self._fixed,
+            "Key": key,
+            "Body": event.data,
+            "Metadata": s3_metadata.headers(self._merger.merged(event)),
+            "ChecksumSHA256": base64.b64encode(hashlib.sha256(event.data).digest()).decode(),
+        }
+        answer = await self._client.call("put_object", asked, deadline)
+        if isinstance(answer, aws_client.Refusal):
+            return answer.outcome
+        return delivery.Delivered(codes.OK, {"bucket": self._fixed["Bucket"], "key": key})
