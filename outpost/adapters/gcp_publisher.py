@@ -1,0 +1,213 @@
+"""Sends to one Pub/Sub topic: publish requests over a gRPC channel of our own.
+
+The requests are google-cloud-pubsub's. Its client class is not used: it reads GOOGLE_CLOUD_UNIVERSE_DOMAIN,
+GOOGLE_API_USE_CLIENT_CERTIFICATE and a certificate file of our process, and writes payloads into a debug log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from outpost.adapters import addresses, base, codes, gcp_key, held, metadata
+from outpost.domain import delivery
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+METHOD = "/google.pubsub.v1.Publisher/Publish"
+# https://cloud.google.com/pubsub/quotas#resource_limits, of one publish request
+MOST_MESSAGES = 1_000
+MOST_BYTES = 10_000_000
+FRAME_BYTES = 6  # the tag and the length of a message within a request, at most
+OPEN_S = 5.0  # what looking the host up may take
+GRACE_S = 3.0  # what the sends beside one that was cut off get to end, before their connection is closed
+
+
+class Service(msgspec.Struct, frozen=True):
+    """Where Pub/Sub is. `tls` goes with a token; `roots`: PEM, where it is not the list that comes with gRPC."""
+
+    host: str
+    port: int
+    tls: bool = True
+    roots: bytes | None = None
+
+
+class Library(NamedTuple):
+    channels: Any  # outpost.adapters.grpc_channels
+    grpc: Any
+    request: Any  # PublishRequest
+    response: Any  # PublishResponse
+    message: Any  # PubsubMessage
+
+
+def load() -> Library:
+    """Takes some 400 ms the first time. The bare protobuf classes, since the wrappers around them cost ten times
+    as much a message."""
+    import grpc
+    from google.pubsub_v1.types import pubsub
+
+    from outpost.adapters import grpc_channels
+
+    messages = (pubsub.PublishRequest.pb(), pubsub.PublishResponse.pb(), pubsub.PubsubMessage.pb())
+    return Library(grpc_channels, grpc, *messages)
+
+
+class _Refused(NamedTuple):
+    """A request that failed. `dividing`: a smaller one may not, since the service looks at requests as a whole."""
+
+    outcome: delivery.Failed
+    dividing: bool = False
+
+
+class Publisher:
+    """Sends to one topic over one channel; see base.Publisher."""
+
+    max_batch = MOST_MESSAGES
+
+    def __init__(
+        self,
+        library: Library,
+        names: addresses.Addresses,
+        service: Service,
+        tokens: gcp_key.Tokens | None,
+        config: Mapping[str, str],
+        merger: metadata.Merger,
+    ) -> None:
+        self._library = library
+        self._names = names
+        self._service = service
+        self._tokens = tokens
+        self._project, self._topic = config["project_id"], config["topic"]
+        self._path = f"projects/{self._project}/topics/{self._topic}"
+        # So that the service need not read the request to know where it goes: https://google.aip.dev/client-libraries/4222
+        self._routing = ("x-goog-request-params", f"topic={urllib.parse.quote_plus(self._path, safe='/')}")
+        self._merger = merger
+        self._held = held.Held(self._open, self._shut, OPEN_S)
+        self._closed = False
+
+    async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
+        """One outcome an event, in order. As few requests as the limits allow, all at once."""
+        outcomes: list[delivery.Outcome] = [codes.UNFORMATTED] * len(batch)
+        sizes: dict[int, int] = {}
+        messages: list[Any] = [self._message(event) for event in batch]
+        for at, message in enumerate(messages):
+            if message is None:
+                continue
+            sizes[at] = message.ByteSize() + FRAME_BYTES
+            if sizes[at] > self._room:
+                outcomes[at] = codes.failed(codes.Code.MESSAGE_TOO_LARGE, f"larger than {MOST_BYTES} bytes")
+                del sizes[at]
+        parts = _parts(sizes, self._room)
+        sendings = (self._publish([messages[at] for at in part], deadline) for part in parts)
+        for part, told in zip(parts, await asyncio.gather(*sendings), strict=True):
+            for at, outcome in zip(part, told, strict=True):
+                outcomes[at] = outcome
+        return outcomes
+
+    async def close(self) -> None:
+        """Closes the channel; sends under way fail."""
+        self._closed = True
+        await self._held.close()
+
+    @property
+    def _room(self) -> int:
+        return MOST_BYTES - len(self._path.encode("utf-8", "replace")) - FRAME_BYTES
+
+    def _message(self, event: base.Delivery) -> Any:
+        try:
+            return self._library.message(data=event.data, attributes=self._merger.merged(event))
+        except (ValueError, TypeError):  # a text that UTF-8 does not have
+            return None
+
+    async def _publish(self, messages: list[Any], deadline: float) -> list[delivery.Outcome]:
+        """One outcome a message. A request is taken or refused as a whole: where that may be due to one of its
+        messages (its size, a schema, an attribute), the halves are sent, so that the others arrive."""
+        answer = await self._call(messages, deadline)
+        if isinstance(answer, _Refused):
+            if not answer.dividing or len(messages) == 1:
+                return [answer.outcome] * len(messages)
+            half = len(messages) // 2
+            halves = (self._publish(part, deadline) for part in (messages[:half], messages[half:]))
+            first, second = await asyncio.gather(*halves)
+            return first + second
+        place: dict[str, object] = {"topic": self._topic, "project": self._project}
+        return [delivery.Delivered(codes.OK, {"message_id": id_, **place}) for id_ in answer]
+
+    async def _call(self, messages: list[Any], deadline: float) -> list[str] | _Refused:
+        """The ids of the messages, or why there are none."""
+        channel: grpc.aio.Channel | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                channel = await self._held.get()
+                answer = await self._request(channel, messages, deadline)
+            ids = list(answer.message_ids)
+        except self._library.grpc.aio.AioRpcError as exc:
+            return self._refused(channel, exc)
+        except asyncio.CancelledError:
+            self._discard(channel)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return _Refused(codes.failed(codes.Code.CONNECTION_RESET))  # the channel was closed under the call
+        except TimeoutError:
+            self._discard(channel)
+            return _Refused(codes.failed(codes.Code.TIMEOUT))
+        except addresses.Blocked:
+            return _Refused(codes.failed(codes.Code.BLOCKED_ADDRESS))
+        except addresses.Unknown:
+            return _Refused(codes.failed(codes.Code.DNS_ERROR))
+        except ConnectionError:  # this is closed
+            return _Refused(codes.failed(codes.Code.CONNECTION_RESET))
+        if len(ids) != len(messages):
+            return _Refused(codes.failed(codes.Code.ERR, "the answer does not fit the request"))
+        return ids
+
+    async def _request(self, channel: grpc.aio.Channel, messages: list[Any], deadline: float) -> Any:
+        request = self._library.request(topic=self._path, messages=messages).SerializeToString()
+        call = channel.unary_unary(METHOD, response_deserializer=self._library.response.FromString)
+        told = [self._routing]
+        if self._tokens is not None:
+            told.append(("authorization", f"Bearer {self._tokens.token()}"))
+        return await call(request, timeout=deadline - asyncio.get_running_loop().time(), metadata=told)
+
+    def _refused(self, channel: grpc.aio.Channel | None, error: grpc.aio.AioRpcError) -> _Refused:
+        status, text = error.code(), error.details() or ""
+        statuses = self._library.grpc.StatusCode
+        if status in (statuses.UNAVAILABLE, statuses.DEADLINE_EXCEEDED):
+            self._discard(channel)  # the next one looks the host up again, and waits for no back-off
+        code = self._library.channels.code_of(status, text)
+        secrets = () if self._tokens is None else (self._tokens.token(),)
+        dividing = status is statuses.INVALID_ARGUMENT or code is codes.Code.MESSAGE_TOO_LARGE
+        return _Refused(codes.failed(code, text or status.name, secrets), dividing)
+
+    def _discard(self, channel: grpc.aio.Channel | None) -> None:
+        if channel is not None:
+            self._held.discard(channel)
+
+    async def _open(self) -> grpc.aio.Channel:
+        service = self._service
+        found = await self._names.of(service.host)
+        if service.tls:
+            return self._library.channels.secure(found, service.host, service.port, service.roots)
+        return self._library.channels.plain(found, service.host, service.port)
+
+    async def _shut(self, channel: grpc.aio.Channel) -> None:
+        await channel.close(None if self._closed else GRACE_S)
+
+
+def _parts(sizes: Mapping[int, int], room: int) -> list[list[int]]:
+    """The places of the messages, in order, in as many requests as their sizes need."""
+    parts: list[list[int]] = []
+    left = 0
+    for at, size in sizes.items():
+        if size > left or len(parts[-1]) == MOST_MESSAGES:
+            parts.append([])
+            left = room
+        parts[-1].append(at)
+        left -= size
+    return parts
