@@ -10,6 +10,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from outpost import http_in_place, http_server
 from outpost.log import partition as partitions
 from outpost.log import read
 from tests.harness.api_server import KEY, Api
@@ -183,3 +184,50 @@ async def test_every_bad_publish_is_answered_as_through_asgi(server: Listening) 
 async def test_a_wrong_key_is_refused(server: Listening) -> None:
     [(status, _, body)] = await answers(server, [request().replace(KEY.encode(), b"wrong")], 1)
     assert (401, {"status": 401, "message": "unauthorized"}) == (status, json.loads(body))
+
+
+async def test_a_head_that_was_sent_before_is_answered_the_same_whatever_comes_behind_it(
+    server: Listening,
+) -> None:
+    once, again = request(), request(BODY.replace(b"1", b"2"))
+    assert len(once) == len(again)
+    found = await answers(server, [once, again, once], 3)
+    assert [202, 202, 202] == [status for status, *_ in found]
+    assert 3 == len({headers["x-request-id"] for _, headers, _ in found})
+    in_pieces = [once[:-7], once[-7:], once + again, once[:40], once[40:]]
+    assert [202] * 4 == [status for status, *_ in await answers(server, in_pieces, 4)]
+    wrong = request(b"!" + BODY[1:])
+    assert [202, 422, 202] == [status for status, *_ in await answers(server, [once, wrong, once], 3)]
+    closing = request(BODY, "Connection: close")
+    for _ in range(2):
+        [(_, headers, _)] = await answers(server, [closing], 1)
+        assert "close" == headers["connection"]
+
+
+async def test_heads_that_vary_for_ever_do_not_fill_the_memory(
+    server: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_in_place, "MOST_HEADS", 3)
+    sent = [request(BODY, f"X-Trace: {number}") for number in range(10)]
+    assert [202] * 10 == [status for status, *_ in await answers(server, sent, 10)]
+    long = request(BODY, "X-Long: " + "x" * http_in_place.MOST_HEAD_BYTES)
+    assert [202, 202] == [status for status, *_ in await answers(server, [long, long], 2)]
+
+
+async def test_a_connection_that_is_quiet_for_long_is_closed_and_a_busy_one_is_not(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 1)
+    await api.http.put("/tenants/acme")
+    async with api.listening() as url, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        for _ in range(4):
+            writer.write(request())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b" 202 " in head.split(b"\r\n")[0]
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+            await asyncio.sleep(0.4)  # less than the limit each, more than it in all
+        began = asyncio.get_running_loop().time()
+        assert b"" == await reader.read()
+        assert asyncio.get_running_loop().time() - began < 5
+        writer.close()
