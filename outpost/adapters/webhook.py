@@ -16,6 +16,7 @@ import msgspec
 from outpost import errors
 from outpost.adapters import base, codes, descriptions, metadata, signing, webhook_headers, webhook_save
 from outpost.adapters import shared as shared_
+from outpost.adapters.http import body as bodies
 from outpost.adapters.http import client as clients
 from outpost.adapters.http import endpoint as endpoints
 from outpost.adapters.http import retry_after
@@ -23,10 +24,6 @@ from outpost.domain import delivery
 
 TYPE = "webhook"
 GONE = 410
-_BODY_FAULT = {
-    "late": "Response body did not arrive before the delivery timeout and was not stored",
-    "broken": "Response body ended early and was not stored",
-}
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -155,7 +152,8 @@ class Publisher:
         answer = await self._client.post(self._endpoint, headers, event.data, deadline)
         if isinstance(answer, clients.Unanswered):
             return codes.failed(codes.Code(answer.code))
-        response: dict[str, object] = {"status": answer.status, "body": self._text(answer)}
+        text = bodies.text(answer, self._options.max_body_bytes)
+        response: dict[str, object] = {"status": answer.status, "body": text}
         if 200 <= answer.status < 300:
             return delivery.Delivered(str(answer.status), response)
         gone = answer.status == GONE
@@ -165,10 +163,3 @@ class Publisher:
         return delivery.Failed(
             str(answer.status), response, retryable=not gone, gone=gone, retry_after_ms=asked_ms
         )
-
-    def _text(self, answer: clients.Answer) -> str:
-        if not answer.fault:
-            return answer.body.decode("utf-8", "replace")
-        if answer.fault == "too_large":
-            return f"Response body exceeded {self._options.max_body_bytes} bytes and was not stored"
-        return _BODY_FAULT[answer.fault]

@@ -79,7 +79,8 @@ Lines = dict[str, str]  # lower-case name -> `Name: value` and CR LF
 
 
 class Headers:
-    """The headers of one destination. `milliseconds` adds the system key `timestamp-ms`."""
+    """The headers of one destination. `milliseconds` adds the system key `timestamp-ms`; `signature` is the name
+    of the signature's header, where that is not the one that `names` has for it."""
 
     def __init__(
         self,
@@ -90,9 +91,10 @@ class Headers:
         custom: Mapping[str, str],
         delivery_metadata: Mapping[str, str],
         milliseconds: bool,
+        signature: str | None = None,
     ) -> None:
         self._names = names
-        self._signature = names.of(SIGNATURE) or ""
+        self._signature = signature or names.of(SIGNATURE) or ""
         fixed: Lines = {}
         _put(fixed, "Content-Type", "application/json")
         _put(fixed, "User-Agent", user_agent)

@@ -10,7 +10,10 @@ import importlib
 from tests.harness.destinations import world
 
 # type -> `module:class` below this package
-WORLDS: dict[str, str] = {}
+WORLDS: dict[str, str] = {
+    "gcp_pubsub": "pubsub:World",
+    "hookdeck": "hookdeck:World",
+}
 
 
 def world_of(type_: str) -> type[world.World]:
