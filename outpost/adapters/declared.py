@@ -15,13 +15,14 @@ class Declared:
     """Base of a type that has no more than its declared fields. A type overrides `problems` for rules that no
     field can state, and `completed` for what is stored in another spelling than it was sent.
 
-    `unavailable`: the sentence on the library that is missing, "" if none is.
+    `type_` is a name of ours, whose description lies in `data`, or the description itself; `unavailable` the
+    sentence on the library that is missing, "" if none is.
     """
 
     max_open = 10_000
 
-    def __init__(self, type_: str, shared: shared_.Shared, unavailable: str = "") -> None:
-        description = descriptions.load(type_)
+    def __init__(self, type_: str | base.DestinationType, shared: shared_.Shared, unavailable: str = "") -> None:
+        description = descriptions.load(type_) if isinstance(type_, str) else type_
         self.description = msgspec.structs.replace(description, unavailable=unavailable or None)
         self._shared = shared
 

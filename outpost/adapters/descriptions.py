@@ -19,9 +19,10 @@ class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     setup_link: dict[str, str] | None = None
 
 
-def load(type_: str) -> base.DestinationType:
-    """The description of `type_`; the files are part of the package, so a fault in them is a bug."""
-    folder = _DATA / type_
+def load(type_: str, data: pathlib.Path = _DATA) -> base.DestinationType:
+    """The description of `type_`; the files are part of a package, so a fault in them is a bug. `data` is where
+    another package keeps those of its types."""
+    folder = data / type_
     told = msgspec.json.decode((folder / "description.json").read_bytes(), type=_Description)
     return base.DestinationType(
         type=type_,

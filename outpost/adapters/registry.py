@@ -15,6 +15,7 @@ Build = Callable[[shared_.Shared], base.Adapter]
 # In the order in which the API shows them. Each module imports its heavy library when it connects, not before.
 BUILT_IN: tuple[Build, ...] = (webhook.build, hookdeck.build, aws_kinesis.build, aws_s3.build, gcp_pubsub.build)
 ENTRY_POINTS = "outpost.destinations"  # the group by which a package brings a type: name = a `Build`
+_PARTS = ("max_open", "verify", "prepare", "target", "shown_credentials", "connect", "close")  # of base.Adapter
 
 
 class Registry:
@@ -57,8 +58,12 @@ def _installed(shared: shared_.Shared, taken: set[str]) -> list[base.Adapter]:
         try:
             adapter = point.load()(shared)
             type_ = adapter.description.type
+            lacking = [name for name in _PARTS if not hasattr(adapter, name)]
         except Exception as exc:  # noqa: BLE001 -- the package is not ours
             problems.append(f"destination type {point.name!r} ({point.value}) does not load: {type(exc).__name__}")
+            continue
+        if lacking:
+            problems.append(f"destination type {type_!r} ({point.value}) lacks {', '.join(lacking)}")
             continue
         if type_ in taken:
             problems.append(f"destination type {type_!r} ({point.value}) is there already")

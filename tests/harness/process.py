@@ -81,7 +81,7 @@ class Outpost:
             "REDIS_HOST": redis.host,
             "REDIS_PORT": str(redis.port),
             "POSTGRES_URL": postgres_url,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]),
         }
         self._folder = folder
         self._stderr = folder / f"{next(_numbers)}-{service}.log"
