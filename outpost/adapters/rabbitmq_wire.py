@@ -1,0 +1,192 @@
+"""An open connection to a RabbitMQ: over judged addresses, under the TLS identity of the name.
+
+Of aio-pika this is the protocol layer, aiormq: it takes a socket that we bring. Imports it at the top, and so is
+imported itself when a destination connects, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import aiormq
+import aiormq.connection
+import msgspec
+import yarl
+from aiormq import exceptions, spec
+
+from outpost.adapters import addresses as judged
+
+HEARTBEAT_S = 15  # a broker that is gone without a word is noticed within 48 s by those that send nothing
+CLOSE_S = 1.0  # what a broker may take to say goodbye
+
+# Every failure is an outcome of ours; the library would say it again, a line or a traceback each.
+logging.getLogger("aiormq").setLevel(logging.CRITICAL + 1)
+
+
+class Login(msgspec.Struct, frozen=True):
+    """Where to connect and as whom."""
+
+    host: str
+    port: int
+    vhost: str
+    username: str
+    password: str
+    tls: ssl.SSLContext | None
+
+    def __repr__(self) -> str:
+        return "Login(..)"
+
+
+class Wire:
+    """One connection. Whoever sends over it does so within `use`, so that it is not closed under those that were
+    sending when somebody else gave it up."""
+
+    def __init__(self, connection: aiormq.Connection, writer: asyncio.StreamWriter) -> None:
+        self.connection = connection
+        self._writer = writer
+        self._users = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def open(self) -> bool:
+        """Whether it can be sent over, as far as is known."""
+        return self.connection.is_opened
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        """A send."""
+        self._users += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._idle.set()
+
+    async def blocked(self) -> bool:
+        """Whether the broker has said that it takes no messages for now (`connection.blocked`)."""
+        try:
+            async with asyncio.timeout(0):
+                await self.connection.ready()
+        except TimeoutError:
+            return True
+        return False
+
+    async def close(self) -> None:
+        """Waits for those that send, each of which has its deadline, says goodbye and ends the socket."""
+        try:
+            await self._idle.wait()
+            async with asyncio.timeout(CLOSE_S):
+                await self.connection.close(exceptions.ConnectionClosed(0, "closed"))
+        finally:
+            self._writer.transport.abort()
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """The channel that messages go over, with publisher confirms, and its connection."""
+
+    wire: Wire
+    channel: aiormq.Channel
+
+    @property
+    def open(self) -> bool:
+        """Whether it can be sent over, as far as is known."""
+        return self.wire.open and not self.channel.is_closed
+
+
+async def connect(login: Login, known: judged.Addresses, limit_s: float) -> Wire:
+    """A connection that is logged in. Raises addresses.Blocked and Unknown, OSError, TimeoutError and aiormq's
+    own; leaves no socket behind when it is cancelled. An address that does not answer gets its share of
+    `limit_s`, no more, while others are left."""
+    sockets = _Sockets(login, known, limit_s)
+    connection = _Connection(_url(login), transport_factory=sockets)
+    connection.vhost = login.vhost
+    try:
+        await connection.connect({"connection_name": "Outpost"})
+    except BaseException:
+        if sockets.writer is not None:
+            sockets.writer.transport.abort()
+        raise
+    assert sockets.writer is not None
+    return Wire(connection, sockets.writer)
+
+
+async def open_lane(wire: Wire) -> Lane:
+    """A channel of `wire`. Raises aiormq's errors, and RuntimeError where the connection has closed."""
+    channel = await wire.connection.channel()
+    assert isinstance(channel, aiormq.Channel)
+    return Lane(wire, channel)
+
+
+def _url(login: Login) -> yarl.URL:
+    """What the library takes user and password from, quoted. The host is ours to look up, and a virtual host does
+    not survive a URL whatever it is named."""
+    return yarl.URL.build(
+        scheme="amqps" if login.tls else "amqp",
+        user=login.username,
+        password=login.password,
+        host="destination",
+        path="/",
+        query={"heartbeat": str(HEARTBEAT_S)},
+    )
+
+
+class _Sockets(aiormq.connection.TransportFactory):
+    def __init__(self, login: Login, known: judged.Addresses, limit_s: float) -> None:
+        self.writer: asyncio.StreamWriter | None = None
+        self._login = login
+        self._known = known
+        self._limit_s = limit_s
+
+    async def create(self, url: yarl.URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        deadline = asyncio.get_running_loop().time() + self._limit_s
+        found = await self._known.of(self._login.host)
+        last: OSError = judged.Unknown()
+        for tried, address in enumerate(found):
+            share = (deadline - asyncio.get_running_loop().time()) / (len(found) - tried)
+            try:
+                async with asyncio.timeout(share):
+                    reader, self.writer = await self._open(address)
+            except OSError as exc:  # TimeoutError is one
+                last = exc
+            else:
+                return reader, self.writer
+        raise last
+
+    async def _open(self, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        login = self._login
+        if login.tls is None:
+            return await asyncio.open_connection(address, login.port)
+        name = login.host.strip("[]").rstrip(".")
+        return await asyncio.open_connection(address, login.port, ssl=login.tls, server_hostname=name)
+
+
+class _Connection(aiormq.Connection):
+    """With the broker's own words where it refuses a virtual host: the library says of that answer only that it
+    was not the one it expected."""
+
+    @staticmethod
+    async def _rpc(
+        request: Any, writer: asyncio.StreamWriter, frame_receiver: Any, wait_response: bool = True
+    ) -> Any:
+        told = _Told(frame_receiver)
+        rpc = aiormq.Connection._rpc  # noqa: SLF001 -- `super` does not reach a static method
+        return await rpc(request, writer, told, wait_response)  # type: ignore[arg-type]
+
+
+class _Told:
+    def __init__(self, receiver: aiormq.connection.FrameReceiver) -> None:
+        self._receiver = receiver
+
+    async def get_frame(self) -> aiormq.connection.ReceivedFrame:
+        received = await self._receiver.get_frame()
+        if isinstance(received[2], spec.Connection.Close):
+            raise aiormq.connection.exception_by_code(received[2])
+        return received
