@@ -7,13 +7,28 @@ from collections.abc import Callable, Iterable
 
 from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import aws_kinesis, aws_s3, base, gcp_pubsub, hookdeck, webhook
+from outpost.adapters import (
+    aws_kinesis,
+    aws_s3,
+    base,
+    gcp_pubsub,
+    hookdeck,
+    rabbitmq,
+    webhook,
+)
 from outpost.adapters import shared as shared_
 
 Build = Callable[[shared_.Shared], base.Adapter]
 
 # In the order in which the API shows them. Each module imports its heavy library when it connects, not before.
-BUILT_IN: tuple[Build, ...] = (webhook.build, hookdeck.build, aws_kinesis.build, aws_s3.build, gcp_pubsub.build)
+BUILT_IN: tuple[Build, ...] = (
+    webhook.build,
+    hookdeck.build,
+    aws_kinesis.build,
+    aws_s3.build,
+    gcp_pubsub.build,
+    rabbitmq.build,
+)
 ENTRY_POINTS = "outpost.destinations"  # the group by which a package brings a type: name = a `Build`
 _PARTS = ("max_open", "verify", "prepare", "target", "shown_credentials", "connect", "close")  # of base.Adapter
 
