@@ -11,6 +11,7 @@ from tests.harness.destinations import world
 
 # type -> `module:class` below this package
 WORLDS: dict[str, str] = {
+    "rabbitmq": "rabbitmq:World",
     "gcp_pubsub": "pubsub:World",
     "hookdeck": "hookdeck:World",
 }
