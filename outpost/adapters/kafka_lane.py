@@ -1,0 +1,344 @@
+"""The way to one leader: what waits for it goes out in one request at a time, one batch a partition.
+
+So events that come while a request is under way share the next one, and the batches of a producer that the broker
+knows by number (idempotent) arrive in their order. A batch that may or may not have been written goes out once
+more, unchanged, where the broker tells it from a new one; elsewhere it is a failed attempt. A link that was cut
+off in the middle of a request is thrown away with its producer number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+from aiokafka import errors as theirs
+from aiokafka.protocol import produce, transaction
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from outpost.adapters import codes, held, kafka_cluster, kafka_errors, kafka_wire
+from outpost.domain import delivery
+
+DELIVERED = delivery.Delivered(codes.OK, {})
+ALL_REPLICAS = -1  # acks=all
+BATCH_BYTES = (
+    262_144  # of one partition; brokers take 1 MB a batch unless told otherwise. A larger event goes alone
+)
+REQUEST_EVENTS = 2_000
+MOST_MOVES = 3  # of an event to another leader
+BACKOFF_S = 0.1
+SEQUENCES = 1 << 31  # sequence numbers begin anew after so many
+TIMEOUT_OF_TRANSACTIONS_MS = (1 << 31) - 1  # there are none
+
+# Kafka's numbers by what they mean for a batch.
+WRITTEN = frozenset({0, 46})  # NONE; DUPLICATE_SEQUENCE_NUMBER: written before
+# UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER, KAFKA_STORAGE_ERROR, FENCED_LEADER_EPOCH
+ELSEWHERE = frozenset({3, 5, 6, 56, 74})
+# CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, POLICY_VIOLATION, INVALID_RECORD: one spoils all
+ONE_IS_BAD = frozenset({2, 10, 18, 44, 87})
+UNANSWERED = -1
+UNSURE = frozenset({7, 20})  # REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS_AFTER_APPEND
+# OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, INVALID_PRODUCER_ID_MAPPING, UNKNOWN_PRODUCER_ID
+FORGOTTEN = frozenset({45, 47, 49, 59})
+# Refused before anything is written, so that the sequence numbers are free. NOT_ENOUGH_REPLICAS,
+# TOPIC_ and CLUSTER_AUTHORIZATION_FAILED, THROTTLING_QUOTA_EXCEEDED; the others are above
+NOT_TRIED = (ELSEWHERE - {56}) | ONE_IS_BAD | {19, 29, 31, 89}
+# REQUEST_TIMED_OUT, COORDINATOR_LOAD_IN_PROGRESS, _NOT_AVAILABLE, NOT_COORDINATOR, THROTTLING_QUOTA_EXCEEDED
+PASSING = frozenset({7, 14, 15, 16, 89})
+
+
+class Event:
+    """One event on its way; `done` gets its outcome, and is cancelled where nobody waits any more."""
+
+    __slots__ = ("alone", "deadline", "done", "headers", "key", "moves", "partition", "value")
+
+    def __init__(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]], deadline: float) -> None:
+        self.key = key
+        self.value = value
+        self.headers = headers
+        self.deadline = deadline
+        self.done: asyncio.Future[delivery.Outcome] = asyncio.get_running_loop().create_future()
+        self.partition = 0
+        self.alone = False
+        self.moves = 0
+
+
+class Producers:
+    """Whether this cluster gives out producer numbers to us; remembered once it does not."""
+
+    refused = False
+
+
+class _Link(msgspec.Struct):
+    """What is thrown away as one. `producer` is number and epoch, None where there is none."""
+
+    connection: kafka_wire.Connection
+    producer: tuple[int, int] | None
+    sequences: dict[int, int]  # the next one by partition
+
+
+class _Batch:
+    """Events of one partition, as they go out."""
+
+    def __init__(self, link: _Link, first: Event) -> None:
+        self.link = link
+        self.partition = first.partition
+        self.events: list[Event] = []
+        self.encoded = b""
+        self._closed = False
+        self._builder = DefaultRecordBatchBuilder(
+            magic=2,
+            compression_type=0,
+            is_transactional=0,
+            producer_id=-1,
+            producer_epoch=-1,
+            base_sequence=-1,
+            batch_size=BATCH_BYTES,
+        )
+        self.add(first)
+
+    def add(self, event: Event) -> bool:
+        """False if it has no room there."""
+        if self._closed or (event.alone and self.events):
+            return False
+        added = self._builder.append(
+            len(self.events), timestamp=None, key=event.key, value=event.value, headers=event.headers
+        )
+        if added is None:
+            return False
+        self.events.append(event)
+        self._closed = event.alone
+        return True
+
+    @property
+    def moves(self) -> int:
+        """How often one of them was sent before, in vain."""
+        return max(event.moves for event in self.events)
+
+    def encode(self) -> None:
+        """As it goes out, under the next sequence number of the link's producer."""
+        if self.link.producer is not None:
+            sequence = self.link.sequences.get(self.partition, 0)
+            self._builder.set_producer_state(*self.link.producer, sequence)
+        self.encoded = bytes(self._builder.build())
+
+    def written(self) -> None:
+        """The sequence numbers are used up."""
+        used = self.link.sequences.get(self.partition, 0) + len(self.events)
+        self.link.sequences[self.partition] = used % SEQUENCES
+
+
+class Lane:
+    """To one broker. `moved` takes events whose partition is not there (any more), `failed` makes the outcome of a
+    failure."""
+
+    def __init__(
+        self,
+        broker: kafka_cluster.Broker,
+        topic: str,
+        access: kafka_wire.Access,
+        producers: Producers,
+        moved: Callable[[list[Event]], None],
+        failed: Callable[[kafka_errors.Failure], delivery.Outcome],
+    ) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._access = access
+        self._producers = producers
+        self._moved = moved
+        self._failed = failed
+        self._waiting: deque[Event] = deque()
+        self._carried: list[_Batch] = []
+        self._links = held.Held(self._open, _shut, access.limit_s)
+        self._task: asyncio.Task[None] | None = None
+
+    def push(self, event: Event) -> None:
+        """Takes `event`, whose partition is known."""
+        self._waiting.append(event)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Ends the connection; what is under way fails."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        outcome = self._failed(_CLOSED)
+        _end(self._carried, outcome)
+        end(self._waiting, outcome)
+        await self._links.close()
+
+    async def _open(self) -> _Link:
+        connection = kafka_wire.Connection(*self._broker, self._access)
+        await connection.connect()
+        try:
+            return _Link(connection, await self._producer(connection), {})
+        except BaseException:
+            connection.close()
+            raise
+
+    async def _producer(self, connection: kafka_wire.Connection) -> tuple[int, int] | None:
+        """A producer number; None where the broker gives none: an old one, one that wants a right for it that the
+        tenant lacks, or one that only speaks the protocol."""
+        if self._producers.refused:
+            return None
+        try:
+            request = transaction.InitProducerIdRequest(None, TIMEOUT_OF_TRANSACTIONS_MS)
+            answer = await connection.ask(request)
+        except kafka_errors.Failure as failure:
+            if not isinstance(failure.__cause__, (theirs.IncompatibleBrokerVersion, NotImplementedError)):
+                raise
+            self._producers.refused = True
+            return None
+        if answer.error_code == kafka_errors.NONE:
+            return answer.producer_id, answer.producer_epoch
+        self._producers.refused = answer.error_code not in PASSING
+        return None
+
+    async def _run(self) -> None:
+        """Until nothing waits."""
+        try:
+            while self._waiting:
+                try:
+                    link = await self._link()
+                except kafka_errors.Failure as failure:
+                    end(self._waiting, self._failed(failure))
+                    self._waiting.clear()
+                    return
+                self._carried = self._taken(link)
+                await self._carry(link, self._carried)
+        finally:
+            self._task = None
+
+    async def _link(self) -> _Link:
+        while True:
+            try:
+                link = await self._links.get()
+            except kafka_errors.Failure:
+                raise
+            except Exception as exc:
+                raise kafka_errors.met(exc, ":".join(map(str, self._broker))) from exc
+            if link.connection.connected():
+                return link
+            self._links.discard(link)
+
+    def _taken(self, link: _Link) -> list[_Batch]:
+        """What goes out now: the front of what waits, as far as it fits one batch a partition."""
+        batches: dict[int, _Batch] = {}
+        for _ in range(min(len(self._waiting), REQUEST_EVENTS)):
+            event = self._waiting.popleft()
+            if event.done.done():
+                continue
+            batch = batches.get(event.partition)
+            if batch is None:
+                batches[event.partition] = _Batch(link, event)
+            elif not batch.add(event):
+                self._waiting.appendleft(event)
+                break
+        for batch in batches.values():
+            batch.encode()
+        return list(batches.values())
+
+    async def _carry(self, link: _Link, batches: list[_Batch]) -> None:
+        """Sends and settles `batches`; what may have been written goes once more where that cannot make two."""
+        once_more = link.producer is not None
+        while batches:
+            try:
+                answers = await self._answers(link, batches)
+            except kafka_errors.Failure as failure:
+                self._links.discard(link)
+                fresh = await self._fresh() if once_more else None
+                if fresh is None:
+                    _end(batches, self._failed(failure))
+                    return
+                link = fresh
+            else:
+                if answers is None:
+                    self._links.discard(link)
+                    return
+                batches = self._settled(batches, answers, once_more=once_more)
+                if batches:
+                    await asyncio.sleep(BACKOFF_S)
+            once_more = False
+
+    async def _fresh(self) -> _Link | None:
+        """Another link after one broke; None if there is none to be had."""
+        try:
+            return await self._link()
+        except kafka_errors.Failure:
+            return None
+
+    async def _answers(self, link: _Link, batches: list[_Batch]) -> dict[int, int] | None:
+        """The number that the broker answers for each partition; None if nobody waits for it any more."""
+        events = [event for batch in batches for event in batch.events]
+        left_s = max(event.deadline for event in events) - asyncio.get_running_loop().time()
+        records = [(batch.partition, batch.encoded) for batch in batches]
+        request = produce.ProduceRequest(
+            None, ALL_REPLICAS, max(1, round(left_s * 1000)), [(self._topic, records)]
+        )
+        asking = asyncio.ensure_future(link.connection.ask(request))
+        waiting = asyncio.gather(*(event.done for event in events), return_exceptions=True)
+        try:
+            await asyncio.wait({asking, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                return None
+            return {told[0]: told[1] for _, partitions in asking.result().topics for told in partitions}
+        finally:
+            asking.cancel()
+
+    def _settled(self, batches: list[_Batch], answers: dict[int, int], *, once_more: bool) -> list[_Batch]:
+        """Ends what is decided; the batches that are to go once more, as they are."""
+        unsure: list[_Batch] = []
+        for batch in batches:
+            number = answers.get(batch.partition, UNANSWERED)
+            if number in UNSURE and once_more:
+                unsure.append(batch)
+            else:
+                self._decided(batch, number, first=once_more or batch.link.producer is None)
+        return unsure
+
+    def _decided(self, batch: _Batch, number: int, *, first: bool) -> None:
+        """`first`: it went out once, so that what is refused now was not written before."""
+        if number in WRITTEN:
+            batch.written()
+            end(batch.events, DELIVERED)
+            return
+        if batch.link.producer is not None and number not in NOT_TRIED:
+            self._links.discard(batch.link)  # whether its sequence numbers are used up is not known
+        if number in ONE_IS_BAD and len(batch.events) > 1:
+            self._back(batch.events, alone=True)
+        elif number in FORGOTTEN and first and batch.moves < MOST_MOVES:
+            self._back(batch.events)
+        elif number in ELSEWHERE and first and batch.moves < MOST_MOVES:
+            for event in batch.events:
+                event.moves += 1
+            self._moved(batch.events)
+        else:
+            end(batch.events, self._failed(kafka_errors.answered(number)))
+
+    def _back(self, events: list[Event], *, alone: bool = False) -> None:
+        """They go out with the next request."""
+        for event in reversed(events):
+            event.alone = alone
+            event.moves += not alone
+            self._waiting.appendleft(event)
+
+
+def end(events: Iterable[Event], outcome: delivery.Outcome) -> None:
+    """Gives `outcome` to those that have none."""
+    for event in events:
+        if not event.done.done():
+            event.done.set_result(outcome)
+
+
+def _end(batches: Iterable[_Batch], outcome: delivery.Outcome) -> None:
+    for batch in batches:
+        end(batch.events, outcome)
+
+
+_CLOSED = kafka_errors.Failure(codes.Code.CONNECTION_RESET, "the connection to the broker was closed")
+
+
+async def _shut(link: _Link) -> None:
+    link.connection.close()

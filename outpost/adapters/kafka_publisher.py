@@ -1,0 +1,149 @@
+"""A publisher of Kafka: the topic as its cluster described it, and a lane to each leader that has had an event."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from outpost.adapters import (
+    base,
+    codes,
+    held,
+    kafka_cluster,
+    kafka_errors,
+    kafka_lane,
+    kafka_wire,
+    metadata,
+    templates,
+)
+from outpost.domain import delivery
+
+VIEW_AGE_S = 300.0  # so that new partitions are used
+CONTENT_TYPE = ("content-type", b"application/json")
+
+
+class Publisher:
+    """Sends to one topic; see base.Publisher. `template` gives keys, where there is one."""
+
+    max_batch = 500  # no service's limit; a request has a batch a partition, however many sends they came in
+
+    def __init__(
+        self,
+        brokers: Sequence[kafka_cluster.Broker],
+        topic: str,
+        access: kafka_wire.Access,
+        merger: metadata.Merger,
+        template: templates.Template | None,
+    ) -> None:
+        self._cluster = kafka_cluster.Cluster(brokers, topic, access)
+        self._topic = topic
+        self._access = access
+        self._merger = merger
+        self._template = template
+        self._views = held.Held(self._look, _nothing, access.limit_s)
+        self._lanes: dict[kafka_cluster.Broker, kafka_lane.Lane] = {}
+        self._producers = kafka_lane.Producers()
+        self._events: set[kafka_lane.Event] = set()
+        self._moving: set[asyncio.Task[None]] = set()
+        self._seen = 0.0  # when what is held of the topic was asked for
+
+    async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
+        """All of `batch` is handed to the lanes of its partitions, then awaited; one outcome each."""
+        events = [self._event(each, deadline) for each in batch]
+        self._events.update(events)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._hand_out(events, time.monotonic() - VIEW_AGE_S)
+                await asyncio.wait([event.done for event in events])
+        except TimeoutError:
+            kafka_lane.end(events, self._failed(_LATE))
+        finally:
+            self._events.difference_update(events)
+            for event in events:
+                event.done.cancel()  # where it has no outcome: nobody waits any more
+        return [event.done.result() for event in events]
+
+    async def close(self) -> None:
+        """Ends the connections and what aiokafka runs for each; sends under way fail."""
+        kafka_lane.end(self._events, self._failed(_CLOSED))
+        for task in self._moving:
+            task.cancel()
+        await asyncio.gather(*self._moving, return_exceptions=True)
+        await asyncio.gather(self._views.close(), *(lane.close() for lane in self._lanes.values()))
+
+    def _event(self, event: base.Delivery, deadline: float) -> kafka_lane.Event:
+        merged = self._merger.merged(event)
+        key = None
+        if self._template is not None:
+            key = self._template.text({"metadata": merged, "data": templates.document(event.data)})
+        headers = [(name, value.encode(errors="replace")) for name, value in merged.items()]
+        return kafka_lane.Event(
+            (key or event.event_id).encode(errors="replace"), event.data, [CONTENT_TYPE, *headers], deadline
+        )
+
+    async def _hand_out(self, events: Sequence[kafka_lane.Event], since: float) -> None:
+        """Gives each to the lane of its leader, as the cluster said after `since`; where it says nothing, that is
+        their outcome."""
+        try:
+            view = await self._view(since)
+        except kafka_errors.Failure as failure:
+            kafka_lane.end(events, self._failed(failure))
+            return
+        for event in events:
+            event.partition, leader = view.place(event.key)
+            if leader is None:
+                self._views.discard(view)
+                kafka_lane.end([event], self._failed(kafka_errors.answered(kafka_errors.NOT_AVAILABLE)))
+            else:
+                self._lane(leader).push(event)
+
+    def _lane(self, broker: kafka_cluster.Broker) -> kafka_lane.Lane:
+        lane = self._lanes.get(broker)
+        if lane is None:
+            lane = self._lanes[broker] = kafka_lane.Lane(
+                broker, self._topic, self._access, self._producers, self._moved, self._failed
+            )
+        return lane
+
+    async def _view(self, since: float) -> kafka_cluster.View:
+        """What the cluster said after `since` (monotonic). Raises kafka_errors.Failure."""
+        try:
+            view = await self._views.get()
+            if self._seen < since:
+                self._views.discard(view)
+                view = await self._views.get()
+        except kafka_errors.Failure:
+            raise
+        except Exception as exc:
+            raise kafka_errors.met(exc, "the cluster") from exc
+        return view
+
+    async def _look(self) -> kafka_cluster.View:
+        seen = time.monotonic()
+        view = await self._cluster.view()
+        self._seen = seen
+        for gone in self._lanes.keys() - set(view.leaders):  # or a cluster could make us open ever more sockets
+            await self._lanes.pop(gone).close()
+        return view
+
+    def _moved(self, events: list[kafka_lane.Event]) -> None:
+        task = asyncio.create_task(self._move(events, time.monotonic()))
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
+
+    async def _move(self, events: list[kafka_lane.Event], told: float) -> None:
+        """The topic is not what it was: `events` go where it is now, which the cluster may not know at once."""
+        await asyncio.sleep(kafka_lane.BACKOFF_S)
+        await self._hand_out(events, told)
+
+    def _failed(self, failure: kafka_errors.Failure) -> delivery.Failed:
+        return codes.failed(failure.code, failure.text, (self._access.password,))
+
+
+async def _nothing(_: kafka_cluster.View) -> None:
+    """A view holds nothing open."""
+
+
+_LATE = kafka_errors.Failure(codes.Code.TIMEOUT, "the deadline passed before the broker confirmed")
+_CLOSED = kafka_errors.Failure(codes.Code.CONNECTION_RESET, "the publisher was closed")

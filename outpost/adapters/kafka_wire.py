@@ -1,0 +1,170 @@
+"""One connection to a broker: aiokafka's, but to an address that was judged, with bounded answers, closed at once.
+
+The name that the tenant or the cluster gave stays what TLS checks. A broker is a tenant's, so nothing that it says
+may cost us without a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import struct
+import weakref
+from typing import Any
+
+import msgspec
+from aiokafka import conn
+from aiokafka import errors as theirs
+
+from outpost.adapters import addresses as addresses_
+from outpost.adapters import kafka_errors
+
+CLIENT_ID = "outpost"
+IDLE_MS = 540_000  # brokers close after 10 minutes; who closes first does not meet the other's closing
+MOST_ANSWER_BYTES = 4_194_304  # of metadata, a topic of 10,000 partitions takes 0.5 MB
+MOST_ITERATIONS = 100_000  # of SCRAM, tens of milliseconds of a thread; Kafka itself takes at most 16,384
+MOST_PORT = 65_535
+
+# At level debug it logs its requests, and so payloads and passwords; what matters of the rest is in our outcomes.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+class Access(msgspec.Struct, frozen=True):
+    """How to reach the brokers of one destination. `trust` is None for plain text, `mechanism` "" for no login;
+    a connection is open within `limit_s`, and every answer there."""
+
+    addresses: addresses_.Addresses
+    trust: ssl.SSLContext | None
+    mechanism: str
+    username: str
+    password: str
+    limit_s: float
+
+    def __repr__(self) -> str:
+        return "Access(..)"
+
+
+class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
+    """To one broker; `connect` before all else."""
+
+    def __init__(self, host: str, port: int, access: Access) -> None:
+        layers = ("SASL" if access.mechanism else "", "SSL" if access.trust else "PLAINTEXT")
+        super().__init__(
+            host,
+            port,
+            client_id=CLIENT_ID,
+            request_timeout_ms=round(access.limit_s * 1000),
+            ssl_context=access.trust,
+            security_protocol="_".join(filter(None, layers)),
+            max_idle_ms=IDLE_MS,
+            sasl_mechanism=access.mechanism or None,
+            sasl_plain_username=access.username,
+            sasl_plain_password=access.password,
+        )
+        self._access = access
+
+    @property
+    def broker(self) -> str:
+        """`host:port` as texts of failures name it."""
+        return f"{self._host}:{self._port}"
+
+    async def connect(self) -> None:
+        """Connected, versions known, logged in. Raises kafka_errors.Failure; then nothing is left open."""
+        try:
+            await self._dial()
+            self._read_task = self._create_reader_task()
+            self._idle_handle = self._loop.call_soon(self._idle_check, weakref.ref(self))
+            await self._do_version_lookup()
+            if self._access.mechanism:
+                await self._log_in()
+        except Exception as exc:
+            self.close()
+            raise kafka_errors.met(exc, self.broker) from exc
+        except BaseException:
+            self.close()
+            raise
+
+    async def ask(self, request: Any) -> Any:
+        """The broker's answer. Raises kafka_errors.Failure; who is cut off here throws the connection away."""
+        try:
+            return await self.send(request)
+        except Exception as exc:
+            raise kafka_errors.met(exc, self.broker) from exc
+
+    def close(self, reason: Any = None, exc: BaseException | None = None) -> Any:
+        """Closes without waiting for a peer that may never read what is still to be sent."""
+        transport = self._writer.transport if self._writer is not None else None
+        super().close(reason, exc)
+        if transport is not None:
+            transport.abort()
+        return self._closed_fut
+
+    async def _dial(self) -> None:
+        if not 0 < self._port <= MOST_PORT:
+            raise theirs.KafkaProtocolError("no such port")
+        found = await self._access.addresses.of(self._host)
+        refusal: OSError = addresses_.Unknown()
+        for address in found:
+            try:
+                async with asyncio.timeout(self._access.limit_s / len(found)):
+                    await self._dial_one(address)
+            except OSError as exc:  # a timeout too
+                refusal = exc
+                continue
+            return
+        raise refusal
+
+    async def _dial_one(self, address: str) -> None:
+        closed = self._loop.create_future()
+        reader = asyncio.StreamReader(limit=conn.READER_LIMIT, loop=self._loop)
+        protocol = conn.AIOKafkaProtocol(closed, reader, loop=self._loop)
+        name = self._host if self._access.trust is not None else None
+        transport, _ = await self._loop.create_connection(
+            lambda: protocol, address, self._port, ssl=self._access.trust, server_hostname=name
+        )
+        self._closed_fut, self._protocol, self._reader = closed, protocol, reader
+        self._writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
+
+    async def _log_in(self) -> None:
+        try:
+            await self._do_sasl_handshake()
+        except (theirs.KafkaError, OSError):
+            raise
+        except Exception as exc:  # what the broker said makes no sense, or is not signed by who knows the password
+            raise theirs.SaslAuthenticationFailed("the broker's part of the login is wrong") from exc
+
+    def authenticator_scram(self) -> Any:
+        return _Scram(
+            loop=self._loop,
+            sasl_plain_username=self._access.username,
+            sasl_plain_password=self._access.password,
+            sasl_mechanism=self._access.mechanism,
+        )
+
+    @staticmethod
+    async def _read(self_ref: weakref.ref[Connection]) -> None:
+        """As the base class reads, holding no connection that everybody else dropped; what is longer than any
+        answer to us is not waited for."""
+        self = self_ref()
+        if self is None:
+            return
+        reader = self._reader
+        del self
+        while True:
+            (size,) = struct.unpack(">i", await reader.readexactly(4))
+            if not 0 <= size <= MOST_ANSWER_BYTES:
+                raise theirs.KafkaProtocolError("no answer of a Kafka broker")
+            answer = await reader.readexactly(size)
+            self = self_ref()
+            if self is None:
+                return
+            self._handle_frame(answer)
+            del self
+
+
+class _Scram(conn.ScramAuthenticator):  # type: ignore[misc]  # untyped
+    def create_salted_password(self, salt: bytes, iterations: int) -> None:
+        if iterations > MOST_ITERATIONS:
+            raise ValueError("more iterations than any broker asks for")
+        super().create_salted_password(salt, iterations)
