@@ -183,6 +183,9 @@ class Destinations:
         if type_ is UNSET or not type_:
             problems.add("type", "required")
             return None
+        return self._usable(type_, problems)
+
+    def _usable(self, type_: str, problems: _Problems) -> base.Adapter | None:
         adapter = self._types.get(type_)
         if adapter is None:
             problems.add("type", "invalid_type", f"no provider registered for destination type: {type_}")
@@ -199,7 +202,7 @@ class Destinations:
             return base.NOT_VERIFIED
         present = (await query.fresh(self._writer.log, tenant)).destinations.get(destination)
         adapter = None if present is None else self._types.get(present.type)
-        if present is None or adapter is None:
+        if present is None or adapter is None or adapter.description.unavailable:
             return base.NOT_VERIFIED  # the plan says so
         return await adapter.verify(_save(actor, form, sealing.open_destination(self._sealer, tenant, present)))
 
@@ -214,9 +217,8 @@ class Destinations:
         """The config and credentials to store; those that are stored, where the form mentions neither."""
         if form.config is UNSET and form.credentials is UNSET:
             return base.Prepared(opened.config, opened.credentials)
-        adapter = self._types.get(opened.type)
+        adapter = self._usable(opened.type, problems)
         if adapter is None:
-            problems.add("type", "invalid_type", f"no provider registered for destination type: {opened.type}")
             return base.Prepared()
         prepared = adapter.prepare(msgspec.structs.replace(_save(actor, form, opened), verified=verified))
         problems.found += prepared.problems
