@@ -34,7 +34,10 @@ _TOO_LARGE = re.compile(r"larger than max|size exceeds|too large|exceeds the (?:
 # What gRPC's core writes where there is no connection: it has one status for all of them.
 _UNAVAILABLE = (
     (re.compile(r"Connection refused"), codes.Code.CONNECTION_REFUSED),
-    (re.compile(r"handshake failed|SSL_ERROR|certificate", re.IGNORECASE), codes.Code.TLS_ERROR),
+    (
+        re.compile(r"handshake failed|verification check failed|SSL_ERROR|certificate", re.IGNORECASE),
+        codes.Code.TLS_ERROR,
+    ),
     (re.compile(r"unreachable|No route to host"), codes.Code.NETWORK_UNREACHABLE),
     (re.compile(r"timed out|Timeout"), codes.Code.TIMEOUT),
     (re.compile(r"reset|Socket closed|Broken pipe|GOAWAY|Stream removed"), codes.Code.CONNECTION_RESET),

@@ -107,7 +107,7 @@ class World(worlds.World):
         return self._with(target.config["topic"], key_file(self._stranger))
 
     async def throttle(self, target: worlds.Target) -> None:
-        self._server.throttled = True
+        self._server.answer = ("RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'Publisher throughput'.")
 
     async def too_large(self, target: worlds.Target) -> bytes:
         return json.dumps({"n": "x" * 10_000_000}).encode()
@@ -136,7 +136,7 @@ class World(worlds.World):
         return self._with(target.config["topic"], fresh)
 
     async def heal(self) -> None:
-        self._server.throttled, self._server.refused = False, None
+        self._server.answer = self._server.refused = None
         self._proxy.heal()
 
     def refused_address(self, target: worlds.Target) -> worlds.Target:

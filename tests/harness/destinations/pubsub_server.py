@@ -71,16 +71,17 @@ class Topic:
 
 
 class Server:
-    """`async with Server() as server:`. `throttled`, `refused` and `limit` are what it is to do wrong."""
+    """`async with Server() as server:`. `answer` is a status and a text that it gives to all, `refused` a message
+    that does not fit the topic's schema; `{authorization}` in the text stands for what the call brought."""
 
     def __init__(self, port: int = 0, tls: tuple[bytes, bytes] | None = None) -> None:
         self.port = port
         self.topics: dict[str, Topic] = {}
         self.accounts: list[Account] = []
         self.requests: list[tuple[dict[str, Any], bytes]] = []  # the metadata of the call, and what it brought
-        self.throttled = False
-        self.refused: bytes | None = None  # a message that does not fit the topic's schema
-        self.most_messages = MOST_MESSAGES
+        self.answer: tuple[str, str] | None = None
+        self.refused: bytes | None = None
+        self.most_bytes = MOST_BYTES
         self._tls = tls
         self._numbers = itertools.count(1)
         self._server: grpc.aio.Server | None = None
@@ -119,8 +120,9 @@ class Server:
             await _abort(call, "NOT_FOUND", f"Resource not found (resource={request.topic.rpartition('/')[2]}).")
         if who and who not in topic.publishers:
             await _abort(call, "PERMISSION_DENIED", "User not authorized to perform this action.")
-        if self.throttled:
-            await _abort(call, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'Publisher throughput'.")
+        if self.answer is not None:
+            status, text = self.answer
+            await _abort(call, status, text.format(**{"authorization": "", **metadata}))
         if fault := self._fault(request, len(raw)):
             await _abort(call, "INVALID_ARGUMENT", fault)
         ids = [str(next(self._numbers)) for _ in request.messages]
@@ -128,10 +130,10 @@ class Server:
         return pubsub.PublishResponse.serialize(pubsub.PublishResponse(message_ids=ids))
 
     def _fault(self, request: pubsub.PublishRequest, size: int) -> str:
-        if size > MOST_BYTES:
+        if size > self.most_bytes:
             return "Request payload size exceeds the limit: 10485760 bytes."
-        if not 0 < len(request.messages) <= self.most_messages:
-            return f"The request must hold 1 to {self.most_messages} messages."
+        if not 0 < len(request.messages) <= MOST_MESSAGES:
+            return f"The request must hold 1 to {MOST_MESSAGES} messages."
         for message in request.messages:
             if not message.data and not message.attributes:
                 return "One or more messages in the publish request is empty."
