@@ -130,9 +130,10 @@ def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> di
 
 
 def _refused(exc: Any, place: Place) -> Refusal:
-    name = str(exc.response.get("Error", {}).get("Code", ""))
+    error = exc.response.get("Error", {})
+    name = str(error.get("Code", ""))
     status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    code = aws_errors.code_of(name, status)
+    code = aws_errors.code_of(name, status, str(error.get("Message", "")))
     request = 400 <= status < 500 and code in (codes.Code.ERR, codes.Code.MESSAGE_TOO_LARGE)
     return Refusal(codes.failed(code, str(exc), place.secrets), request, name)
 
@@ -201,4 +202,7 @@ def _session() -> Any:
     made.register_component("credential_provider", credentials.CredentialResolver([]))
     made.register_component("token_provider", tokens.TokenProviderChain([]))
     made.unregister("before-call", handlers.add_recursion_detection_header)  # which is of the environment
+    # S3 would be asked whether it wants the body, before each of our small ones: a round trip, and a second lost
+    # where a service of the same protocol does not answer that.
+    made.unregister("before-call.s3", handlers.add_expect_header)
     return made

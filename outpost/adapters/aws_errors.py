@@ -7,6 +7,7 @@ errors of each call in its API reference). Does not import botocore.
 
 from __future__ import annotations
 
+import re
 import ssl
 
 from outpost.adapters import addresses
@@ -91,9 +92,17 @@ _BY_STATUS = {
 }
 
 
-def code_of(name: str, status: int = 0) -> Code:
-    """The code for the error that the service calls `name`, in an answer of that status."""
-    return _BY_NAME.get(name) or _BY_STATUS.get(status, Code.ERR)
+# Some have no name for this, and say it in their text: SQS of a queue that takes less than it might, EventBridge.
+_TOO_LARGE = re.compile(r"must be shorter than \d+ bytes|entries in the request is over the limit", re.IGNORECASE)
+
+
+def code_of(name: str, status: int = 0, text: str = "") -> Code:
+    """The code for the error that the service calls `name`, in an answer of that status and text."""
+    if code := _BY_NAME.get(name):
+        return code
+    if _TOO_LARGE.search(text):
+        return Code.MESSAGE_TOO_LARGE
+    return _BY_STATUS.get(status, Code.ERR)
 
 
 def unconnected(failure: OSError) -> tuple[Code, str]:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable
 from outpost import errors
 from outpost import settings as settings_
 from outpost.adapters import (
+    aws_eventbridge,
     aws_kinesis,
     aws_s3,
+    aws_sqs,
     base,
     gcp_pubsub,
     hookdeck,
+    kafka,
     rabbitmq,
     webhook,
 )
@@ -24,10 +27,13 @@ Build = Callable[[shared_.Shared], base.Adapter]
 BUILT_IN: tuple[Build, ...] = (
     webhook.build,
     hookdeck.build,
+    aws_sqs.build,
     aws_kinesis.build,
     aws_s3.build,
+    aws_eventbridge.build,
     gcp_pubsub.build,
     rabbitmq.build,
+    kafka.build,
 )
 ENTRY_POINTS = "outpost.destinations"  # the group by which a package brings a type: name = a `Build`
 _PARTS = ("max_open", "verify", "prepare", "target", "shown_credentials", "connect", "close")  # of base.Adapter

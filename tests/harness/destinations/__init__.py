@@ -12,8 +12,12 @@ from tests.harness.destinations import world
 # type -> `module:class` below this package
 WORLDS: dict[str, str] = {
     "rabbitmq": "rabbitmq:World",
+    "aws_eventbridge": "eventbridge:World",
+    "aws_s3": "s3:World",
+    "aws_sqs": "sqs:World",
     "gcp_pubsub": "pubsub:World",
     "hookdeck": "hookdeck:World",
+    "kafka": "kafka:World",
 }
 
 
