@@ -103,7 +103,7 @@ class Prepared(msgspec.Struct, frozen=True):
         return f"Prepared(problems={self.problems!r})"
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """One event to be sent. `time` is the event's own (RFC 3339 UTC); `data` goes out byte for byte."""
 
     event_id: str

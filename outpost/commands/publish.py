@@ -27,7 +27,7 @@ Answer = append.Answer
 Matches = tuple[events.Matched, ...]
 
 
-class Publish(msgspec.Struct, frozen=True):
+class Publish(msgspec.Struct, frozen=True, gc=False):
     """A checked request. `time` is RFC 3339 UTC with milliseconds, `data` a JSON object as received."""
 
     tenant: str
@@ -40,7 +40,7 @@ class Publish(msgspec.Struct, frozen=True):
     metadata: dict[str, str] = {}
 
 
-class Published(msgspec.Struct, frozen=True):
+class Published(msgspec.Struct, frozen=True, gc=False):
     """The answer, the first one for every repetition of the same id within the window."""
 
     id: str

@@ -208,7 +208,7 @@ def _first_attempts(item: read.Read) -> list[queues.Task]:
 def _decode(item: read.Read) -> events.Event | None:
     """The event, or None where it does not decode: the log projection keeps such an entry in `log_rejected`."""
     try:
-        entry = envelope.decode("evt", str(item.position), item.fields)
+        entry = envelope.decode("evt", item.position, item.fields)
     except errors.UndecodableEntry as exc:
         telemetry.emit("entry_undecodable", "error", **read.undecodable(item, exc))
         return None

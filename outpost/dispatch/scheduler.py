@@ -146,7 +146,7 @@ def _decode(item: read.Read | None) -> events.Event | None:
     if item is None:
         return None
     try:
-        entry = envelope.decode("evt", str(item.position), item.fields)
+        entry = envelope.decode("evt", item.position, item.fields)
     except errors.UndecodableEntry:
         return None
     return entry if isinstance(entry, events.Event) else None

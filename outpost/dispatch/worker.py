@@ -23,6 +23,8 @@ from outpost.log import position as positions
 from outpost.queue import base as queues
 from projections.config import catch_up
 
+_encode = msgspec.json.Encoder().encode
+
 MOST_A_BEGIN = 256  # tasks of one begin round trip
 MOST_A_LOAD = 100  # of them while payloads are read again: that many may be in memory beside the lanes
 MOST_A_RECORD = 512
@@ -120,7 +122,7 @@ class Worker:
         places = [positions.of_entry("evt", taken[at].partition, taken[at].id.event) for at in missing]
         entries = await read.exactly(self._log, places)
         for at, entry in reversed(list(zip(missing, entries, strict=True))):
-            event = None if entry is None else envelope.decode("evt", str(entry.position), entry.fields)
+            event = None if entry is None else envelope.decode("evt", entry.position, entry.fields)
             if isinstance(event, events.Event):
                 taken[at] = msgspec.structs.replace(taken[at], event=event, loaded=True)
             else:
@@ -236,7 +238,9 @@ class Worker:
         retry_in_ms = None
         if isinstance(outcome, delivery.Failed) and outcome.retryable and task.event.eligible:
             retry_in_ms = self._policy.delay_ms(task.id.attempt, outcome.retry_after_ms, self._chance())
-        response = None if outcome.response is None else msgspec.Raw(msgspec.json.encode(outcome.response))
+        response = events.NO_RESPONSE
+        if outcome.response is not None:
+            response = msgspec.Raw(_encode(outcome.response))
         detail = events.AttemptDetail(
             topic=task.event.topic,
             destination_type=sending.lease.type if sending.lease else "",

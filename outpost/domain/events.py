@@ -42,7 +42,7 @@ class EntrySkipped(msgspec.Struct, frozen=True):
     by: str
 
 
-class Matched(msgspec.Struct, frozen=True):
+class Matched(msgspec.Struct, frozen=True, gc=False):
     """A destination that an event goes to, and the tenant version that made it."""
 
     destination: str
@@ -52,7 +52,7 @@ class Matched(msgspec.Struct, frozen=True):
         return f"{self.destination}@{self.created}"
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """An accepted event. `time` is the event's own, RFC 3339 UTC with milliseconds; `version` is the tenant
     version it was matched against; `data` is the value byte for byte as received."""
 
@@ -68,10 +68,13 @@ class Event(msgspec.Struct, frozen=True):
     data: bytes
 
 
-class AttemptDetail(msgspec.Struct, frozen=True):
+NO_RESPONSE = msgspec.Raw(b"null")
+
+
+class AttemptDetail(msgspec.Struct, frozen=True, gc=False):
     """The `d` of an attempt. Times in ms; `next` says what follows: an automatic or a manual attempt, or none.
-    `response_data` is JSON as recorded. When a retry is due is the entry's own ms + `retry_in_ms`. `asked`: how
-    many manual attempts follow one after another, where `next` is manual."""
+    `response_data` is JSON as recorded, null where there is none. When a retry is due is the entry's own ms +
+    `retry_in_ms`. `asked`: how many manual attempts follow one after another, where `next` is manual."""
 
     topic: str
     destination_type: str
@@ -81,12 +84,12 @@ class AttemptDetail(msgspec.Struct, frozen=True):
     took_ms: int
     manual: bool
     next: Literal["auto", "manual", "none"]
-    response_data: msgspec.Raw | None = None
+    response_data: msgspec.Raw = NO_RESPONSE
     retry_in_ms: int | None = None
     asked: int = 1
 
 
-class DeliveryEntry(msgspec.Struct, frozen=True):
+class DeliveryEntry(msgspec.Struct, frozen=True, gc=False):
     """An entry of `dlv`; `detail` only for attempts."""
 
     type: str

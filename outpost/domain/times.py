@@ -6,6 +6,7 @@ Reading is strict, since a moment that is read two ways is delivered, stored and
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 
 EARLIEST_MS = 0
@@ -16,7 +17,7 @@ _RFC3339 = re.compile(
 )
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - arithmetic in UTC, without the cost of a zone
-_MS = dt.timedelta(milliseconds=1)
+_SECOND = dt.timedelta(seconds=1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 
 
@@ -55,7 +56,13 @@ def parse_date_or_time(text: str) -> int | None:
 
 def text(ms: int) -> str:
     """`2026-01-02T03:04:05.678Z`."""
-    return (_EPOCH + ms * _MS).isoformat(timespec="milliseconds") + "Z"
+    second, rest = divmod(ms, 1000)
+    return f"{_second(second)}.{rest:03}Z"
+
+
+@functools.lru_cache(maxsize=64)  # most of what happens happens now
+def _second(second: int) -> str:
+    return (_EPOCH + second * _SECOND).isoformat()
 
 
 def storable(ms: int | None) -> bool:

@@ -8,7 +8,7 @@ the list and the configured topics along.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -66,12 +66,14 @@ def normalise(requested: object, configured: tuple[str, ...], wildcards: bool) -
     return _folded(entries)
 
 
-def matches(subscribed: Iterable[str], topic: str) -> bool:
+def matches(subscribed: Collection[str], topic: str) -> bool:
     """Whether an event of `topic` is one for this subscription. An event without a topic, or of topic `*`, is
     for every subscription, the empty one included."""
     if topic in ("", WILDCARD):
         return True
-    return any(entry == topic or (WILDCARD in entry and pattern_matches(entry, topic)) for entry in subscribed)
+    if WILDCARD in subscribed or topic in subscribed:
+        return True
+    return any(WILDCARD in entry and pattern_matches(entry, topic) for entry in subscribed)
 
 
 def pattern_matches(pattern: str, topic: str) -> bool:

@@ -51,7 +51,7 @@ class Stale(msgspec.Struct, frozen=True, tag=True):
 Answer = Appended | Duplicate | Stale
 
 
-class Item(msgspec.Struct, frozen=True):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One entry to be appended. `mark` is what may be there once within the window, `request` tells a retry of
     the same request from a second one (no spaces in it). `expected` None: any version; `following`: the version
     after it, if it changes. `payload_bytes`: what the budget is to count beside the usual size of an entry."""

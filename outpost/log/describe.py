@@ -27,7 +27,7 @@ def describe(item: read.Read, *, payload: bool = False) -> Described:
     decode has `problem` instead of what it means."""
     head = {"position": str(item.position), "at": times.text(item.position.ms)}
     try:
-        entry = envelope.decode(item.position.stream, str(item.position), item.fields)
+        entry = envelope.decode(item.position.stream, item.position, item.fields)
     except errors.UndecodableEntry as exc:
         return head | _undecodable(item, exc, payload)
     version = int(item.fields[b"v"])
@@ -79,8 +79,12 @@ def _delivery(entry: events.DeliveryEntry, version: int, payload: bool) -> Descr
     if entry.detail is None:
         return told
     detail = msgspec.structs.asdict(entry.detail)
-    response = detail.pop("response_data")
-    return told | detail | ({} if response is None else _sized("response_data", bytes(response), payload))
+    response = bytes(detail.pop("response_data"))
+    return (
+        told
+        | detail
+        | ({} if response == bytes(events.NO_RESPONSE) else _sized("response_data", response, payload))
+    )
 
 
 def _undecodable(item: read.Read, exc: errors.UndecodableEntry, payload: bool) -> Described:

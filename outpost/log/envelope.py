@@ -14,13 +14,6 @@ from outpost import errors
 from outpost.domain import delivery, events, tenant, upcast
 
 Fields = Mapping[bytes, bytes]
-_NULL = b"null"
-
-
-class _WireDetail(events.AttemptDetail, frozen=True):
-    """An attempt's `d` as it stands in the log: msgspec decodes `Raw | None` only where the value is null."""
-
-    response_data: msgspec.Raw = msgspec.Raw(_NULL)
 
 
 CFG_FIELDS = ("t", "v", "ten", "id", "n", "by", "d")
@@ -32,7 +25,7 @@ _decode_tenant = msgspec.json.Decoder(tenant.Tenant).decode
 _decode_destination = msgspec.json.Decoder(tenant.Destination).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 _decode_matched = msgspec.json.Decoder(list[str]).decode
-_decode_wire_detail = msgspec.json.Decoder(_WireDetail).decode
+_decode_detail = msgspec.json.Decoder(events.AttemptDetail).decode
 _encode_plain = msgspec.json.Encoder().encode
 _NO_METADATA: dict[str, str] = {}
 
@@ -143,26 +136,9 @@ def encode_detail(detail: events.AttemptDetail) -> bytes:
     return _encode_plain(head)[:-1]
 
 
-def _decode_detail(text: bytes) -> events.AttemptDetail:
-    wire = _decode_wire_detail(text)
-    response = bytes(wire.response_data)
-    return events.AttemptDetail(
-        topic=wire.topic,
-        destination_type=wire.destination_type,
-        status=wire.status,
-        code=wire.code,
-        started_ms=wire.started_ms,
-        took_ms=wire.took_ms,
-        manual=wire.manual,
-        next=wire.next,
-        response_data=None if response == _NULL else msgspec.Raw(response),
-        retry_in_ms=wire.retry_in_ms,
-        asked=wire.asked,
-    )
-
-
-def decode(stream: str, position: str, fields: Fields) -> events.Entry:
-    """The entry at `position`. Raises errors.UndecodableEntry, naming the field and the rule."""
+def decode(stream: str, position: object, fields: Fields) -> events.Entry:
+    """The entry at `position`, whose `str` names it. Raises errors.UndecodableEntry, naming the field and the
+    rule."""
     try:
         version, type_ = int(fields[b"v"]), fields[b"t"].decode()
         fields = _upcast(type_, version, fields)
@@ -175,11 +151,11 @@ def decode(stream: str, position: str, fields: Fields) -> events.Entry:
                 return _decode_delivery(type_, fields)
     except KeyError as exc:
         field = exc.args[0].decode() if isinstance(exc.args[0], bytes) else str(exc.args[0])
-        raise errors.UndecodableEntry(position, field, "is missing") from exc
+        raise errors.UndecodableEntry(str(position), field, "is missing") from exc
     except _BadField as exc:
-        raise errors.UndecodableEntry(position, exc.field, exc.rule) from exc
+        raise errors.UndecodableEntry(str(position), exc.field, exc.rule) from exc
     except (ValueError, RecursionError) as exc:  # msgspec's and Unicode's errors are ValueErrors
-        raise errors.UndecodableEntry(position, *_blame(fields)) from exc
+        raise errors.UndecodableEntry(str(position), *_blame(fields)) from exc
 
 
 class _BadField(Exception):

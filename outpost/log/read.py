@@ -141,7 +141,8 @@ def _entries(entries: Any, stream: str, partition: int) -> list[Read]:
         if fields is None:  # deleted meanwhile; only XAUTOCLAIM shows such
             continue
         if not isinstance(fields, dict):
-            fields = dict(zip(fields[::2], fields[1::2], strict=True))
+            flat = iter(fields)
+            fields = dict(zip(flat, flat, strict=True))
         result.append(Read(positions.of_entry(stream, partition, entry_id), fields))
     return result
 

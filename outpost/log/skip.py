@@ -35,7 +35,7 @@ async def skip(log: client.Log, position: positions.Position, *, write: bool) ->
     if item is None:
         return Verdict("refused", f"there is no entry at {position}")
     try:
-        envelope.decode("cfg", str(position), item.fields)
+        envelope.decode("cfg", position, item.fields)
     except errors.UndecodableEntry as exc:
         problem = f"{position} does not decode: field {exc.field!r} {exc.rule}"
     else:

@@ -14,7 +14,7 @@ import msgspec
 from outpost.domain import delivery, events
 
 
-class Task(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, frozen=True, gc=False):
     """One attempt to be made. `text` is the task id as Redis knows it, `event` the event itself; not `loaded`:
     without its `data`, which is to be read again."""
 

@@ -72,7 +72,7 @@ async def _decode(
     end = None
     for item in found:
         try:
-            entry = envelope.decode("cfg", str(item.position), item.fields)
+            entry = envelope.decode("cfg", item.position, item.fields)
         except errors.UndecodableEntry:
             if not await _skipped(log, partition, item.position):
                 return changes, end, item.position

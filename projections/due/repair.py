@@ -70,6 +70,6 @@ async def _fold(log: client.Log, partition: int, mark: str) -> tuple[folds.Fold,
 def _decoded(item: read.Read) -> events.Entry | None:
     """None for an entry that does not decode: it asks for no delivery, as the dispatcher has it too."""
     try:
-        return envelope.decode(item.position.stream, str(item.position), item.fields)
+        return envelope.decode(item.position.stream, item.position, item.fields)
     except errors.UndecodableEntry:
         return None

@@ -65,6 +65,7 @@ CHANGE_COLUMNS = (
 Row = tuple[object, ...]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_NULL = bytes(events.NO_RESPONSE)
 _DAY_MS = 86_400_000
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
@@ -138,7 +139,7 @@ def _event_row(at: Placed, event: events.Event) -> Row:
 def _attempt_row(at: Placed, entry: events.DeliveryEntry, detail: events.AttemptDetail) -> Row:
     task = entry.task
     event_ms, _, event_seq = task.event.partition("-")
-    response = detail.response_data
+    response = bytes(detail.response_data)
     return (
         at.ms,
         at.partition,
@@ -156,7 +157,7 @@ def _attempt_row(at: Placed, entry: events.DeliveryEntry, detail: events.Attempt
         detail.code,
         task.attempt,
         detail.manual,
-        None if response is None else bytes(response).decode(),
+        None if response == _NULL else response.decode(),
         detail.next,
     )
 

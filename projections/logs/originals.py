@@ -60,7 +60,7 @@ def _row(row: asyncpg.Record) -> tuple[positions.Position, events.Event]:
 def _rejected(row: asyncpg.Record) -> tuple[positions.Position, events.Event | None]:
     at = positions.Position("evt", row["partition"], row["ms"], row["seq"])
     try:
-        entry = envelope.decode("evt", str(at), _fields(row["fields"]))
+        entry = envelope.decode("evt", at, _fields(row["fields"]))
     except (errors.UndecodableEntry, msgspec.DecodeError):
         return at, None
     return at, entry if isinstance(entry, events.Event) else None

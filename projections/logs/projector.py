@@ -132,7 +132,7 @@ class LogProjector:
         for at, fields in reads:
             ends[self._places[at.stream], at.partition] = (at.ms, at.seq)
             try:
-                entry = envelope.decode(at.stream, str(at), fields)
+                entry = envelope.decode(at.stream, at, fields)
             except errors.UndecodableEntry as exc:
                 rejected.append(write.Rejected(*at, reason=f"{exc.field}: {exc.rule}", fields=fields))
                 continue
