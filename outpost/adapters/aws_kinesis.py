@@ -8,36 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from outpost import errors
-from outpost.adapters import aws_client, aws_errors, base, codes, declared, extras, metadata, templates
+from outpost.adapters import aws_batch, aws_client, aws_errors, base, codes, declared, extras, metadata, templates
 from outpost.adapters import shared as shared_
 from outpost.domain import delivery
 
 TYPE = "aws_kinesis"
 TEMPLATE = "partition_key_template"
 
-# Of PutRecords: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html, in the words of
-# botocore 1.44. A call may have 10 MiB by now; what only resembles Kinesis holds to the 5 MiB that it had before.
-MOST_RECORDS = 500
-MOST_CALL_BYTES = 5 * 1024 * 1024
-MOST_RECORD_BYTES = 10 * 1024 * 1024  # data and key
-USUAL_RECORD_BYTES = (
-    1024 * 1024
-)  # what a stream takes whose owner has not raised it; more goes in a call of its own
+# Of PutRecords, in which a record's key counts as well. What only resembles Kinesis may hold to the 5 MiB that a
+# call had before, and is asked again in halves.
+# https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html, as botocore 1.44 has it.
+LIMITS = aws_batch.Limits(entries=500, bytes=10 * 1024 * 1024)
+USUAL_RECORD_BYTES = 1024 * 1024  # what a stream takes whose owner has not raised it
 MOST_KEY_CHARACTERS = 256
-_TOO_LARGE = frozenset({"InvalidArgumentException", "ValidationException"})  # names of what such a stream answers
-
-
-class Record(NamedTuple):
-    """One event as it is put. `size`: bytes by which Kinesis counts."""
-
-    data: bytes
-    key: str
-    size: int
+_FAULT_OF_ONE = frozenset({"InvalidArgumentException", "ValidationException"})  # for which all others are refused
 
 
 class Kinesis(declared.Declared):
@@ -91,15 +80,18 @@ class Writer:
         self._merger = merger
         self._template = template
 
-    def record(self, event: base.Delivery) -> Record:
-        """The data goes in byte for byte."""
+    def entry(self, event: base.Delivery) -> aws_batch.Entry | delivery.Failed:
+        """The data goes in byte for byte. A key that is too long fails here, since it would fail a whole call."""
         if self._merger is None:
             merged, data = None, event.data
         else:
             merged = self._merger.merged(event)
             data = b'{"data":%b,"metadata":%b}' % (event.data, msgspec.json.encode(merged, order="sorted"))
         key = self._key(event, merged)
-        return Record(data, key, len(data) + len(key.encode()))
+        if len(key) > MOST_KEY_CHARACTERS:
+            text = f"the partition key has {len(key)} characters, and may have {MOST_KEY_CHARACTERS}"
+            return codes.failed(codes.Code.ERR, text)
+        return aws_batch.Entry({"Data": data, "PartitionKey": key}, len(data) + len(key.encode()))
 
     def _key(self, event: base.Delivery, merged: dict[str, str] | None) -> str:
         if self._template is None:
@@ -113,113 +105,76 @@ class Publisher:
     """Sends to one stream; see base.Publisher. `max_batch` becomes 1 where the key may not PutRecords."""
 
     def __init__(self, client: aws_client.Client, writer: Writer, stream: str, secrets: Sequence[str]) -> None:
-        self.max_batch = MOST_RECORDS
+        self.max_batch = LIMITS.entries
         self._client = client
         self._writer = writer
         self._stream = stream
         self._secrets = secrets
-        self._at_once = asyncio.Semaphore(aws_client.MOST_KEPT)
 
     async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
         """As few calls as the limits allow, at once."""
-        outcomes: dict[int, delivery.Outcome] = {}
-        records: dict[int, Record] = {}
-        for number, event in enumerate(batch):
-            record = self._writer.record(event)
-            if fault := faulty(record):
-                outcomes[number] = fault
-            else:
-                records[number] = record
-        calls = parted((number, record.size) for number, record in records.items())
-        put = await asyncio.gather(*(self._put([records[n] for n in call], deadline) for call in calls))
-        for call, told in zip(calls, put, strict=True):
-            outcomes.update(zip(call, told, strict=True))
-        return [outcomes[number] for number in range(len(batch))]
+
+        async def ask(values: aws_batch.Values) -> Sequence[delivery.Outcome] | aws_client.Refusal:
+            if len(values) == 1 or self.max_batch == 1:
+                return await self._put_each(values, deadline)
+            return await self._put(values, deadline)
+
+        return await aws_batch.send([self._writer.entry(event) for event in batch], LIMITS, ask)
 
     async def close(self) -> None:
         """Cuts off what is under way."""
         await self._client.close()
 
-    async def _put(self, records: list[Record], deadline: float) -> list[delivery.Outcome]:
-        if len(records) == 1:
-            return [await self._put_one(records[0], deadline)]
-        if self.max_batch == 1:
-            return await self._each(records, deadline)
-        entries = [{"Data": record.data, "PartitionKey": record.key} for record in records]
-        answer = await self._client.call("put_records", {"StreamName": self._stream, "Records": entries}, deadline)
+    async def _put(
+        self, values: aws_batch.Values, deadline: float
+    ) -> Sequence[delivery.Outcome] | aws_client.Refusal:
+        answer = await self._client.call("put_records", {"StreamName": self._stream, "Records": values}, deadline)
         if not isinstance(answer, aws_client.Refusal):
-            return outcomes_of(answer, records, self._secrets)
-        if answer.outcome.code != codes.Code.ACCESS_DENIED:
-            return [answer.outcome] * len(records)
-        first = await self._put_one(records[0], deadline)
-        if first.code == codes.Code.ACCESS_DENIED:
-            return [first] * len(records)
-        self.max_batch = 1
-        return [first, *await self._each(records[1:], deadline)]
+            return outcomes_of(answer, values, self._secrets)
+        if answer.outcome.code == codes.Code.ACCESS_DENIED:
+            first = await self._put_one(values[0], deadline)
+            if first.code == codes.Code.ACCESS_DENIED:
+                return [first] * len(values)
+            self.max_batch = 1
+            return [first, *await self._put_each(values[1:], deadline)]
+        return msgspec.structs.replace(answer, request=answer.name in _FAULT_OF_ONE)
 
-    async def _each(self, records: list[Record], deadline: float) -> list[delivery.Outcome]:
-        return await asyncio.gather(*(self._put_one(record, deadline) for record in records))
+    async def _put_each(self, values: aws_batch.Values, deadline: float) -> list[delivery.Outcome]:
+        return await asyncio.gather(*(self._put_one(value, deadline) for value in values))
 
-    async def _put_one(self, record: Record, deadline: float) -> delivery.Outcome:
-        asked = {"StreamName": self._stream, "Data": record.data, "PartitionKey": record.key}
-        answer = await self._client.call("put_record", asked, deadline)
+    async def _put_one(self, value: dict[str, Any], deadline: float) -> delivery.Outcome:
+        answer = await self._client.call("put_record", {"StreamName": self._stream, **value}, deadline)
         if not isinstance(answer, aws_client.Refusal):
-            return _delivered(answer, record)
-        if record.size > USUAL_RECORD_BYTES and answer.name in _TOO_LARGE:
+            return _delivered(answer, value)
+        size = len(value["Data"]) + len(value["PartitionKey"].encode())
+        if size > USUAL_RECORD_BYTES and answer.name in _FAULT_OF_ONE:
             text = (answer.outcome.response or {}).get("error", "")
             return codes.failed(codes.Code.MESSAGE_TOO_LARGE, str(text))
         return answer.outcome
 
 
-def faulty(record: Record) -> delivery.Failed | None:
-    """The outcome of what Kinesis takes from nobody, and for which it would refuse a whole call."""
-    if record.size > MOST_RECORD_BYTES:
-        return codes.failed(codes.Code.MESSAGE_TOO_LARGE, f"the record is larger than {MOST_RECORD_BYTES} bytes")
-    if not 0 < len(record.key) <= MOST_KEY_CHARACTERS:
-        text = f"the partition key has {len(record.key)} characters, and may have 1 to {MOST_KEY_CHARACTERS}"
-        return codes.failed(codes.Code.ERR, text)
-    return None
-
-
-def parted(sizes: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """The numbers of records with these sizes, in order, in as few calls as the limits allow."""
-    calls: list[list[int]] = []
-    alone: list[list[int]] = []
-    room = 0
-    for number, size in sizes:
-        if size > USUAL_RECORD_BYTES:
-            alone.append([number])
-            continue
-        if not calls or size > room or len(calls[-1]) == MOST_RECORDS:
-            calls.append([])
-            room = MOST_CALL_BYTES
-        calls[-1].append(number)
-        room -= size
-    return calls + alone
-
-
 def outcomes_of(
-    answer: Mapping[str, Any], records: Sequence[Record], secrets: Iterable[str]
+    answer: Mapping[str, Any], values: aws_batch.Values, secrets: Iterable[str]
 ) -> list[delivery.Outcome]:
     """One outcome a record, from a PutRecords that was answered: its records stand in the order of ours."""
     entries = answer.get("Records", [])
-    if len(entries) != len(records):
-        text = f"the service answered for {len(entries)} of {len(records)} records"
-        return [codes.failed(codes.Code.ERR, text)] * len(records)
+    if len(entries) != len(values):
+        text = f"the service answered for {len(entries)} of {len(values)} records"
+        return [codes.failed(codes.Code.ERR, text)] * len(values)
     found: list[delivery.Outcome] = []
-    for entry, record in zip(entries, records, strict=True):
+    for entry, value in zip(entries, values, strict=True):
         if name := entry.get("ErrorCode"):
             text = f"{name}: {entry.get('ErrorMessage', '')}"
             found.append(codes.failed(aws_errors.code_of(name), text, secrets))
         else:
-            found.append(_delivered(entry, record))
+            found.append(_delivered(entry, value))
     return found
 
 
-def _delivered(entry: Mapping[str, Any], record: Record) -> delivery.Delivered:
+def _delivered(entry: Mapping[str, Any], value: dict[str, Any]) -> delivery.Delivered:
     response: dict[str, object] = {
         "shard_id": entry.get("ShardId", ""),
         "sequence_number": entry.get("SequenceNumber", ""),
-        "partition_key": record.key,
+        "partition_key": value["PartitionKey"],
     }
     return delivery.Delivered(codes.OK, response)

@@ -13,6 +13,7 @@ from tests.harness.destinations import world
 WORLDS: dict[str, str] = {
     "rabbitmq": "rabbitmq:World",
     "aws_eventbridge": "eventbridge:World",
+    "aws_kinesis": "kinesis:World",
     "aws_s3": "s3:World",
     "aws_sqs": "sqs:World",
     "gcp_pubsub": "pubsub:World",
