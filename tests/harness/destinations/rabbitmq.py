@@ -5,17 +5,22 @@ Users are made over the HTTP API of the management plugin, since each `rabbitmqc
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import os
 import shutil
+import ssl
 import time
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import aiormq
 import httpx
+import trustme
 from aiormq import spec
 
-from outpost.embedded import rabbitmq
+from outpost.embedded import look, process, rabbitmq
 from tests.harness import servers
 from tests.harness.destinations import world
 from tests.harness.toxic import Toxic
@@ -23,7 +28,9 @@ from tests.harness.toxic import Toxic
 LARGEST_MESSAGE = 1 << 20
 LARGEST_QUEUE = 1 << 19  # whatever does not fit is refused with a nack, and fails alone
 PASSWORD = "p@ss:w/o rd%41?#\\ü"
-GET_PAUSE_S = 0.02
+CONTROL = rabbitmq.SCRIPT.with_name("rabbitmqctl")
+ALARM = "{resource_limit, memory, node()}"
+TLS_NAME = "broker.test"  # of the certificate
 NEVER, EVERYTHING = "^$", ".*"
 
 
@@ -44,9 +51,10 @@ class World(world.World):
     batches = True
 
     _broker: ClassVar[rabbitmq.RabbitMQ | None] = None
-    _folder: ClassVar[Any] = None
+    _folder: ClassVar[Path]
     _numbers = itertools.count(1)
-    broker_settings: ClassVar[dict[str, str]] = {"max_message_size": str(LARGEST_MESSAGE)}
+    tls_port: ClassVar[int]
+    trust: ClassVar[ssl.SSLContext]  # of a client that believes the broker's certificate
 
     @classmethod
     def missing(cls) -> str:
@@ -57,8 +65,27 @@ class World(world.World):
         """The session's broker, started when it is first wanted."""
         if cls._broker is None:
             cls._folder = servers.new_folder()
-            cls._broker = rabbitmq.start(cls._folder, management=True, settings=cls.broker_settings)
+            settings = {"max_message_size": str(LARGEST_MESSAGE), **cls._tls()}
+            cls._broker = rabbitmq.start(cls._folder, management=True, settings=settings)
         return cls._broker
+
+    @classmethod
+    def _tls(cls) -> dict[str, str]:
+        authority = trustme.CA()
+        certificate = authority.issue_cert(TLS_NAME)
+        chain, key = cls._folder / "chain.pem", cls._folder / "key.pem"
+        for pem in certificate.cert_chain_pems:
+            pem.write_to_path(chain, append=True)
+        certificate.private_key_pem.write_to_path(key)
+        cls.trust = ssl.create_default_context()
+        authority.configure_trust(cls.trust)
+        cls.tls_port = process.free_port()
+        return {
+            "listeners.ssl.1": f"{rabbitmq.HOST}:{cls.tls_port}",
+            "ssl_options.certfile": str(chain),
+            "ssl_options.keyfile": str(key),
+            "ssl_options.verify": "verify_none",
+        }
 
     @classmethod
     def end_session(cls) -> None:
@@ -161,6 +188,33 @@ class World(world.World):
         async with _channel(self._admin) as channel:
             while self._full:
                 await channel.queue_purge(self._full.pop())
+
+    async def alarm(self, *, on: bool) -> None:
+        """As if the broker ran out of memory: it takes no more messages, and says so to those that publish."""
+        call = f"rabbit_alarm:set_alarm({{{ALARM}, []}})" if on else f"rabbit_alarm:clear_alarm({ALARM})"
+        epmd = look.command_line(self.broker().epmd.pid).split()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self._folder / "rabbitmq"),
+            "ERL_EPMD_PORT": epmd[epmd.index("-port") + 1],
+            "LC_ALL": "C.UTF-8",
+        }
+        words = [CONTROL, "--quiet", "-n", "outpost@localhost", "eval", f"{call}."]
+        started = await asyncio.create_subprocess_exec(*words, env=environment)
+        assert await started.wait() == 0
+
+    async def force(self) -> bool:
+        """Closes the connections of publishers, as an operator does; whether there was one (it takes the broker a
+        moment to list them)."""
+        found = (await self._api.get("connections")).raise_for_status().json()
+        names = [c["name"] for c in found if c["client_properties"].get("connection_name") == "Outpost"]
+        for name in names:
+            await self.remove(f"connections/{name}")
+        return bool(names)
+
+    async def remove(self, path: str) -> None:
+        """A DELETE of the HTTP API."""
+        (await self._api.delete(path)).raise_for_status()
 
     def refused_address(self, target: world.Target) -> world.Target:
         config = {**target.config, "server_url": "169.254.169.254:5672"}
