@@ -1,0 +1,207 @@
+"""The azure_servicebus destination type: an event becomes a message in a queue or topic.
+
+The body is the event's data, its application properties the metadata, its message id the event's id, so that
+duplicate detection works. Any host is taken: its addresses are judged, and the library connects to a judged one
+while TLS checks the name (`servicebus_link`). Events that wait together go as one batch, which succeeds or fails
+as a whole; one that the link does not take fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from outpost import errors
+from outpost.adapters import (
+    base,
+    codes,
+    declared,
+    extras,
+    held,
+    metadata,
+    servicebus_link,
+    servicebus_string,
+    together,
+)
+from outpost.adapters import shared as shared_
+from outpost.domain import delivery
+
+if TYPE_CHECKING:
+    from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
+    from azure.servicebus._common.message import PrimitiveTypes
+
+TYPE = "azure_servicebus"
+STRING = "connection_string"
+CONTENT_TYPE = "application/json"
+LONGEST_ID = 128  # characters of a message id; the service's limit
+TOO_LARGE = "The message is larger than the {} bytes that the queue or topic takes"
+
+Parcel = tuple[list[int], "ServiceBusMessage | ServiceBusMessageBatch | None"]
+
+
+class AzureServiceBus(declared.Declared):
+    """The type; see base.Adapter. `trust` is for tests."""
+
+    max_open = 2_000
+
+    def __init__(self, shared: shared_.Shared, unavailable: str = "", trust: ssl.SSLContext | None = None) -> None:
+        super().__init__(TYPE, shared, unavailable)
+        self._trust = trust
+
+    def completed(
+        self, config: dict[str, str], credentials: dict[str, str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Without the white space that comes with pasting."""
+        if STRING in credentials:
+            credentials[STRING] = credentials[STRING].strip()
+        return config, credentials
+
+    def problems(self, config: Mapping[str, str], credentials: Mapping[str, str]) -> list[errors.Problem]:
+        """The connection string, as far as it can be judged without asking the service."""
+        rule = servicebus_string.parse(credentials[STRING])
+        if isinstance(rule, servicebus_string.Namespace):
+            if rule.entity in ("", config["name"]):
+                return []
+            rule = "entity_path"
+        path = f"credentials.{STRING}"
+        return [errors.Problem(path, rule, text=f"{path} {servicebus_string.RULES[rule]}")]
+
+    def target(self, destination: base.OpenDestination) -> tuple[str, str | None]:
+        """The namespace and the queue or topic in it."""
+        name = destination.config.get("name", "")
+        parsed = servicebus_string.parse(destination.credentials.get(STRING, ""))
+        return name if isinstance(parsed, str) else f"{parsed.label}/{name}", None
+
+    async def connect(self, destination: base.OpenDestination) -> Publisher:
+        """A publisher; opens no connection yet. Raises errors.Invalid where what is stored cannot be used."""
+        parsed = servicebus_string.parse(destination.credentials.get(STRING, ""))
+        if isinstance(parsed, str):
+            raise errors.Invalid([errors.Problem(f"credentials.{STRING}", parsed)])
+        trust = self._trust or servicebus_link.trust()
+        return Publisher(self._shared, parsed, destination.config["name"], self._metadata(destination), trust)
+
+
+def build(shared: shared_.Shared) -> AzureServiceBus:
+    """The type as the settings want it."""
+    return AzureServiceBus(shared, extras.missing(TYPE, "azure.servicebus", "azure"))
+
+
+class Publisher:
+    """Sends to one queue or topic over one link; see base.Publisher."""
+
+    max_batch = 100  # of a batch of small events this is some 40 kB, and the service commits it as one transaction
+
+    def __init__(
+        self,
+        shared: shared_.Shared,
+        namespace: servicebus_string.Namespace,
+        entity: str,
+        merger: metadata.Merger,
+        trust: ssl.SSLContext,
+    ) -> None:
+        self._addresses = shared.addresses
+        self._namespace = namespace
+        self._entity = entity
+        self._merger = merger
+        self._trust = trust
+        limit_s = shared.settings.delivery_timeout_ms / 1000
+        self._held = held.Held(self._open, servicebus_link.Link.close, limit_s)
+        self._together = together.Together(self._post, self.max_batch)
+
+    async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
+        """One outcome an event, in order, before `deadline`; what waits meanwhile goes with the next batch."""
+        return await self._together.send(batch, deadline)
+
+    async def close(self) -> None:
+        """Ends the link; sends under way fail."""
+        await self._together.close()
+        await self._held.close()
+
+    async def _open(self) -> servicebus_link.Link:
+        judged = await self._addresses.of(self._namespace.host)
+        return await servicebus_link.open_link(self._namespace, self._entity, judged, self._trust)
+
+    async def _post(self, events: list[base.Delivery]) -> list[delivery.Outcome]:
+        try:
+            link = await self._held.get()
+            if link.lost:
+                self._held.discard(link)
+                link = await self._held.get()
+        except Exception as exc:  # noqa: BLE001 -- whatever the library raises is a failed attempt
+            return [self._failed(exc)] * len(events)
+        try:
+            return await self._through(link, events)
+        except asyncio.CancelledError:
+            self._held.discard(link)
+            raise
+
+    async def _through(self, link: servicebus_link.Link, events: list[base.Delivery]) -> list[delivery.Outcome]:
+        too_large = codes.failed(codes.Code.MESSAGE_TOO_LARGE, TOO_LARGE.format(link.largest))
+        outcomes: list[delivery.Outcome] = [too_large] * len(events)
+        broken: delivery.Outcome | None = None
+        for numbers, parcel in _parcels([_message(event, self._merger) for event in events], link):
+            if parcel is None:
+                continue
+            outcome = broken or await self._outcome(link, parcel)
+            if link.lost and isinstance(outcome, delivery.Failed):
+                broken = outcome
+            for number in numbers:
+                outcomes[number] = outcome
+        return outcomes
+
+    async def _outcome(
+        self, link: servicebus_link.Link, parcel: ServiceBusMessage | ServiceBusMessageBatch
+    ) -> delivery.Outcome:
+        try:
+            await link.send(parcel)
+        except Exception as exc:  # noqa: BLE001 -- as above
+            return self._failed(exc)
+        return delivery.Delivered(codes.OK, {})
+
+    def _failed(self, exc: Exception) -> delivery.Failed:
+        code, text = servicebus_link.told_by(exc)
+        return codes.failed(code, text, (self._namespace.key, self._namespace.signature))
+
+
+def _message(event: base.Delivery, merger: metadata.Merger) -> ServiceBusMessage:
+    from azure.servicebus import ServiceBusMessage
+
+    name = event.event_id
+    if len(name) > LONGEST_ID:  # the whole of it is in the metadata
+        name = hashlib.sha256(name.encode()).hexdigest()
+    properties = cast("dict[str | bytes, PrimitiveTypes]", merger.merged(event))
+    return ServiceBusMessage(
+        event.data, application_properties=properties, message_id=name, content_type=CONTENT_TYPE
+    )
+
+
+def _parcels(messages: list[ServiceBusMessage], link: servicebus_link.Link) -> Iterator[Parcel]:
+    """What goes out in one piece, each with the numbers of its messages: batches, a message that is larger than a
+    batch may be, or None for one that the link does not take."""
+    from azure.servicebus import ServiceBusMessageBatch
+    from azure.servicebus.exceptions import MessageSizeExceededError
+
+    def fits(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
+        try:
+            batch.add_message(message)
+        except MessageSizeExceededError:
+            return False
+        return True
+
+    batch, numbers = ServiceBusMessageBatch(link.largest_batch), list[int]()
+    for number, message in enumerate(messages):
+        if fits(batch, message):
+            numbers.append(number)
+            continue
+        if numbers:
+            yield numbers, batch
+        batch, numbers = ServiceBusMessageBatch(link.largest_batch), []
+        if fits(batch, message):
+            numbers.append(number)
+        else:
+            yield [number], message if fits(ServiceBusMessageBatch(link.largest), message) else None
+    if numbers:
+        yield numbers, messages[numbers[0]] if len(numbers) == 1 else batch
