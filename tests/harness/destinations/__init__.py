@@ -16,6 +16,7 @@ WORLDS: dict[str, str] = {
     "aws_kinesis": "kinesis:World",
     "aws_s3": "s3:World",
     "aws_sqs": "sqs:World",
+    "azure_servicebus": "servicebus:World",
     "gcp_pubsub": "pubsub:World",
     "hookdeck": "hookdeck:World",
     "kafka": "kafka:World",
