@@ -159,6 +159,19 @@ class Lane:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
+    def drained(self) -> list[Event]:
+        """What still waits, given back."""
+        events, self._waiting = list(self._waiting), deque()
+        return events
+
+    async def retire(self) -> None:
+        """Closes when what is under way is answered."""
+        try:
+            if self._task is not None:
+                await asyncio.wait([self._task])
+        finally:
+            await self.close()
+
     async def close(self) -> None:
         """Ends the connection; what is under way fails."""
         if self._task is not None:
@@ -257,7 +270,7 @@ class Lane:
                 if answers is None:
                     self._links.discard(link)
                     return
-                batches = self._settled(batches, answers, once_more=once_more)
+                self._carried = batches = self._settled(batches, answers, once_more=once_more)
                 if batches:
                     await asyncio.sleep(BACKOFF_S)
             once_more = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 from outpost.adapters import (
     base,
@@ -45,7 +45,7 @@ class Publisher:
         self._lanes: dict[kafka_cluster.Broker, kafka_lane.Lane] = {}
         self._producers = kafka_lane.Producers()
         self._events: set[kafka_lane.Event] = set()
-        self._moving: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._seen = 0.0  # when what is held of the topic was asked for
 
     async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
@@ -67,9 +67,9 @@ class Publisher:
     async def close(self) -> None:
         """Ends the connections and what aiokafka runs for each; sends under way fail."""
         kafka_lane.end(self._events, self._failed(_CLOSED))
-        for task in self._moving:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._moving, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(self._views.close(), *(lane.close() for lane in self._lanes.values()))
 
     def _event(self, event: base.Delivery, deadline: float) -> kafka_lane.Event:
@@ -124,13 +124,19 @@ class Publisher:
         view = await self._cluster.view()
         self._seen = seen
         for gone in self._lanes.keys() - set(view.leaders):  # or a cluster could make us open ever more sockets
-            await self._lanes.pop(gone).close()
+            lane = self._lanes.pop(gone)
+            if waiting := lane.drained():
+                self._moved(waiting)
+            self._beside(lane.retire())
         return view
 
     def _moved(self, events: list[kafka_lane.Event]) -> None:
-        task = asyncio.create_task(self._move(events, time.monotonic()))
-        self._moving.add(task)
-        task.add_done_callback(self._moving.discard)
+        self._beside(self._move(events, time.monotonic()))
+
+    def _beside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _move(self, events: list[kafka_lane.Event], told: float) -> None:
         """The topic is not what it was: `events` go where it is now, which the cluster may not know at once."""

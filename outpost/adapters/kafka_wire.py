@@ -25,6 +25,8 @@ IDLE_MS = 540_000  # brokers close after 10 minutes; who closes first does not m
 MOST_ANSWER_BYTES = 4_194_304  # of metadata, a topic of 10,000 partitions takes 0.5 MB
 MOST_ITERATIONS = 100_000  # of SCRAM, tens of milliseconds of a thread; Kafka itself takes at most 16,384
 MOST_PORT = 65_535
+TLS_ALERT = 0x1503  # how a TLS broker's complaint of plain text begins, where an answer has its size
+NO_ERRNO = 0
 
 # At level debug it logs its requests, and so payloads and passwords; what matters of the rest is in our outcomes.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -120,9 +122,14 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
         reader = asyncio.StreamReader(limit=conn.READER_LIMIT, loop=self._loop)
         protocol = conn.AIOKafkaProtocol(closed, reader, loop=self._loop)
         name = self._host if self._access.trust is not None else None
-        transport, _ = await self._loop.create_connection(
-            lambda: protocol, address, self._port, ssl=self._access.trust, server_hostname=name
-        )
+        try:
+            transport, _ = await self._loop.create_connection(
+                lambda: protocol, address, self._port, ssl=self._access.trust, server_hostname=name
+            )
+        except (ConnectionResetError, ConnectionAbortedError) as exc:
+            if name is None:
+                raise
+            raise ssl.SSLError(NO_ERRNO, "the broker ended the TLS handshake; does it speak plain text?") from exc
         self._closed_fut, self._protocol, self._reader = closed, protocol, reader
         self._writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
 
@@ -153,6 +160,8 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
         del self
         while True:
             (size,) = struct.unpack(">i", await reader.readexactly(4))
+            if size >> 16 == TLS_ALERT:
+                raise ssl.SSLError(NO_ERRNO, "the broker speaks TLS")
             if not 0 <= size <= MOST_ANSWER_BYTES:
                 raise theirs.KafkaProtocolError("no answer of a Kafka broker")
             answer = await reader.readexactly(size)

@@ -26,6 +26,7 @@ NEWEST = {PRODUCE: 7, METADATA: 5, INIT_PRODUCER: 0, VERSIONS: 0}
 LOGIN = {HANDSHAKE: 1, AUTHENTICATE: 1}
 MECHANISMS = {"PLAIN": "", "SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
 OFFSET_NONE = -1
+MOST_REQUEST_BYTES = 104_857_600  # a broker closes the connection over anything larger
 TOO_LARGE, DENIED, LOGIN_FAILED, INVALID_RECORD, THROTTLED = 10, 29, 58, 87, 89
 
 
@@ -231,4 +232,6 @@ def _text(value: str) -> bytes:
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:
     (size,) = struct.unpack(">i", await reader.readexactly(4))
+    if not 0 <= size <= MOST_REQUEST_BYTES:
+        raise EOFError
     return await reader.readexactly(size)

@@ -26,6 +26,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "rd_kafka_mock_topic_set_error": (None, [_P, _S, _I]),
     "rd_kafka_mock_partition_set_leader": (_I, [_P, _S, _I32, _I32]),
     "rd_kafka_mock_push_request_errors_array": (None, [_P, _I16, ctypes.c_size_t, ctypes.POINTER(_I)]),
+    "rd_kafka_mock_clear_request_errors": (None, [_P, _I16]),
     "rd_kafka_mock_broker_set_rtt": (_I, [_P, _I32, _I]),
 }
 
@@ -70,6 +71,10 @@ class Mock:
         """The next requests of this kind are answered so; 0 is a success between."""
         array = (ctypes.c_int * len(numbers))(*numbers)
         self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api, len(numbers), array)
+
+    def forgive(self, api: int) -> None:
+        """What `fail` said and was not answered yet is forgotten."""
+        self._library.rd_kafka_mock_clear_request_errors(self._cluster, api)
 
     def delay(self, broker: int, ms: int) -> None:
         """How long this broker takes for every answer."""

@@ -1,0 +1,174 @@
+"""The Kafka type without a broker: what may be saved, what it is called, where a key belongs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from outpost import settings as settings_
+from outpost.adapters import base, codes, extras, kafka, kafka_cluster, kafka_errors
+from outpost.adapters import shared as shared_
+from outpost.errors import Invalid
+
+CONFIG = {"brokers": "one:9092", "topic": "orders", "sasl_mechanism": "plain"}
+CREDENTIALS = {"username": "outpost", "password": "secret-of-kafka"}
+
+
+@pytest.fixture
+def adapter() -> kafka.Kafka:
+    return kafka.build(shared_.Shared(settings_.Settings()))
+
+
+def saved(
+    adapter: kafka.Kafka, config: dict[str, str] | None = None, credentials: dict[str, str] | None = None
+) -> base.Prepared:
+    credentials = CREDENTIALS if credentials is None else credentials
+    return adapter.prepare(base.Save({**CONFIG, **(config or {})}, credentials, None, credentials, True, 0))
+
+
+def problems(
+    adapter: kafka.Kafka, config: dict[str, str] | None = None, credentials: dict[str, str] | None = None
+) -> set[tuple[str, str]]:
+    return {(each.path, each.rule) for each in saved(adapter, config, credentials).problems}
+
+
+def opened(config: dict[str, str], **more: Any) -> base.OpenDestination:
+    return base.OpenDestination("t", "d", "kafka", {**CONFIG, **config}, CREDENTIALS, {}, **more)
+
+
+@pytest.mark.behaviour(130, 135)
+def test_every_problem_is_told_at_once(adapter: kafka.Kafka):
+    assert {
+        ("config.brokers", "required"),
+        ("config.topic", "required"),
+        ("config.sasl_mechanism", "required"),
+        ("config.tls", "invalid"),
+        ("config.partition_key_template", "pattern"),
+        ("credentials.username", "required"),
+        ("credentials.password", "required"),
+    } == problems(
+        adapter,
+        {"brokers": " , ", "topic": "", "sasl_mechanism": "", "tls": "yes", "partition_key_template": "data.["},
+        {},
+    )
+
+
+@pytest.mark.behaviour(135)
+@pytest.mark.parametrize("mechanism", ["plain", "scram-sha-256", "scram-sha-512"])
+def test_a_mechanism_wants_a_login(adapter: kafka.Kafka, mechanism: str):
+    assert set() == problems(adapter, {"sasl_mechanism": mechanism})
+    assert {("credentials.password", "required")} == problems(
+        adapter, {"sasl_mechanism": mechanism}, {"username": "outpost"}
+    )
+
+
+def test_without_a_mechanism_nobody_logs_in(adapter: kafka.Kafka):
+    assert set() == problems(adapter, {"sasl_mechanism": "none"}, {})
+
+
+@pytest.mark.behaviour(135)
+@pytest.mark.parametrize("mechanism", ["gssapi", "PLAIN", "scram-sha-1"])
+def test_other_mechanisms_are_invalid(adapter: kafka.Kafka, mechanism: str):
+    assert {("config.sasl_mechanism", "invalid")} == problems(adapter, {"sasl_mechanism": mechanism})
+
+
+@pytest.mark.behaviour(135)
+@pytest.mark.parametrize(
+    ("sent", "stored"), [("on", "true"), ("true", "true"), ("false", "false"), ("", "false"), (None, "false")]
+)
+def test_tls_is_stored_as_true_or_false(adapter: kafka.Kafka, sent: str | None, stored: str):
+    assert stored == saved(adapter, {} if sent is None else {"tls": sent}).config["tls"]
+
+
+@pytest.mark.behaviour(135)
+def test_brokers_are_stored_without_blanks(adapter: kafka.Kafka):
+    assert "one:9092,two" == saved(adapter, {"brokers": " one:9092 ,, two "}).config["brokers"]
+
+
+@pytest.mark.parametrize(
+    "brokers", ["one", "one:1", "one:65535", "10.0.0.1:9092", "[2001:db8::1]:9092", "2001:db8::1", "a_b.c-d"]
+)
+def test_a_broker_is_a_host_with_or_without_a_port(adapter: kafka.Kafka, brokers: str):
+    assert set() == problems(adapter, {"brokers": brokers})
+
+
+@pytest.mark.parametrize(
+    "brokers",
+    [
+        "one:",
+        "one:0",
+        "one:65536",
+        "one:port",
+        ":9092",
+        "kafka://one:9092",
+        "user@one",
+        "one two",
+        "one,[::1",
+        "a/b",
+    ],
+)
+def test_what_is_no_broker_is_refused(adapter: kafka.Kafka, brokers: str):
+    assert {("config.brokers", "pattern")} == problems(adapter, {"brokers": brokers})
+
+
+@pytest.mark.behaviour(135)
+def test_the_target_is_the_first_broker_and_the_topic(adapter: kafka.Kafka):
+    assert ("one:9092 / orders", None) == adapter.target(opened({"brokers": "one:9092,two:9092"}))
+
+
+@pytest.mark.behaviour(135)
+def test_only_the_password_is_masked(adapter: kafka.Kafka):
+    assert {"username": "outpost", "password": "secr***********"} == adapter.shown_credentials(CREDENTIALS, 0)
+
+
+def test_a_new_password_is_a_rotation(adapter: kafka.Kafka):
+    changed = {**CREDENTIALS, "password": "another"}
+    save = base.Save(CONFIG, changed, opened({}), changed, True, 0)
+    assert adapter.prepare(save).rotated
+
+
+async def test_what_is_stored_and_cannot_be_used_is_invalid(adapter: kafka.Kafka):
+    with pytest.raises(Invalid):
+        await adapter.connect(opened({"brokers": ",", "tls": "perhaps"}))
+
+
+def test_the_library_is_needed_for_a_connection_only(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(extras, "missing", lambda *_: "install it")
+    assert "install it" == kafka.build(shared_.Shared(settings_.Settings())).description.unavailable
+    assert "aiokafka" not in vars(sys.modules["outpost.adapters.kafka"])
+
+
+@pytest.mark.parametrize(
+    ("key", "count", "partition"), [(b"blah", 2, 0), (b"blah", 3, 1), (b"boop", 3, 2), (b"", 10, 5)]
+)
+def test_a_key_belongs_where_the_published_outpost_puts_it(key: bytes, count: int, partition: int):
+    """The table of kafka-go's own test of its `Hash`."""
+    assert partition == kafka_cluster.place(key, count)
+
+
+@pytest.mark.behaviour(135)
+@pytest.mark.parametrize(
+    ("number", "code", "text"),
+    [
+        (3, "topic_not_found", "UNKNOWN_TOPIC_OR_PARTITION (3)"),
+        (10, "message_too_large", "MESSAGE_SIZE_TOO_LARGE (10)"),
+        (29, "access_denied", "TOPIC_AUTHORIZATION_FAILED (29)"),
+        (58, "auth_failed", "SASL_AUTHENTICATION_FAILED (58)"),
+        (89, "throttled", "THROTTLING_QUOTA_EXCEEDED (89)"),
+        (87, "kafka_error", "INVALID_RECORD (87)"),
+        (1234, "kafka_error", "error (1234)"),
+    ],
+)
+def test_a_number_of_kafka_has_a_code_and_a_text(number: int, code: str, text: str):
+    failure = kafka_errors.answered(number)
+    assert (code, text, number) == (failure.code, failure.text, failure.number)
+
+
+def test_of_several_failures_the_one_of_a_broker_that_answered_counts():
+    refused = kafka_errors.Failure(codes.Code.CONNECTION_REFUSED, "one")
+    blocked = kafka_errors.Failure(codes.Code.BLOCKED_ADDRESS, "two")
+    denied = kafka_errors.Failure(codes.Code.AUTH_FAILED, "three")
+    assert denied is kafka_errors.most_telling([refused, denied, blocked])
+    assert refused is kafka_errors.most_telling([blocked, refused])
