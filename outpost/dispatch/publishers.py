@@ -42,6 +42,14 @@ class Lease(msgspec.Struct):
     again_at: float | None = None
 
 
+class _Building(msgspec.Struct):
+    """A publisher that is being built, and how many wait for it; `lease` when it is there."""
+
+    task: asyncio.Task[Lease]
+    waiting: int = 0
+    lease: Lease | None = None
+
+
 class Publishers:
     """Tenant and destination -> publisher of the newest version this process has seen."""
 
@@ -51,7 +59,7 @@ class Publishers:
         self._most = most
         self._leases: dict[Place, Lease] = {}  # the least recently used one first
         self._kin: dict[str, dict[Place, Lease]] = {}
-        self._building: dict[tuple[Place, int], asyncio.Future[Lease]] = {}
+        self._building: dict[tuple[Place, int], _Building] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def known(self, tenant: str, destination: str) -> Lease | None:
@@ -78,15 +86,7 @@ class Publishers:
             self._retire(lease)
             lease = None
         if lease is None or lease.version != stored.version:
-            building = self._building.get((place, stored.version))
-            if building is None:
-                building = asyncio.ensure_future(self._build(tenant, stored))
-                self._building[place, stored.version] = building
-                building.add_done_callback(lambda _: self._building.pop((place, stored.version)))
-            lease = await asyncio.shield(building)
-            self._use(lease)
-            self._keep(lease)
-            return lease
+            return await self._built(tenant, stored)
         self._use(lease)
         return lease
 
@@ -109,9 +109,14 @@ class Publishers:
             self._retire(lease)
 
     async def close(self) -> None:
-        """Closes all, and waits for what was being closed."""
+        """Closes all, whoever uses it, and waits for what was being closed."""
+        building = [building.task for building in self._building.values()]
+        for task in building:
+            task.cancel()
+        await asyncio.gather(*building, return_exceptions=True)
         for lease in list(self._leases.values()):
             self._retire(lease)
+            self._close(lease)
         await self.closed()
 
     async def closed(self) -> None:
@@ -121,6 +126,34 @@ class Publishers:
     def _use(self, lease: Lease) -> None:
         lease.users += 1
         lease.used_at = asyncio.get_running_loop().time()
+
+    async def _built(self, tenant: str, stored: tenants.Destination) -> Lease:
+        """Waits for the one build of this state. Who gives up does not take the others with it."""
+        key = ((tenant, stored.id), stored.version)
+        building = self._building.get(key)
+        if building is None:
+            building = _Building(asyncio.create_task(self._build(tenant, stored)))
+            self._building[key] = building
+            building.task.add_done_callback(lambda _: self._ready(key))
+        building.waiting += 1
+        try:
+            return await asyncio.shield(building.task)
+        except asyncio.CancelledError:
+            if building.lease is None:
+                building.waiting -= 1
+            else:
+                self.give_back(building.lease)
+            raise
+
+    def _ready(self, key: tuple[Place, int]) -> None:
+        """Keeps what was built, in use by all who wait for it, before the first of them goes on."""
+        building = self._building.pop(key)
+        if building.task.cancelled() or building.task.exception() is not None:
+            return
+        lease = building.lease = building.task.result()
+        lease.users = building.waiting
+        lease.used_at = asyncio.get_running_loop().time()
+        self._keep(lease)
 
     async def _build(self, tenant: str, stored: tenants.Destination) -> Lease:
         place = (tenant, stored.id)
@@ -146,7 +179,7 @@ class Publishers:
         old = self._leases.pop(lease.place, None)
         if old is not None and old.version > lease.version:  # a slower build of an older state
             self._leases[lease.place] = old
-            lease.retired = True
+            self._retire(lease)
             return
         self._leases[lease.place] = lease
         if old is not None and old is not lease:

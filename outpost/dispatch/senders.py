@@ -56,9 +56,10 @@ class _Waiting(msgspec.Struct):
 
 
 class _Group(msgspec.Struct):
-    """What one sender has under way."""
+    """What one sender has under way; `began` when the first of it was."""
 
     sendings: list[Sending]
+    began: float = 0.0
     overdue: bool = False
 
 
@@ -74,6 +75,7 @@ class Senders:
         self._tasks: list[asyncio.Task[None]] = []
         self._idle = 0
         self._under_way: dict[asyncio.Task[None], _Group] = {}
+        self._closed = False
 
     def put(self, sending: Sending) -> None:
         """Takes what was begun; `staff` afterwards."""
@@ -104,12 +106,13 @@ class Senders:
             await asyncio.sleep(min(max(margin_s / 4, SHORTEST_WATCH_S), LONGEST_WATCH_S))
             edge = loop.time() - limit_s
             for task, group in self._under_way.items():
-                if group.sendings[0].began < edge and not group.overdue:
+                if group.began < edge and not group.overdue:
                     group.overdue = True
                     task.cancel()
 
     async def close(self) -> None:
         """Cuts off what is under way: it is left to its lease, and stays live."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -117,7 +120,7 @@ class Senders:
     async def _loop(self) -> None:
         me = asyncio.current_task()
         assert me is not None
-        while True:
+        while not self._closed:
             self._idle += 1
             try:
                 begun = await self._begun.get()
@@ -131,11 +134,13 @@ class Senders:
                     continue
                 await self._send(group)
             except asyncio.CancelledError:
-                if not group.overdue or me.uncancel():
+                if self._closed or not group.overdue:
                     raise
                 self._fail(group, "Overdue", delivery.Failed("timeout"))
             finally:
                 del self._under_way[me]
+            while group.overdue and me.uncancel():  # asked for by the watch, whether the publisher heard it or not
+                continue
             now = asyncio.get_running_loop().time()
             for sending in group.sendings:
                 sending.took_ms = round((now - sending.began) * 1000)
@@ -156,9 +161,14 @@ class Senders:
         return taken
 
     def _begin(self, group: _Group) -> None:
+        """The time of what waited for its publisher to be opened goes on: its lease does too."""
         now, now_ms = asyncio.get_running_loop().time(), time.time_ns() // 1_000_000
+        group.began = now
         for sending in group.sendings:
-            sending.began, sending.started_ms = now, now_ms
+            if sending.began:
+                group.began = min(group.began, sending.began)
+            else:
+                sending.began, sending.started_ms = now, now_ms
 
     async def _opened(self, group: _Group) -> bool:
         """Opens the publisher that the group waits for, and puts it in line again; False if that failed."""
@@ -186,7 +196,7 @@ class Senders:
         if lease.publisher is None:
             self._fail(group, "", delivery.Failed("ERR", {"error": lease.problem}))
             return
-        deadline = first.began + self._limits.timeout_ms / 1000
+        deadline = group.began + self._limits.timeout_ms / 1000
         try:
             outcomes = await lease.publisher.send([_delivery(sending) for sending in group.sendings], deadline)
             for sending, outcome in zip(group.sendings, outcomes, strict=True):
