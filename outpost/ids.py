@@ -47,7 +47,7 @@ def new_id(kind: IdType, prefix: str = "") -> str:
 
 def request_id() -> str:
     """Names one request to us: in the log, in the answers' headers and in the log lines."""
-    return "req_" + _nanoid()
+    return "req_" + _block()[:13].hex()
 
 
 def attempt_id(prefix: str, partition: int, ms: int, seq: int) -> str:

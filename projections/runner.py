@@ -15,8 +15,8 @@ from outpost import errors, pacing
 from outpost.log import client, lease
 from projections import base
 
-SPACING_S = 0.02  # from the begin of a small step to the begin of the next one
-SMALL = 256  # entries; beyond them the rows cost more than the step
+SPACING_S = 0.08  # from the begin of a small step to the begin of the next one
+SMALL = 1_000  # entries; beyond them the rows cost more than the step
 
 
 async def drive(

@@ -72,9 +72,15 @@ class Lanes:
             name = (task.partition, task.text)
             if name in self._held or name in self._taken:
                 continue
-            lane = self._lanes.get(task.lane)
+            key = task.lane
+            lane = self._lanes.get(key)
             if lane is None:
-                lane = lane_rules.Lane(task.lane, self._doubt.standing(task.lane))
+                lane = lane_rules.Lane(key, self._doubt.standing(key))
+            elif lane.standing == "answers" and len(lane.waiting) < lane_rules.LEAST_WAITING and not self.full:
+                lane.waiting.append(self._remember(lane, task))  # the usual case: no bound is near
+                if lane.turn is None:
+                    self._queue(lane)
+                continue
             if self.full:
                 self._put_aside(task, FULL_DELAY_MS)
             elif (doubted := self._doubt.holds_its_part(lane)) or (
@@ -82,7 +88,7 @@ class Lanes:
             ):
                 self._put_aside(task, lane.put_aside_ms(doubted))
             else:
-                self._lanes[task.lane] = lane
+                self._lanes[key] = lane
                 lane.waiting.append(self._remember(lane, task))
                 self._queue(lane)
         self._wake.set()

@@ -7,6 +7,7 @@ any interleaving of the streams. Rows are tuples in the order of the columns bel
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -184,9 +185,21 @@ def _change_row(at: Placed, entry: events.DeliveryEntry) -> Row:
 def _unix_ms(text: str) -> int:
     """Exact, where `timestamp()` would go through a float."""
     try:
-        since = dt.datetime.fromisoformat(text) - _EPOCH
+        second, rest = text[:19], text[20:23]
+        if len(text) == 24 and text[19] == "." and text[23] == "Z" and rest.isdecimal() and rest.isascii():
+            return _second_ms(second) + int(rest)  # as we write it
+        return _whole_ms(text)
     except (ValueError, TypeError) as exc:  # TypeError: a time without its zone
         raise _Unfit("tm: is not a time with a zone") from exc
+
+
+@functools.lru_cache(maxsize=256)  # the times of a batch lie close together
+def _second_ms(second: str) -> int:
+    return _whole_ms(f"{second}Z")
+
+
+def _whole_ms(text: str) -> int:
+    since = dt.datetime.fromisoformat(text) - _EPOCH
     return since.days * _DAY_MS + since.seconds * 1000 + since.microseconds // 1000
 
 
