@@ -3,71 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 
+import msgspec
 import pytest
 
 from outpost import crypto, errors
-from outpost.adapters import base, registry
-from outpost.commands import sealing
+from outpost.adapters import registry
 from outpost.dispatch import publishers as module
-from outpost.domain import delivery
-from outpost.domain import tenant as tenants
-from projections.config import apply
+from tests.harness.fake_type import SEALER, Adapter, field
+from tests.harness.polling import eventually
 
-SEALER = crypto.Sealer("secret-of-the-test")
-KIND = base.DestinationType("fake", "", "", "", "", [], [])
 pytestmark = pytest.mark.behaviour(61)
-
-
-class Publisher:
-    max_batch = 1
-
-    def __init__(self, destination: base.OpenDestination) -> None:
-        self.destination = destination
-        self.closed = False
-
-    async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
-        return [delivery.Delivered("200") for _ in batch]
-
-    async def close(self) -> None:
-        assert not self.closed
-        self.closed = True
-
-
-class Adapter:
-    """A type that connects when `gate` is open, and counts what it connects."""
-
-    description = KIND
-    max_open = 10_000
-
-    def __init__(self) -> None:
-        self.built: list[Publisher] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.failure: Exception | None = None
-
-    def prepare(self, save: base.Save) -> base.Prepared:
-        return base.Prepared(save.config, save.credentials)
-
-    async def verify(self, save: base.Save) -> base.Verified:
-        return base.NOT_VERIFIED
-
-    def target(self, destination: base.OpenDestination) -> tuple[str, str | None]:
-        return "", None
-
-    def shown_credentials(self, credentials: Mapping[str, str], now_ms: int) -> dict[str, str]:
-        return dict(credentials)
-
-    async def connect(self, destination: base.OpenDestination) -> Publisher:
-        await self.gate.wait()
-        if self.failure is not None:
-            raise self.failure
-        self.built.append(Publisher(destination))
-        return self.built[-1]
-
-    async def close(self) -> None:
-        return
 
 
 @pytest.fixture
@@ -75,24 +21,15 @@ async def adapter() -> Adapter:
     return Adapter()
 
 
-def opened(adapter: Adapter, most: int = 100) -> module.Publishers:
-    return module.Publishers(registry.Registry([adapter]), SEALER, most)
-
-
-def field(version: int, *, id_: str = "d", type_: str = "fake", url: str = "u", sealer=SEALER) -> bytes:
-    """The read model's field of destination `id_` of tenant `t`, as it was changed last by `version`."""
-    credentials = sealing.seal(sealer, "t", id_, "credentials", {"key": "k"})
-    destination = tenants.Destination(
-        id_, type_, ("*",), {"url": url}, credentials, 1, 1, created=1, version=version
-    )
-    return apply.encode_destination(destination)
+def opened(*adapters: Adapter, most: int = 100) -> module.Publishers:
+    return module.Publishers(registry.Registry(adapters), SEALER, most)
 
 
 async def test_concurrent_first_use_builds_once(adapter: Adapter):
     publishers = opened(adapter)
     adapter.gate.clear()
     uses = [asyncio.create_task(publishers.open("t", "d", field(1))) for _ in range(20)]
-    await asyncio.sleep(0)
+    await eventually(lambda: adapter.connects)
     adapter.gate.set()
     leases = await asyncio.gather(*uses)
     assert 1 == len(adapter.built)
@@ -139,7 +76,7 @@ async def test_a_slow_build_of_an_older_state_does_not_displace_the_newer_one(ad
     publishers = opened(adapter)
     adapter.gate.clear()
     slow = asyncio.create_task(publishers.open("t", "d", field(1)))
-    await asyncio.sleep(0)
+    await eventually(lambda: adapter.connects)
     adapter.gate, gate = asyncio.Event(), adapter.gate
     adapter.gate.set()
     newer = await publishers.open("t", "d", field(2))
@@ -214,3 +151,146 @@ async def test_a_build_that_fails_unexpectedly_is_remembered_briefly_and_then_tr
     later = asyncio.get_running_loop().time() + module.FAILED_S + 1
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: later, raising=False)
     assert (await publishers.open("t", "d", field(1))).publisher is adapter.built[0]
+
+
+async def used(publishers: module.Publishers, *ids: str, type_: str = "fake") -> None:
+    """Opens and gives back, in this order."""
+    for id_ in ids:
+        publishers.give_back(await publishers.open("t", id_, field(1, id_=id_, type_=type_)))
+
+
+async def test_beyond_the_bound_of_a_type_the_least_recently_used_of_that_type_is_closed():
+    few, many = Adapter("few", max_open=2), Adapter("many")
+    publishers = opened(few, many)
+    await used(publishers, "old", "older", type_="many")
+    await used(publishers, "a", "b", type_="few")
+    fresh = publishers.known("t", "a")
+    assert fresh is not None
+    publishers.give_back(fresh)
+    await used(publishers, "c", "d", type_="few")
+    await publishers.closed()
+    assert {"a": True, "b": True, "c": False, "d": False} == {p.destination.id: p.closed for p in few.built}
+    assert [False, False] == [p.closed for p in many.built]
+
+
+async def test_a_changed_destination_takes_no_second_place_among_its_type():
+    few = Adapter("few", max_open=2)
+    publishers = opened(few)
+    await used(publishers, "a", "b", type_="few")
+    for version in (2, 3, 4):
+        publishers.give_back(await publishers.open("t", "b", field(version, id_="b", type_="few")))
+    await publishers.closed()
+    assert [("a", False), ("b", True), ("b", True), ("b", True), ("b", False)] == [
+        (p.destination.id, p.closed) for p in few.built
+    ]
+
+
+async def test_closing_is_beside_the_opener_and_one_that_hangs_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(module, "CLOSE_S", 0.1)
+    few = Adapter("few", max_open=1)
+    publishers = opened(few)
+    few.closing.clear()
+    async with asyncio.timeout(5):
+        await used(publishers, *"abcdefgh", type_="few")
+        assert not any(p.closed for p in few.built)
+        await publishers.close()
+    assert not any(p.closed for p in few.built)  # each was given up after its time
+
+
+async def test_one_who_gives_up_waiting_takes_no_other_with_it(adapter: Adapter):
+    publishers = opened(adapter)
+    adapter.gate.clear()
+    uses = [asyncio.create_task(publishers.open("t", "d", field(1))) for _ in range(3)]
+    await eventually(lambda: adapter.connects)
+    uses[0].cancel()
+    await asyncio.sleep(0)
+    adapter.gate.set()
+    leases = [await use for use in uses[1:]]
+    assert [2, 2] == [lease.users for lease in leases]
+    assert leases[0] is publishers.known("t", "d")
+    assert 1 == len(adapter.built)
+
+
+async def test_one_who_gives_up_when_it_is_built_already_does_not_use_it(adapter: Adapter):
+    publishers = opened(adapter)
+    adapter.gate.clear()
+    use = asyncio.create_task(publishers.open("t", "d", field(1)))
+    await eventually(lambda: adapter.connects)
+    adapter.gate.set()
+    while not publishers._leases:
+        await asyncio.sleep(0)
+    use.cancel()
+    await asyncio.gather(use, return_exceptions=True)
+    assert use.cancelled()
+    assert [0] == [lease.users for lease in publishers._leases.values()]
+
+
+async def test_what_nobody_waits_for_any_more_is_there_for_the_next_one(adapter: Adapter):
+    publishers = opened(adapter)
+    adapter.gate.clear()
+    use = asyncio.create_task(publishers.open("t", "d", field(1)))
+    await eventually(lambda: adapter.connects)
+    use.cancel()
+    await asyncio.gather(use, return_exceptions=True)
+    adapter.gate.set()
+    lease = await publishers.open("t", "d", field(1))
+    assert (1, lease.publisher) == (lease.users, adapter.built[0])
+    assert 1 == len(adapter.built)
+    publishers.give_back(lease)
+    await publishers.close()
+    assert adapter.built[0].closed
+
+
+async def test_an_older_state_that_nobody_waits_for_any_more_is_closed(adapter: Adapter):
+    publishers = opened(adapter)
+    adapter.gate.clear()
+    slow = asyncio.create_task(publishers.open("t", "d", field(1)))
+    await eventually(lambda: adapter.connects)
+    adapter.gate, gate = asyncio.Event(), adapter.gate
+    adapter.gate.set()
+    newer = await publishers.open("t", "d", field(2))
+    slow.cancel()
+    gate.set()
+    await asyncio.gather(slow, return_exceptions=True)
+    await eventually(lambda: [False, True] == [p.closed for p in adapter.built])  # of versions 2 and 1
+    assert newer is publishers.known("t", "d")
+
+
+async def test_one_that_makes_room_at_once_is_closed_after_its_last_use_and_not_used_again():
+    """Both wait for the same build; before the second of them goes on, another destination takes the place."""
+    few = Adapter("few", max_open=1)
+    publishers = opened(few)
+    few.gate.clear()
+    first = [asyncio.create_task(publishers.open("t", "a", field(1, id_="a", type_="few"))) for _ in range(2)]
+    other = asyncio.create_task(publishers.open("t", "b", field(1, id_="b", type_="few")))
+    await eventually(lambda: few.connects == 2)
+    few.gate.set()
+    one, two = [await use for use in first]
+    await other
+    assert publishers.known("t", "a") is None
+    publishers.give_back(one)
+    assert one.publisher is not None
+    publishers.give_back(two)
+    assert one.publisher is None
+    await publishers.closed()
+    assert [True, False] == [p.closed for p in few.built]
+
+
+async def test_closing_ends_what_is_being_built_and_what_is_in_use(adapter: Adapter):
+    publishers = opened(adapter)
+    await publishers.open("t", "busy", field(1, id_="busy"))
+    adapter.gate.clear()
+    use = asyncio.create_task(publishers.open("t", "d", field(1)))
+    await eventually(lambda: adapter.connects == 2)
+    await asyncio.wait_for(publishers.close(), 5)
+    await asyncio.gather(use, return_exceptions=True)
+    assert use.cancelled()
+    assert [("busy", True)] == [(p.destination.id, p.closed) for p in adapter.built]
+
+
+async def test_a_type_without_its_library_is_kept_with_what_to_install(adapter: Adapter):
+    adapter.description = msgspec.structs.replace(adapter.description, unavailable="fake needs a library")
+    lease = await opened(adapter).open("t", "d", field(1))
+    assert (None, "fake needs a library") == (lease.publisher, lease.problem)
