@@ -129,8 +129,9 @@ async def test_topics_are_those_of_the_deployment_in_order(api: Api, api_without
 
 @pytest.mark.behaviour(13)
 async def test_destination_types_are_shown_with_their_fields(api: Api) -> None:
-    (webhook,) = (await api.http.get("/destination-types")).json()
+    webhook, *others = (await api.http.get("/destination-types")).json()
     assert webhook["type"] == "webhook"
+    assert {"label", "description", "icon", "instructions", "config_fields", "credential_fields"} <= set(others[0])
     assert webhook["icon"].startswith("<svg")
     assert webhook["config_fields"][0]["key"] == "url"
     assert (await api.http.get("/destination-types/webhook")).json() == webhook
