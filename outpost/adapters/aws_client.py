@@ -19,8 +19,8 @@ from outpost.adapters import aws_errors, codes, held
 from outpost.adapters import shared as shared_
 from outpost.domain import delivery
 
-# A client takes 4 to 10 ms of CPU and 60 to 150 KB, since botocore makes a class and copies its table of events
-# for each, and then what its connections take. A thousand are the 150 MB that one type may have in a process.
+# A client takes 4 to 10 ms of CPU and up to 190 KB with one connection, since botocore makes a class and copies
+# its table of events for each. A thousand are the 200 MB that one type may have in a process.
 MAX_OPEN = 1_000
 MOST_KEPT = 32  # idle connections of one publisher; more than that at once are closed after use
 DEFAULT_REGION = "us-east-1"  # where the endpoint is not Amazon's own and says nothing of a region
