@@ -32,7 +32,7 @@ _FAULT_OF_ONE = frozenset({"InvalidArgumentException", "ValidationException"})  
 class Kinesis(declared.Declared):
     """The type; see base.Adapter."""
 
-    max_open = aws_client.MAX_OPEN
+    max_open = 800  # a client of this service takes 250 KB, and a type may have 200 MB
 
     def problems(self, config: Mapping[str, str], credentials: Mapping[str, str]) -> list[errors.Problem]:
         """A key template has to be one."""

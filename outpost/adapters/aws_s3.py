@@ -35,7 +35,7 @@ _AMAZON = (".amazonaws.com", ".amazonaws.com.cn")
 class S3(declared.Declared):
     """The type; see base.Adapter."""
 
-    max_open = aws_client.MAX_OPEN
+    max_open = 600  # a client of this service takes 330 KB, and a type may have 200 MB
 
     def problems(self, config: Mapping[str, str], credentials: Mapping[str, str]) -> list[errors.Problem]:
         """The key template has to be one, the storage class one of Amazon's."""
