@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from aiormq import exceptions, spec
 
@@ -73,7 +73,7 @@ class Publisher:
             return codes.UNFORMATTED
         lane: wires.Lane | None = None
         try:
-            async with asyncio.timeout_at(deadline), self._alone(event.event_id):
+            async with asyncio.timeout_at(deadline):
                 for _ in range(TRIES):
                     lane = await self._lanes.get()
                     if not lane.open:
@@ -108,7 +108,9 @@ class Publisher:
             message_id=event.event_id if has_room else None,
             headers={**headers},
         )
-        with lane.wire.use():
+        while (other := self._under_way.get(event.event_id)) is not None:
+            await other.wait()
+        with self._alone(event.event_id), lane.wire.use():
             await lane.channel.basic_publish(
                 event.data,
                 exchange=self._exchange,
@@ -136,12 +138,10 @@ class Publisher:
         if not (lane.wire.open and lane.channel.is_closed):
             self._wires.discard(lane.wire)
 
-    @contextlib.asynccontextmanager
-    async def _alone(self, event_id: str) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _alone(self, event_id: str) -> Iterator[None]:
         """One message of an id at a time: what the broker returns is told apart by its id alone, and the other
         one would count as delivered."""
-        while (other := self._under_way.get(event_id)) is not None:
-            await other.wait()
         gone = self._under_way[event_id] = asyncio.Event()
         try:
             yield

@@ -21,7 +21,8 @@ from aiormq import exceptions, spec
 
 from outpost.adapters import addresses as judged
 
-HEARTBEAT_S = 15  # a broker that is gone without a word is noticed within 48 s by those that send nothing
+# Keeps idle connections alive in whatever stands between. Who sends notices a dead broker at its deadline.
+HEARTBEAT_S = 30
 CLOSE_S = 1.0  # what a broker may take to say goodbye
 
 # Every failure is an outcome of ours; the library would say it again, a line or a traceback each.
