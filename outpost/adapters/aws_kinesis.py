@@ -44,9 +44,7 @@ class Kinesis(declared.Declared):
         return f"{config.get('stream_name', '')} in {config.get('region', '')}", None
 
     async def connect(self, destination: base.OpenDestination) -> Publisher:
-        """A publisher; opens no connection yet. Raises errors.Invalid where the stored template is none."""
-        if found := templates.problems(destination.config, TEMPLATE):
-            raise errors.Invalid(found)
+        """A publisher; opens no connection yet. A stored template that is none counts as absent, as published."""
         writer = Writer(
             self._metadata(destination) if self._shared.settings.kinesis_metadata_in_payload else None,
             templates.compiled(destination.config.get(TEMPLATE, "")),

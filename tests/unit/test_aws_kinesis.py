@@ -88,12 +88,12 @@ def test_what_is_right_is_stored_as_it_is(kinesis: aws_kinesis.Kinesis, key: str
     assert {**CONFIG, key: value} == saved(kinesis, {**CONFIG, key: value}, CREDENTIALS).config
 
 
-async def test_a_stored_template_that_is_none_any_more_opens_nothing(kinesis: aws_kinesis.Kinesis):
-    opened = base.OpenDestination(
-        "t", "d", "aws_kinesis", {**CONFIG, "partition_key_template": "["}, CREDENTIALS, {}
-    )
-    with pytest.raises(errors.Invalid):
-        await kinesis.connect(opened)
+@pytest.mark.behaviour(132)
+async def test_a_stored_template_that_is_none_leaves_the_event_id(kinesis: aws_kinesis.Kinesis):
+    config = {**CONFIG, "partition_key_template": "["}
+    publisher = await kinesis.connect(base.OpenDestination("t", "d", "aws_kinesis", config, CREDENTIALS, {}))
+    assert "evt_1" == value_of(publisher._writer)["PartitionKey"]
+    await publisher.close()
 
 
 @pytest.mark.behaviour(132)
