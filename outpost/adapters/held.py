@@ -41,7 +41,13 @@ class Held(Generic[T]):
         if self._opening is None:
             self._opening = asyncio.create_task(self._make())
             self._opening.add_done_callback(self._opened)
-        return await asyncio.shield(self._opening)  # one who gives up must not take the others with it
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)  # one who gives up must not take the others with it
+        except asyncio.CancelledError:
+            if opening.cancelled() and self._closed:  # not the caller, but this was ended
+                raise ConnectionAbortedError from None
+            raise
 
     def discard(self, client: T) -> None:
         """`client` was cut off in the middle of something, or broke: the next `get` opens another."""
