@@ -134,9 +134,12 @@ class Senders:
                     continue
                 await self._send(group)
             except asyncio.CancelledError:
-                if self._closed or not group.overdue:
+                if self._closed or (me.cancelling() and not group.overdue):
                     raise
-                self._fail(group, "Overdue", delivery.Failed("timeout"))
+                if group.overdue:
+                    self._fail(group, "Overdue", delivery.Failed("timeout"))
+                else:  # a library's own task was cancelled, not this one
+                    self._fail(group, "CancelledError", FAULTY)
             finally:
                 del self._under_way[me]
             while group.overdue and me.uncancel():  # asked for by the watch, whether the publisher heard it or not

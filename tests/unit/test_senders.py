@@ -291,6 +291,19 @@ async def test_a_publisher_that_does_not_hear_of_its_end_costs_no_sender(
     await asyncio.wait_for(scene.senders.close(), 5)
 
 
+async def test_a_cancellation_that_nobody_asked_for_is_a_fault_of_the_adapter(scenes: list[Scene]):
+    """Of a task inside its library, for one: the sender lives, and the delivery has its outcome."""
+    scene = made(scenes)
+    await scene.open()
+    scene.adapter.send_failure = asyncio.CancelledError()
+    scene.warm(1)
+    assert {"e1": senders.FAULTY} == await scene.outcomes(1)
+    scene.adapter.send_failure = None
+    scene.warm(2)
+    assert delivered(2).items() <= (await scene.outcomes(2)).items()
+    assert [False] == [task.done() for task in scene.senders._tasks]
+
+
 async def test_closing_cuts_off_what_is_under_way_without_an_outcome(scenes: list[Scene]):
     scene = made(scenes, max_batch=10)
     await scene.open()
