@@ -7,11 +7,13 @@ checks. Both ways are here: on the event loop, and in a thread.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable
 
 from outpost.adapters import egress
 from outpost.adapters.http import names
 
+SHORTEST_S = 0.001  # 0 would mean: do not wait at all
 _EVERYTHING = egress.Guard(("0.0.0.0/0", "::/0"))
 
 
@@ -90,11 +92,18 @@ class Addresses:
 
 
 def connect_blocking(addresses: Iterable[str], port: int, timeout_s: float) -> socket.socket:
-    """A socket connected to the first of the judged `addresses` that answers. Raises OSError."""
+    """A socket connected to the first of the judged `addresses` that answers, with `timeout_s` as its time-out. An
+    address that does not answer gets its share of that time while others are left. Raises OSError."""
     last: OSError = Unknown()
-    for address in addresses:
+    given = list(addresses)
+    deadline = time.monotonic() + timeout_s
+    for tried, address in enumerate(given):
+        share = (deadline - time.monotonic()) / (len(given) - tried)
         try:
-            return socket.create_connection((address, port), timeout=timeout_s)
+            connected = socket.create_connection((address, port), timeout=max(share, SHORTEST_S))
         except OSError as exc:
             last = exc
+        else:
+            connected.settimeout(timeout_s)
+            return connected
     raise last
