@@ -79,6 +79,8 @@ def met(exc: Exception, broker: str) -> Failure:
             return Failure(_of_network(fault), f"{broker}: {str(fault) or type(fault).__name__}")
         case theirs.KafkaConnectionError():
             return Failure(codes.Code.CONNECTION_RESET, f"{broker} closed the connection")
+        case RuntimeError() as fault if type(fault) is RuntimeError:  # of uvloop's: lost in this turn of the loop
+            return Failure(codes.Code.CONNECTION_RESET, f"{broker} closed the connection")
         case other:  # its text may quote what it could not read
             return Failure(codes.Code.KAFKA_ERROR, f"{broker} gave no answer to be read: {type(other).__name__}")
 

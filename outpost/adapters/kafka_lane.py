@@ -26,6 +26,7 @@ BATCH_BYTES = (
     262_144  # of one partition; brokers take 1 MB a batch unless told otherwise. A larger event goes alone
 )
 REQUEST_EVENTS = 2_000
+REQUEST_BYTES = 8_388_608  # of data; it has to pass within a deadline, and brokers take no more than 100 MB
 MOST_MOVES = 3  # of an event to another leader
 BACKOFF_S = 0.1
 SEQUENCES = 1 << 31  # sequence numbers begin anew after so many
@@ -239,14 +240,16 @@ class Lane:
     def _taken(self, link: _Link) -> list[_Batch]:
         """What goes out now: the front of what waits, as far as it fits one batch a partition."""
         batches: dict[int, _Batch] = {}
+        size = 0
         for _ in range(min(len(self._waiting), REQUEST_EVENTS)):
             event = self._waiting.popleft()
             if event.done.done():
                 continue
+            size += len(event.value)
             batch = batches.get(event.partition)
-            if batch is None:
+            if batch is None and (not batches or size <= REQUEST_BYTES):
                 batches[event.partition] = _Batch(link, event)
-            elif not batch.add(event):
+            elif batch is None or not batch.add(event):
                 self._waiting.appendleft(event)
                 break
         for batch in batches.values():
@@ -317,7 +320,7 @@ class Lane:
             batch.written()
             end(batch.events, DELIVERED)
             return
-        if batch.link.producer is not None and number not in NOT_TRIED:
+        if batch.link.producer is not None and not (first and number in NOT_TRIED):
             self._links.discard(batch.link)  # whether its sequence numbers are used up is not known
         if number in ONE_IS_BAD and len(batch.events) > 1:
             self._back(batch.events, alone=True)

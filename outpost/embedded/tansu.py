@@ -64,6 +64,8 @@ def start(path: Path, *, port: int | None = None) -> Tansu:
 
 
 def _start_on(port: int, path: Path, server: Path, lock: int) -> Tansu:
+    if not process.port_is_free(port):  # whoever listens there would be taken for the broker
+        raise EmbeddedError(f"Tansu cannot start on port {port}: it is taken")
     address = f"tcp://{HOST}:{port}"
     where = ["--listener-url", address, "--advertised-listener-url", address]
     started = process.spawn(

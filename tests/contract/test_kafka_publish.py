@@ -394,6 +394,7 @@ async def test_a_cut_in_a_send_that_cannot_be_repaired_is_told(mock: kafka_mock.
     [
         ([7], "OK"),  # REQUEST_TIMED_OUT: once more, with the same number
         ([7, 7], "timeout"),
+        ([7, 6], "kafka_error"),  # it may be there, and is not sent to another
         ([20], "OK"),  # NOT_ENOUGH_REPLICAS_AFTER_APPEND
         ([45], "OK"),  # OUT_OF_ORDER_SEQUENCE_NUMBER: under another producer number
         ([6, 6], "OK"),  # NOT_LEADER

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import ssl
 import sys
 from typing import Any
 
 import pytest
+from aiokafka import errors as theirs
 
 from outpost import settings as settings_
 from outpost.adapters import base, codes, extras, kafka, kafka_cluster, kafka_errors
@@ -164,6 +168,32 @@ def test_a_key_belongs_where_the_published_outpost_puts_it(key: bytes, count: in
 def test_a_number_of_kafka_has_a_code_and_a_text(number: int, code: str, text: str):
     failure = kafka_errors.answered(number)
     assert (code, text, number) == (failure.code, failure.text, failure.number)
+
+
+@pytest.mark.parametrize(
+    ("met", "code"),
+    [
+        (theirs.KafkaConnectionError("closed"), "connection_reset"),
+        (RuntimeError("unable to perform operation; the handler is closed"), "connection_reset"),
+        (asyncio.IncompleteReadError(b"", 4), "connection_reset"),
+        (TimeoutError(), "timeout"),
+        (OSError(errno.ENETUNREACH, "no way"), "network_unreachable"),
+        (OSError(errno.EMFILE, "too many"), "network_error"),
+        (theirs.NodeNotReadyError("no"), "kafka_error"),
+        (ValueError("what the broker said: secret"), "kafka_error"),
+    ],
+)
+def test_what_is_met_at_a_broker_has_a_code_and_names_it(met: Exception, code: str):
+    failure = kafka_errors.met(met, "one:9092")
+    assert code == failure.code
+    assert "one:9092" in failure.text
+    assert "secret" not in failure.text
+
+
+def test_a_closed_connection_is_told_by_what_closed_it():
+    closed = theirs.KafkaConnectionError("closed")
+    closed.__cause__ = ssl.SSLError(1, "certificate required")
+    assert "tls_error" == kafka_errors.met(closed, "one:9092").code
 
 
 def test_of_several_failures_the_one_of_a_broker_that_answered_counts():
