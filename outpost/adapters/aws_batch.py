@@ -15,6 +15,9 @@ import msgspec
 from outpost.adapters import aws_client, codes
 from outpost.domain import delivery
 
+# A fifth of the CPU of a call of ten entries would go into looking whether we wrote them as botocore wants them.
+CONFIG: dict[str, Any] = {"parameter_validation": False}
+
 
 class Limits(msgspec.Struct, frozen=True):
     """Of one call: entries, and bytes of all of them together, as the service counts. One entry may fill it."""

@@ -58,7 +58,8 @@ class EventBridge(declared.Declared):
         )
         source = self._shared.settings.eventbridge_source
         writer = Writer(self._metadata(destination), source, config.get("event_bus_name", ""))
-        return Publisher(aws_client.Client(self._shared, place), writer, place.secrets)
+        client = aws_client.Client(self._shared, place, **aws_batch.CONFIG)
+        return Publisher(client, writer, place.secrets)
 
 
 def build(shared: shared_.Shared) -> EventBridge:

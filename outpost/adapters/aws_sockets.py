@@ -139,7 +139,11 @@ class _Pooled:
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection = super()._get_conn(timeout)  # type: ignore[misc]
         if connection.sock is not None:
-            _call().use(connection.sock)
+            try:
+                _call().use(connection.sock)
+            except OSError:
+                connection.close()
+                raise
         return connection
 
     def _put_conn(self, conn: Any) -> None:

@@ -64,7 +64,8 @@ class Sqs(declared.Declared):
         )
         group = destination.tenant if urllib.parse.urlsplit(queue_url).path.endswith(FIFO) else None
         writer = Writer(self._metadata(destination), group)
-        return Publisher(aws_client.Client(self._shared, place), writer, queue_url, place.secrets)
+        client = aws_client.Client(self._shared, place, **aws_batch.CONFIG)
+        return Publisher(client, writer, queue_url, place.secrets)
 
 
 def build(shared: shared_.Shared) -> Sqs:
