@@ -12,24 +12,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import msgspec
 from aiokafka import errors as theirs
 from aiokafka.protocol import produce, transaction
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from outpost.adapters import codes, held, kafka_cluster, kafka_errors, kafka_wire
+from outpost.adapters import codes, held, kafka_batch, kafka_cluster, kafka_errors, kafka_wire
 from outpost.domain import delivery
 
 DELIVERED = delivery.Delivered(codes.OK, {})
 ALL_REPLICAS = -1  # acks=all
-BATCH_BYTES = (
-    262_144  # of one partition; brokers take 1 MB a batch unless told otherwise. A larger event goes alone
-)
 REQUEST_EVENTS = 2_000
 REQUEST_BYTES = 8_388_608  # of data; it has to pass within a deadline, and brokers take no more than 100 MB
 MOST_MOVES = 3  # of an event to another leader
 BACKOFF_S = 0.1
-SEQUENCES = 1 << 31  # sequence numbers begin anew after so many
 TIMEOUT_OF_TRANSACTIONS_MS = (1 << 31) - 1  # there are none
 
 # Kafka's numbers by what they mean for a batch.
@@ -49,85 +43,10 @@ NOT_TRIED = (ELSEWHERE - {56}) | ONE_IS_BAD | {19, 29, 31, 89}
 PASSING = frozenset({7, 14, 15, 16, 89})
 
 
-class Event:
-    """One event on its way; `done` gets its outcome, and is cancelled where nobody waits any more."""
-
-    __slots__ = ("alone", "deadline", "done", "headers", "key", "moves", "partition", "value")
-
-    def __init__(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]], deadline: float) -> None:
-        self.key = key
-        self.value = value
-        self.headers = headers
-        self.deadline = deadline
-        self.done: asyncio.Future[delivery.Outcome] = asyncio.get_running_loop().create_future()
-        self.partition = 0
-        self.alone = False
-        self.moves = 0
-
-
 class Producers:
     """Whether this cluster gives out producer numbers to us; remembered once it does not."""
 
     refused = False
-
-
-class _Link(msgspec.Struct):
-    """What is thrown away as one. `producer` is number and epoch, None where there is none."""
-
-    connection: kafka_wire.Connection
-    producer: tuple[int, int] | None
-    sequences: dict[int, int]  # the next one by partition
-
-
-class _Batch:
-    """Events of one partition, as they go out."""
-
-    def __init__(self, link: _Link, first: Event) -> None:
-        self.link = link
-        self.partition = first.partition
-        self.events: list[Event] = []
-        self.encoded = b""
-        self._closed = False
-        self._builder = DefaultRecordBatchBuilder(
-            magic=2,
-            compression_type=0,
-            is_transactional=0,
-            producer_id=-1,
-            producer_epoch=-1,
-            base_sequence=-1,
-            batch_size=BATCH_BYTES,
-        )
-        self.add(first)
-
-    def add(self, event: Event) -> bool:
-        """False if it has no room there."""
-        if self._closed or (event.alone and self.events):
-            return False
-        added = self._builder.append(
-            len(self.events), timestamp=None, key=event.key, value=event.value, headers=event.headers
-        )
-        if added is None:
-            return False
-        self.events.append(event)
-        self._closed = event.alone
-        return True
-
-    @property
-    def moves(self) -> int:
-        """How often one of them was sent before, in vain."""
-        return max(event.moves for event in self.events)
-
-    def encode(self) -> None:
-        """As it goes out, under the next sequence number of the link's producer."""
-        if self.link.producer is not None:
-            sequence = self.link.sequences.get(self.partition, 0)
-            self._builder.set_producer_state(*self.link.producer, sequence)
-        self.encoded = bytes(self._builder.build())
-
-    def written(self) -> None:
-        """The sequence numbers are used up."""
-        used = self.link.sequences.get(self.partition, 0) + len(self.events)
-        self.link.sequences[self.partition] = used % SEQUENCES
 
 
 class Lane:
@@ -140,7 +59,7 @@ class Lane:
         topic: str,
         access: kafka_wire.Access,
         producers: Producers,
-        moved: Callable[[list[Event]], None],
+        moved: Callable[[list[kafka_batch.Event]], None],
         failed: Callable[[kafka_errors.Failure], delivery.Outcome],
     ) -> None:
         self._broker = broker
@@ -149,18 +68,18 @@ class Lane:
         self._producers = producers
         self._moved = moved
         self._failed = failed
-        self._waiting: deque[Event] = deque()
-        self._carried: list[_Batch] = []
+        self._waiting: deque[kafka_batch.Event] = deque()
+        self._carried: list[kafka_batch.Batch] = []
         self._links = held.Held(self._open, _shut, access.limit_s)
         self._task: asyncio.Task[None] | None = None
 
-    def push(self, event: Event) -> None:
+    def push(self, event: kafka_batch.Event) -> None:
         """Takes `event`, whose partition is known."""
         self._waiting.append(event)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
-    def drained(self) -> list[Event]:
+    def drained(self) -> list[kafka_batch.Event]:
         """What still waits, given back."""
         events, self._waiting = list(self._waiting), deque()
         return events
@@ -180,14 +99,14 @@ class Lane:
             await asyncio.gather(self._task, return_exceptions=True)
         outcome = self._failed(_CLOSED)
         _end(self._carried, outcome)
-        end(self._waiting, outcome)
+        kafka_batch.end(self._waiting, outcome)
         await self._links.close()
 
-    async def _open(self) -> _Link:
+    async def _open(self) -> kafka_batch.Link:
         connection = kafka_wire.Connection(*self._broker, self._access)
         await connection.connect()
         try:
-            return _Link(connection, await self._producer(connection), {})
+            return kafka_batch.Link(connection, await self._producer(connection), {})
         except BaseException:
             connection.close()
             raise
@@ -217,7 +136,7 @@ class Lane:
                 try:
                     link = await self._link()
                 except kafka_errors.Failure as failure:
-                    end(self._waiting, self._failed(failure))
+                    kafka_batch.end(self._waiting, self._failed(failure))
                     self._waiting.clear()
                     return
                 self._carried = self._taken(link)
@@ -225,7 +144,7 @@ class Lane:
         finally:
             self._task = None
 
-    async def _link(self) -> _Link:
+    async def _link(self) -> kafka_batch.Link:
         while True:
             try:
                 link = await self._links.get()
@@ -237,9 +156,9 @@ class Lane:
                 return link
             self._links.discard(link)
 
-    def _taken(self, link: _Link) -> list[_Batch]:
+    def _taken(self, link: kafka_batch.Link) -> list[kafka_batch.Batch]:
         """What goes out now: the front of what waits, as far as it fits one batch a partition."""
-        batches: dict[int, _Batch] = {}
+        batches: dict[int, kafka_batch.Batch] = {}
         size = 0
         for _ in range(min(len(self._waiting), REQUEST_EVENTS)):
             event = self._waiting.popleft()
@@ -248,7 +167,7 @@ class Lane:
             size += len(event.value)
             batch = batches.get(event.partition)
             if batch is None and (not batches or size <= REQUEST_BYTES):
-                batches[event.partition] = _Batch(link, event)
+                batches[event.partition] = kafka_batch.Batch(link, event)
             elif batch is None or not batch.add(event):
                 self._waiting.appendleft(event)
                 break
@@ -256,7 +175,7 @@ class Lane:
             batch.encode()
         return list(batches.values())
 
-    async def _carry(self, link: _Link, batches: list[_Batch]) -> None:
+    async def _carry(self, link: kafka_batch.Link, batches: list[kafka_batch.Batch]) -> None:
         """Sends and settles `batches`; what may have been written goes once more where that cannot make two."""
         once_more = link.producer is not None
         while batches:
@@ -278,14 +197,14 @@ class Lane:
                     await asyncio.sleep(BACKOFF_S)
             once_more = False
 
-    async def _fresh(self) -> _Link | None:
+    async def _fresh(self) -> kafka_batch.Link | None:
         """Another link after one broke; None if there is none to be had."""
         try:
             return await self._link()
         except kafka_errors.Failure:
             return None
 
-    async def _answers(self, link: _Link, batches: list[_Batch]) -> dict[int, int] | None:
+    async def _answers(self, link: kafka_batch.Link, batches: list[kafka_batch.Batch]) -> dict[int, int] | None:
         """The number that the broker answers for each partition; None if nobody waits for it any more."""
         events = [event for batch in batches for event in batch.events]
         left_s = max(event.deadline for event in events) - asyncio.get_running_loop().time()
@@ -303,9 +222,11 @@ class Lane:
         finally:
             asking.cancel()
 
-    def _settled(self, batches: list[_Batch], answers: dict[int, int], *, once_more: bool) -> list[_Batch]:
+    def _settled(
+        self, batches: list[kafka_batch.Batch], answers: dict[int, int], *, once_more: bool
+    ) -> list[kafka_batch.Batch]:
         """Ends what is decided; the batches that are to go once more, as they are."""
-        unsure: list[_Batch] = []
+        unsure: list[kafka_batch.Batch] = []
         for batch in batches:
             number = answers.get(batch.partition, UNANSWERED)
             if number in UNSURE and once_more:
@@ -314,11 +235,11 @@ class Lane:
                 self._decided(batch, number, first=once_more or batch.link.producer is None)
         return unsure
 
-    def _decided(self, batch: _Batch, number: int, *, first: bool) -> None:
+    def _decided(self, batch: kafka_batch.Batch, number: int, *, first: bool) -> None:
         """`first`: it went out once, so that what is refused now was not written before."""
         if number in WRITTEN:
             batch.written()
-            end(batch.events, DELIVERED)
+            kafka_batch.end(batch.events, DELIVERED)
             return
         if batch.link.producer is not None and not (first and number in NOT_TRIED):
             self._links.discard(batch.link)  # whether its sequence numbers are used up is not known
@@ -331,9 +252,9 @@ class Lane:
                 event.moves += 1
             self._moved(batch.events)
         else:
-            end(batch.events, self._failed(kafka_errors.answered(number)))
+            kafka_batch.end(batch.events, self._failed(kafka_errors.answered(number)))
 
-    def _back(self, events: list[Event], *, alone: bool = False) -> None:
+    def _back(self, events: list[kafka_batch.Event], *, alone: bool = False) -> None:
         """They go out with the next request."""
         for event in reversed(events):
             event.alone = alone
@@ -341,20 +262,13 @@ class Lane:
             self._waiting.appendleft(event)
 
 
-def end(events: Iterable[Event], outcome: delivery.Outcome) -> None:
-    """Gives `outcome` to those that have none."""
-    for event in events:
-        if not event.done.done():
-            event.done.set_result(outcome)
-
-
-def _end(batches: Iterable[_Batch], outcome: delivery.Outcome) -> None:
+def _end(batches: Iterable[kafka_batch.Batch], outcome: delivery.Outcome) -> None:
     for batch in batches:
-        end(batch.events, outcome)
+        kafka_batch.end(batch.events, outcome)
 
 
 _CLOSED = kafka_errors.Failure(codes.Code.CONNECTION_RESET, "the connection to the broker was closed")
 
 
-async def _shut(link: _Link) -> None:
+async def _shut(link: kafka_batch.Link) -> None:
     link.connection.close()

@@ -10,6 +10,7 @@ from outpost.adapters import (
     base,
     codes,
     held,
+    kafka_batch,
     kafka_cluster,
     kafka_errors,
     kafka_lane,
@@ -44,7 +45,7 @@ class Publisher:
         self._views = held.Held(self._look, _nothing, access.limit_s)
         self._lanes: dict[kafka_cluster.Broker, kafka_lane.Lane] = {}
         self._producers = kafka_lane.Producers()
-        self._events: set[kafka_lane.Event] = set()
+        self._events: set[kafka_batch.Event] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._seen = 0.0  # when what is held of the topic was asked for
 
@@ -57,7 +58,7 @@ class Publisher:
                 await self._hand_out(events, time.monotonic() - VIEW_AGE_S)
                 await asyncio.wait([event.done for event in events])
         except TimeoutError:
-            kafka_lane.end(events, self._failed(_LATE))
+            kafka_batch.end(events, self._failed(_LATE))
         finally:
             self._events.difference_update(events)
             for event in events:
@@ -66,35 +67,35 @@ class Publisher:
 
     async def close(self) -> None:
         """Ends the connections and what aiokafka runs for each; sends under way fail."""
-        kafka_lane.end(self._events, self._failed(_CLOSED))
+        kafka_batch.end(self._events, self._failed(_CLOSED))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(self._views.close(), *(lane.close() for lane in self._lanes.values()))
 
-    def _event(self, event: base.Delivery, deadline: float) -> kafka_lane.Event:
+    def _event(self, event: base.Delivery, deadline: float) -> kafka_batch.Event:
         merged = self._merger.merged(event)
         key = None
         if self._template is not None:
             key = self._template.text({"metadata": merged, "data": templates.document(event.data)})
         headers = [(name, value.encode(errors="replace")) for name, value in merged.items()]
-        return kafka_lane.Event(
+        return kafka_batch.Event(
             (key or event.event_id).encode(errors="replace"), event.data, [CONTENT_TYPE, *headers], deadline
         )
 
-    async def _hand_out(self, events: Sequence[kafka_lane.Event], since: float) -> None:
+    async def _hand_out(self, events: Sequence[kafka_batch.Event], since: float) -> None:
         """Gives each to the lane of its leader, as the cluster said after `since`; where it says nothing, that is
         their outcome."""
         try:
             view = await self._view(since)
         except kafka_errors.Failure as failure:
-            kafka_lane.end(events, self._failed(failure))
+            kafka_batch.end(events, self._failed(failure))
             return
         for event in events:
             event.partition, leader = view.place(event.key)
             if leader is None:
                 self._views.discard(view)
-                kafka_lane.end([event], self._failed(kafka_errors.answered(kafka_errors.NOT_AVAILABLE)))
+                kafka_batch.end([event], self._failed(kafka_errors.answered(kafka_errors.NOT_AVAILABLE)))
             else:
                 self._lane(leader).push(event)
 
@@ -130,7 +131,7 @@ class Publisher:
             self._beside(lane.retire())
         return view
 
-    def _moved(self, events: list[kafka_lane.Event]) -> None:
+    def _moved(self, events: list[kafka_batch.Event]) -> None:
         self._beside(self._move(events, time.monotonic()))
 
     def _beside(self, work: Coroutine[None, None, None]) -> None:
@@ -138,7 +139,7 @@ class Publisher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _move(self, events: list[kafka_lane.Event], told: float) -> None:
+    async def _move(self, events: list[kafka_batch.Event], told: float) -> None:
         """The topic is not what it was: `events` go where it is now, which the cluster may not know at once."""
         await asyncio.sleep(kafka_lane.BACKOFF_S)
         await self._hand_out(events, told)
