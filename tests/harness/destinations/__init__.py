@@ -11,14 +11,15 @@ from tests.harness.destinations import world
 
 # type -> `module:class` below this package
 WORLDS: dict[str, str] = {
-    "rabbitmq": "rabbitmq:World",
-    "aws_eventbridge": "eventbridge:World",
+    "webhook": "webhook:World",
+    "hookdeck": "hookdeck:World",
+    "aws_sqs": "sqs:World",
     "aws_kinesis": "kinesis:World",
     "aws_s3": "s3:World",
-    "aws_sqs": "sqs:World",
+    "aws_eventbridge": "eventbridge:World",
     "azure_servicebus": "servicebus:World",
     "gcp_pubsub": "pubsub:World",
-    "hookdeck": "hookdeck:World",
+    "rabbitmq": "rabbitmq:World",
     "kafka": "kafka:World",
 }
 
