@@ -64,6 +64,10 @@ class Link:
         gone = wire.writer is None or wire.writer.is_closing() or wire.reader.at_eof()
         return bool(gone or self._link.state.value != _ATTACHED)
 
+    async def batch(self) -> ServiceBusMessageBatch:
+        """An empty batch of at most `largest_batch` bytes. One made without the sender is encoded twice."""
+        return await self._sender.create_message_batch(self.largest_batch)
+
     async def send(self, parcel: ServiceBusMessage | ServiceBusMessageBatch) -> None:
         """Until the service has it. Raises what `told_by` knows."""
         if self.lost:
@@ -111,16 +115,23 @@ def told_by(exc: BaseException) -> tuple[Code, str]:
             return Code.BLOCKED_ADDRESS, ""
         case addresses.Unknown():
             return Code.DNS_ERROR, ""
+        case OSError(errno=None) if not isinstance(exc, ssl.SSLError):
+            return Code.CONNECTION_RESET, str(exc)  # the library's own, when it finds the end of the stream
         case OSError():
             return Code(failures.code_of(exc)), str(exc)
     inner = getattr(exc, "inner_exception", None) or getattr(exc, "inner_error", None)
     if isinstance(inner, Exception):
         return told_by(inner)
-    status = getattr(exc, "status_code", None)
-    if status is not None:  # the answer to a token
-        return _BY_STATUS.get(status, Code.INVALID_CREDENTIALS), str(exc)
+    if _is_about_the_token(exc):
+        return _BY_STATUS.get(getattr(exc, "status_code", 0), Code.INVALID_CREDENTIALS), str(exc)
     condition = getattr(exc, "condition", None)
     return _BY_CONDITION.get(bytes(condition) if condition else b"", Code.ERR), str(exc)
+
+
+def _is_about_the_token(exc: BaseException) -> bool:
+    from azure.servicebus._pyamqp.error import AuthenticationException
+
+    return isinstance(exc, AuthenticationException)
 
 
 @functools.cache

@@ -7,7 +7,6 @@ of a rule and a sentence, neither of which repeats any of it.
 from __future__ import annotations
 
 import re
-import time
 import urllib.parse
 
 import msgspec
@@ -17,13 +16,13 @@ EMULATOR_PORT = 5672
 WEB_PORT = 443  # Azure's templates write it behind the host; nothing speaks plain AMQP there
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
-_EXPIRY = re.compile(r"(?:^|[ &])se=([0-9]+)(?:&|$)")
-_FOREVER_S = 3_600  # a signature that names no end is sent again after so long
+_SIGNED = ("sr=", "sig=", "se=", "skn=")
 
 RULES = {
     "format": "must be name=value pairs with ; between them",
     "endpoint": "must have Endpoint=sb://<host>/",
     "key": "must have SharedAccessKeyName and SharedAccessKey, or SharedAccessSignature, and not both",
+    "signature": "has a SharedAccessSignature that lacks sr, sig, se or skn",
     "entity_path": "has an EntityPath that is not the name of the queue or topic",
 }
 
@@ -49,11 +48,6 @@ class Namespace(msgspec.Struct, frozen=True):
         numeric = ":" in self.host or self.host.rpartition(".")[2].isdigit()
         return self.host if numeric else self.host.partition(".")[0]
 
-    def signature_end(self) -> int:
-        """When the signature ends, in Unix seconds."""
-        found = _EXPIRY.search(self.signature)
-        return int(found[1]) if found else int(time.time()) + _FOREVER_S
-
 
 def parse(text: str) -> Namespace | str:
     """What `text` says, or the name of the rule (in `RULES`) that it breaks."""
@@ -71,7 +65,15 @@ def parse(text: str) -> Namespace | str:
     signature = parts.get("sharedaccesssignature", "")
     if bool(key_name) != bool(key) or bool(key) == bool(signature):
         return "key"
+    if signature and not _is_signature(signature):
+        return "signature"
     return Namespace(*place, tls, key_name, key, signature, parts.get("entitypath", ""))
+
+
+def _is_signature(text: str) -> bool:
+    parts = text.partition(" ")[2].split("&")
+    ends = [part[3:] for part in parts if part.startswith("se=")]
+    return all(any(part.startswith(name) for part in parts) for name in _SIGNED) and ends[0].isdecimal()
 
 
 def _place(endpoint: str, tls: bool) -> tuple[str, int] | None:

@@ -30,11 +30,12 @@ NO_CLAIM = "Unauthorized access. 'Send' claim(s) are required to perform this op
 
 
 class Queue:
-    """`fault` is the condition that every message is refused with, "" for none."""
+    """`fault` is the condition that every message is refused with, "" for none; `detach` if the link goes, too."""
 
     def __init__(self, largest: int) -> None:
         self.largest = largest
         self.fault = ""
+        self.detach = False
         self.messages: list[dict[str, Any]] = []
 
 
@@ -48,7 +49,7 @@ class State:
 
 class Control(socketserver.StreamRequestHandler):
     """`{"do": what, ..}` in, one answer out: `queue` (name, largest) makes one, `key` (name, key, send) sets one,
-    `fault` (queue, condition) refuses from now on, `received` (queue) tells the messages."""
+    `fault` (queue, condition, detach) refuses from now on, `received` (queue) tells the messages."""
 
     state: State
 
@@ -64,8 +65,8 @@ class Control(socketserver.StreamRequestHandler):
     def _key(self, name: str, key: str, send: bool = True) -> None:
         self.state.keys[name] = (key, send)
 
-    def _fault(self, queue: str, condition: str) -> None:
-        self.state.queues[queue].fault = condition
+    def _fault(self, queue: str, condition: str, detach: bool = False) -> None:
+        self.state.queues[queue].fault, self.state.queues[queue].detach = condition, detach
 
     def _received(self, queue: str) -> list[dict[str, Any]]:
         return self.state.queues[queue].messages
@@ -148,9 +149,9 @@ class ServiceBus(Handler):
     def _take(self, delivery: Any, link: Any, raw: bytes) -> bool:
         """False where the link is gone with it."""
         queue = self._state.queues[_path(link)]
-        if len(raw) > queue.largest:
-            delivery.settle()
-            link.condition = Condition("amqp:link:message-size-exceeded", "The message is too large.")
+        too_large = "amqp:link:message-size-exceeded" if len(raw) > queue.largest else ""
+        if too_large or (queue.fault and queue.detach):  # the delivery is left as it is
+            link.condition = Condition(too_large or queue.fault, "The link is closed.")
             link.close()
             return False
         if queue.fault:
