@@ -25,8 +25,8 @@ _ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 class PubSub(declared.Declared):
     """The type; see base.Adapter. `google` is where it is; only a test says another place."""
 
-    # A connection with TLS costs 0.9 MB, most of it the roots, and 6 ms of CPU; without TLS 31 KB and 1 ms. So the
-    # most is 180 MB, and a destination that comes after another one's eviction pays the 6 ms.
+    # A connection with TLS costs 0.9 MB, most of it the roots, and 7 ms of CPU; without TLS 31 KB and 1 ms. This
+    # many hold 180 MB at most, and a destination that had to make room for another one pays the 7 ms again.
     max_open = 200
 
     def __init__(self, shared: shared_.Shared, google: gcp_publisher.Service = GOOGLE) -> None:

@@ -231,6 +231,16 @@ async def test_a_message_that_the_service_does_not_want_fails_alone(
     assert [b"0", b"1", b"2", b"4", b"6", b"7"] == sorted(bodies(emulator))
 
 
+async def test_a_batch_of_which_nothing_is_wanted_is_not_divided_for_ever(
+    stack: AsyncExitStack, emulator: pubsub_server.Server
+):
+    publish = await publisher(stack, emulated(emulator))
+    emulator.answer = ("INVALID_ARGUMENT", "Invalid resource name given.")
+    outcomes = await publish(*(event() for _ in range(1_000)))
+    assert ["ERR"] * 1_000 == words(outcomes)
+    assert 1 + 2 * gcp_publisher.MOST_DIVISIONS == len(emulator.requests)
+
+
 async def test_a_request_that_is_too_large_for_the_service_is_divided_before_anybody_is_given_up(
     stack: AsyncExitStack, emulator: pubsub_server.Server
 ):

@@ -261,7 +261,7 @@ def test_a_key_shows_nothing_of_itself() -> None:
 
 
 def test_a_batch_goes_in_as_few_requests_as_the_limits_allow_in_its_order() -> None:
-    split = gcp_publisher._parts
+    split = gcp_publisher.parts
     assert [] == split({}, 10)
     assert [[0, 1], [2], [4, 5]] == split({0: 4, 1: 6, 2: 7, 4: 4, 5: 1}, 10)
     assert [1_000, 1] == [len(part) for part in split(dict.fromkeys(range(1_001), 1), 10_000)]
