@@ -9,39 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import itertools
 import json
 import re
 import secrets
-import signal
-import subprocess
-import sys
+import shutil
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import aiohttp
 import botocore.auth
 import botocore.awsrequest
-import botocore.config
 import botocore.credentials
-import botocore.session
 import msgspec
 from aiohttp import web
 
+from outpost.embedded import moto
+from outpost.embedded.moto import ACCOUNT as ACCOUNT
+from outpost.embedded.moto import EVERYTHING, Keys
+from outpost.embedded.moto import REGION as REGION
 from tests.harness import servers, toxic
 from tests.harness.destinations import world
 from tests.harness.polling import eventually
 
-REGION = "us-east-1"
-ACCOUNT = "123456789012"
-READY_S = 30.0
-BOOTSTRAP = 3  # calls without a policy that make the administrator
-PR_SET_PDEATHSIG = 1
-EVERYTHING = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
 NOTHING = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:GetUser", "Resource": "*"}]}'
-_libc = ctypes.CDLL(None)
-_numbers = itertools.count(1)
 # What AWS says to a client that speaks JSON, for the word that moto has for it: `__type`, and the status of
 # services that never spoke anything else (SQS has kept the 403 of its older protocol).
 _TYPES = {
@@ -50,18 +41,6 @@ _TYPES = {
     "SignatureDoesNotMatch": "InvalidSignatureException",
 }
 _SQS = "AmazonSQS."
-
-
-class Keys(msgspec.Struct, frozen=True):
-    """An access key."""
-
-    user: str
-    id: str
-    secret: str
-
-    def credentials(self) -> dict[str, str]:
-        """As a destination has them."""
-        return {"key": self.id, "secret": self.secret}
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -85,63 +64,10 @@ class Asked(msgspec.Struct, frozen=True):
 Hook = Callable[[Asked], Awaitable[Reply | None]]
 
 
-class Server:
-    """moto, and who may do everything there. Started when a test first wants it."""
-
-    def __init__(self) -> None:
-        self.port = servers.free_port()
-        self._session = botocore.session.Session()
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
-        self._popen = subprocess.Popen(
-            command,
-            env={"INITIAL_NO_AUTH_ACTION_COUNT": str(BOOTSTRAP), "PATH": "", "MOTO_ACCOUNT_ID": ACCOUNT},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
-        )
-        self.admin = Keys("", "bootstrap", "bootstrap")
-
-    async def ready(self) -> None:
-        await servers.wait_for_port(self.port, READY_S)
-        self.admin = await asyncio.to_thread(self.user, EVERYTHING)
-
-    def user(self, policy: str) -> Keys:
-        """A user who may do what `policy` says. Three calls."""
-        iam, name = self.client("iam"), f"user-{next(_numbers)}"
-        iam.create_user(UserName=name)
-        iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=policy)
-        return self.key(name, iam)
-
-    def key(self, user: str, iam: Any = None) -> Keys:
-        """One more access key of the user."""
-        made = (iam or self.client("iam")).create_access_key(UserName=user)["AccessKey"]
-        return Keys(user, made["AccessKeyId"], made["SecretAccessKey"])
-
-    def forget(self, key: Keys) -> None:
-        """The key is none from now on."""
-        self.client("iam").delete_access_key(UserName=key.user, AccessKeyId=key.id)
-
-    def client(self, service: str) -> Any:
-        """botocore's own client, as administrator, past the front."""
-        return self._session.create_client(
-            service,
-            region_name=REGION,
-            endpoint_url=f"http://127.0.0.1:{self.port}",
-            aws_access_key_id=self.admin.id,
-            aws_secret_access_key=self.admin.secret,
-            config=botocore.config.Config(retries={"total_max_attempts": 1}, proxies={}),
-        )
-
-    def close(self) -> None:
-        self._popen.kill()
-        self._popen.wait()
-
-
 class Front:
     """An HTTP server before moto. `hook` sees every request first, `seen` what was passed on and answered."""
 
-    def __init__(self, moto: Server) -> None:
+    def __init__(self, moto: moto.Moto) -> None:
         self.port = 0
         self.hook: Hook | None = None
         self.seen: list[tuple[Asked, Reply]] = []
@@ -247,17 +173,14 @@ class AwsWorld(world.World):
     throttling: ClassVar[
         tuple[str, str, int]
     ]  # name, text and status of the service's answer to too many requests
-    _server: ClassVar[Server | None] = None
+    _server: ClassVar[moto.Moto | None] = None
+    _folder: ClassVar[Path]
 
     def __init__(self) -> None:
         self._taken: dict[str, list[dict[str, Any]]] = {}
 
     async def __aenter__(self) -> Self:
-        cls = AwsWorld
-        if cls._server is None:
-            cls._server = Server()
-            await cls._server.ready()
-        self.moto = cls._server
+        self.moto = self.server()
         self.front = Front(self.moto)
         await self.front.start()
         self._proxy = toxic.Toxic("127.0.0.1", self.front.port)
@@ -271,14 +194,23 @@ class AwsWorld(world.World):
         await self.front.close()
 
     @classmethod
+    def server(cls) -> moto.Moto:
+        """The session's moto, started when it is first wanted."""
+        if AwsWorld._server is None:
+            AwsWorld._folder = servers.new_folder()
+            AwsWorld._server = moto.start(cls._folder)
+        return AwsWorld._server
+
+    @classmethod
     def end_session(cls) -> None:
         if AwsWorld._server is not None:
-            AwsWorld._server.close()
+            AwsWorld._server.server.stop()
             AwsWorld._server = None
+            shutil.rmtree(cls._folder, ignore_errors=True)
 
     @classmethod
     def missing(cls) -> str:
-        return ""  # a library that the tests cannot be imported without
+        return "" if moto.present() else moto.INSTALL
 
     async def messages(self, queue_url: str, count: int, limit_s: float) -> list[dict[str, Any]]:
         """What has been in the queue by the time that these are `count` messages; takes them out."""
