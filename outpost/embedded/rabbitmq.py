@@ -90,8 +90,6 @@ def start(
     """
     if not present():
         raise EmbeddedError(INSTALL)
-    if not present():
-        raise EmbeddedError(INSTALL)
     path = folder.make(path)
     lock = claim.take(path / "rabbitmq.lock", str(path))
     try:
