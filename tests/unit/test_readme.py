@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from outpost import settings_table
+from outpost import settings, settings_table
+from outpost.adapters import codes, registry
 from outpost.api import app, ops
 from outpost.cli import main
 
@@ -55,6 +56,29 @@ def words(parser: argparse.ArgumentParser) -> set[str]:
         if action.choices is not None and not action.option_strings and not isinstance(action.choices, dict)
     ]
     return set(commands(parser)).union(*choices)
+
+
+def test_the_table_of_codes_has_every_code_and_no_other():
+    section = README.partition("### Codes of failed attempts")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
+    assert sorted(code.value for code in codes.Code) == sorted(NAMED.findall(" ".join(rows)))
+
+
+def test_the_table_of_types_has_every_type_with_its_bounds():
+    section = README.partition("## Destination types")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+)[^|]*\| ([\d,]+) \|$", section, re.MULTILINE)
+    built = registry.build(settings.Settings())
+    found = {one.type: built.get(one.type) for one in built.types()}
+    assert list(found) == [name for name, *_ in rows]
+    assert {name: adapter.max_open for name, adapter in found.items()} == {
+        name: int(most.replace(",", "")) for name, _, most in rows
+    }
+
+
+def test_the_example_of_a_type_is_the_one_that_is_tested():
+    toy = (ROOT / "tests/harness/toy_destination/__init__.py").read_text()
+    [example] = re.findall(r"^```python\n(from __future__.*?)\n```$", README, re.DOTALL | re.MULTILINE)
+    assert example in toy
 
 
 COMMANDS = commands(main.parser())
