@@ -92,11 +92,12 @@ class Scheduler:
         self._lanes.drop(gone)
 
     async def _keep(self) -> None:
-        overflow: dict[int, dict[int, list[str]]] = {}  # seconds -> partition -> tasks
-        for task, delay_ms in self._lanes.take_overflow():
-            overflow.setdefault(-(-delay_ms // 1000), {}).setdefault(task.partition, []).append(task.text)
-        for seconds, held in overflow.items():
-            await self._hold(held, seconds * 1000)
+        overflow = self._lanes.take_overflow()
+        for at in range(0, len(overflow), HOLD_BATCH):
+            held: dict[int, list[tuple[str, int]]] = {}
+            for task, delay_ms in overflow[at : at + HOLD_BATCH]:
+                held.setdefault(task.partition, []).append((task.text, delay_ms))
+            await tasks.put_aside(self._log, held)
         await self._hold_some()
 
     async def _hold_some(self) -> None:
