@@ -59,9 +59,11 @@ class Sender:
         self.adapter = adapter
         self._type = type_
         self._publishers: list[base.Publisher] = []
+        self.secrets: set[str] = set()
         self._events = 0
 
     async def save(self, target: worlds.Target) -> base.Prepared:
+        self.secrets |= {secret for key, secret in target.credentials.items() if key != "username" and secret}
         save = base.Save(target.config, target.credentials, None, target.credentials, True, 1_700_000_000_000)
         verified = await self.adapter.verify(save)
         return self.adapter.prepare(
@@ -104,10 +106,15 @@ class Sender:
 
 
 @pytest.fixture
-async def sender(world: worlds.World) -> AsyncIterator[Sender]:
+async def sender(
+    world: worlds.World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> AsyncIterator[Sender]:
+    """Whatever a test does, no secret of it is in what the process says: ours and the libraries' lines alike."""
     made = Sender(world.type, **world.settings)
     yield made
     await made.close()
+    said = "".join(capfd.readouterr()) + caplog.text
+    assert not [secret for secret in made.secrets if secret in said]
 
 
 def _needs(world: worlds.World, case: worlds.Case) -> None:
