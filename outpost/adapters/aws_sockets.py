@@ -49,7 +49,7 @@ class Call:
         last: OSError = addresses.Unknown()
         for number, address in enumerate(found):
             try:
-                made = addresses.connect_blocking((address,), port, self.left() / (len(found) - number))
+                made = socket.create_connection((address, port), self.left() / (len(found) - number))
             except OSError as exc:
                 last = exc
                 continue

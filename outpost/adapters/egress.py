@@ -77,12 +77,13 @@ REFUSED = Refused()
 
 
 class Guard:
-    """The judge. `allowed_cidrs` are networks that are permitted whatever they are.
+    """The judge. `allowed_cidrs` are networks that are permitted whatever they are, `allowed_hosts` names that are
+    trusted whatever they resolve to.
 
     Raises errors.ConfigurationError for a text that is no network.
     """
 
-    def __init__(self, allowed_cidrs: Iterable[str] = ()) -> None:
+    def __init__(self, allowed_cidrs: Iterable[str] = (), allowed_hosts: Iterable[str] = ()) -> None:
         allowed: list[_Network] = []
         problems: list[str] = []
         for cidr in allowed_cidrs:
@@ -93,6 +94,7 @@ class Guard:
         if problems:
             raise errors.ConfigurationError(problems)
         self._allowed = tuple(allowed)
+        self._hosts = frozenset(host.lower().rstrip(".") for host in allowed_hosts)
 
     def host(self, host: str) -> Host:
         """What the host part of a URL is, brackets or not. Whatever looks like an address and is none is refused,
@@ -117,6 +119,10 @@ class Guard:
             return True
         inner = _inner(address)
         return _public(address) if inner is None else self.permits(inner)
+
+    def trusts(self, name: str) -> bool:
+        """Whether the operator lists `name`, as a `Name` has it."""
+        return name in self._hosts
 
     def permits_all(self, addresses: Iterable[str]) -> bool:
         """Whether every one of the resolved `addresses` may be spoken to: one bad answer spoils the name."""

@@ -19,8 +19,8 @@ class Shared:
 
     def __init__(self, settings: settings_.Settings) -> None:
         self.settings = settings
-        self.guard = egress.Guard(settings.destinations_allowed_cidrs)
-        self.addresses = addresses.Addresses(self.guard, settings.destinations_allowed_hosts)
+        self.guard = egress.Guard(settings.destinations_allowed_cidrs, settings.destinations_allowed_hosts)
+        self.addresses = addresses.Addresses(self.guard)
         self.http: clients.Client = protocol_client.ProtocolClient(
             self.guard,
             max_body_bytes=settings.webhook_max_response_body_bytes,

@@ -34,7 +34,7 @@ class Opened:
 
     def __init__(self, hosts: dict[str, str], trust: ssl.SSLContext | None = None) -> None:
         self.shared = shared_.Shared(settings_.Settings(destinations_allowed_cidrs=LOOPBACK))
-        self.shared.addresses = addresses.Addresses(egress.Guard(LOOPBACK), (), lambda name: _found(hosts, name))
+        self.shared.addresses = addresses.Addresses(egress.Guard(LOOPBACK), lambda name: _found(hosts, name))
         self.adapter = kafka.build(self.shared)
         if trust is not None:
             self.adapter.trust = lambda: trust

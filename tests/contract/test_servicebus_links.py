@@ -50,7 +50,7 @@ class Sender:
 
     def __init__(self, trust: ssl.SSLContext | None = None) -> None:
         self.shared = shared_.Shared(settings_.Settings(destinations_allowed_cidrs=("127.0.0.0/8",)))
-        self.shared.addresses = addresses.Addresses(self.shared.guard, (), lambda _: ["127.0.0.1"])
+        self.shared.addresses = addresses.Addresses(self.shared.guard, lambda _: ["127.0.0.1"])
         self.adapter = azure_servicebus.AzureServiceBus(self.shared, "", trust)
         self._opened: list[base.Publisher] = []
 
@@ -265,7 +265,7 @@ async def test_no_setting_of_the_library_comes_from_our_environment(
 async def test_every_address_of_a_name_is_tried(world: servicebus.World):
     sender = Sender()
     nobody = servers.free_port()
-    sender.shared.addresses = addresses.Addresses(sender.shared.guard, (), lambda _: ["127.0.0.2", "127.0.0.1"])
+    sender.shared.addresses = addresses.Addresses(sender.shared.guard, lambda _: ["127.0.0.2", "127.0.0.1"])
     target = await world.target()
     text = target.credentials["connection_string"].replace("127.0.0.1", NAME)
     assert ["OK"] == await codes(await sender.connect(target, text))

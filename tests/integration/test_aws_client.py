@@ -152,7 +152,7 @@ async def test_a_resolver_that_does_not_answer_holds_no_call_beyond_its_deadline
         release.wait(30.0)
         return []
 
-    shared.addresses = addresses.Addresses(egress.Guard(), (), lookup)
+    shared.addresses = addresses.Addresses(egress.Guard(), lookup)
     client = _client(shared, "https://sqs.example")
     try:
         assert "timeout" == _code(await _call(client, 0.5))
@@ -167,7 +167,7 @@ async def test_a_resolver_that_does_not_answer_holds_no_call_beyond_its_deadline
 async def test_a_name_that_resolves_to_what_is_not_permitted_is_never_connected_to(
     shared: shared_.Shared, address: str
 ):
-    shared.addresses = addresses.Addresses(egress.Guard(), (), lambda _: ["8.8.8.8", address])
+    shared.addresses = addresses.Addresses(egress.Guard(), lambda _: ["8.8.8.8", address])
     client = _client(shared, "https://sqs.example")
     answer = await _call(client)
     assert isinstance(answer, aws_client.Refusal)
@@ -203,7 +203,7 @@ def _serving(issuer: trustme.CA, name: str) -> ssl.SSLContext:
 async def test_tls_is_checked_against_the_name_of_the_endpoint_not_its_address(
     shared: shared_.Shared, authority: trustme.CA
 ):
-    shared.addresses = addresses.Addresses(shared.guard, (), lambda _: ["127.0.0.1"])
+    shared.addresses = addresses.Addresses(shared.guard, lambda _: ["127.0.0.1"])
     async with receiver.Receiver(tls=_serving(authority, "sqs.example")) as service:
         service.always(SENT)
         right, wrong = (_client(shared, f"https://{name}:{service.port}") for name in ("sqs.example", "sqs.other"))
@@ -218,7 +218,7 @@ async def test_tls_is_checked_against_the_name_of_the_endpoint_not_its_address(
 
 @pytest.mark.usefixtures("authority")
 async def test_an_authority_that_nobody_believes_is_a_tls_error(shared: shared_.Shared):
-    shared.addresses = addresses.Addresses(shared.guard, (), lambda _: ["127.0.0.1"])
+    shared.addresses = addresses.Addresses(shared.guard, lambda _: ["127.0.0.1"])
     async with receiver.Receiver(tls=_serving(trustme.CA(), "sqs.example")) as service:
         client = _client(shared, f"https://sqs.example:{service.port}")
         assert "tls_error" == _code(await _call(client))

@@ -145,7 +145,7 @@ async def test_a_destination_without_an_endpoint_is_sent_to_the_regions_own_host
         asked.append(name)
         raise OSError
 
-    shared.addresses = addresses.Addresses(egress.Guard(), (), lookup)
+    shared.addresses = addresses.Addresses(egress.Guard(), lookup)
     outcome = await _sent(shared, type_)
     assert "dns_error" == outcome.code
     assert [HOST[type_]] == asked

@@ -99,7 +99,8 @@ class Names:
             return UNRESOLVED
         if not addresses:
             return UNRESOLVED
-        return Resolved(tuple(addresses)) if self._guard.permits_all(addresses) else egress.REFUSED
+        permitted = self._guard.trusts(name) or self._guard.permits_all(addresses)
+        return Resolved(tuple(addresses)) if permitted else egress.REFUSED
 
     def _learn(self, name: str, verdict: Verdict) -> None:
         seconds = KEEP_FAILURE_SECONDS if isinstance(verdict, Unresolved) else KEEP_SECONDS
