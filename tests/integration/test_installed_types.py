@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.harness import toy_destination
 from tests.harness.polling import eventually
-from tests.harness.process import Outpost
+from tests.harness.process import START_LIMIT_S, Outpost
 from tests.harness.servers import RedisServer
 
 TOY = "tests.harness.toy_destination"
@@ -68,7 +68,10 @@ async def test_packages_that_cannot_be_used_stop_the_start_with_a_sentence_each(
     toy_destination.dist_info(site, "mine", webhook="outpost.adapters.webhook:build")
     process = Outpost(redis70, postgres_url, tmp_path, PYTHONPATH=str(site))
     process.spawn()
-    assert 2 == await process.exit_code()
+    try:
+        assert 2 == await process.exit_code(START_LIMIT_S)
+    finally:
+        await process.end()
     parts = "max_open, verify, prepare, target, shown_credentials, connect, close"
     assert [
         "The settings cannot be used:",
