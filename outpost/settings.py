@@ -70,7 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # The log and its stores. A `redis_unix_socket` takes the place of host and port.
     # Entries stay in Redis for `stream_retention_ms` at least. A `redis_memory_budget_bytes` of 0 takes most of
     # what the server has by its maxmemory.
-    log_batch_size: int = 1_000
+    log_batch_size: int = 4_000
     stream_retention_ms: int = 600_000
     redis_host: str = ""
     redis_port: int = 6379

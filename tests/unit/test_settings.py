@@ -366,7 +366,7 @@ def test_a_dotenv_file_holds_variables_with_quotes_and_comments(nowhere):
     settings = settings_load.load({**NEEDED, "API_KEY": ""}, "my.env", None)
     assert (settings.api_port, settings.topics, settings.api_key) == (8080, ("a", "b#c"), "with$dollar#hash")
     assert settings.redis_password == 'a "quoted" one # no comment'
-    assert (settings.http_user_agent, settings.log_batch_size) == ("Acme Hooks", 1000)
+    assert (settings.http_user_agent, settings.log_batch_size) == ("Acme Hooks", 4000)
     # A sample file lists names with nothing behind them, which is not to turn a header off.
     assert settings.webhook_topic_header is None
 
