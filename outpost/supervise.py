@@ -29,7 +29,7 @@ STORE_WAIT_S = 60.0  # how long a start waits for a store
 HTTP_GRACE_S = 3.0  # open requests, at a stop
 DRAIN_S = 5.5  # sends under way, at a stop: those that time out by default are recorded, too
 PROJECT_S = 2.0  # what is left for the log projection, at a stop
-COLLECT_EVERY = 20_000  # new objects; the default of 700 cost 7 % of the CPU at full speed
+COLLECT_EVERY = 50_000  # new objects; the default of 700 cost 7 % of the CPU at full speed
 CLOSE_S = 2.0
 STOP_S = 7.5  # all of that together, whatever does not answer; with the closing it stays below 10 s
 

@@ -90,7 +90,7 @@ async def exactly(log: client.Log, wanted: Sequence[positions.Position]) -> list
     commands = [
         ("XRANGE", log.keys.partitions[w.partition].stream(_stream(w)), w.entry_id, w.entry_id) for w in wanted
     ]
-    replies = await log.pipeline(commands) if commands else []
+    replies = await log.plainly(commands)
     found = [_entries(reply, w.stream, w.partition) for w, reply in zip(wanted, replies, strict=True)]
     return [entries[0] if entries else None for entries in found]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outpost.log import client, tasks
+from outpost.log import append, client, tasks
 from outpost.log import partition as partitions
 from tests.contract import worlds
 
@@ -92,3 +92,17 @@ async def test_of_two_that_claim_each_task_goes_to_one(log: client.Log) -> None:
 async def test_all_partitions_are_asked_in_one_round_trip(log: client.Log) -> None:
     claimed = await tasks.claim_due(log, 30_000, 10)
     assert dict.fromkeys(range(partitions.PARTITIONS), tasks.Claimed([], None)) == claimed
+
+
+async def test_a_batch_of_nothing_is_answered_with_nothing(log: client.Log) -> None:
+    assert set() == await tasks.hold(log, {worlds.P: []}, 30_000)
+    assert {worlds.P: []} == await tasks.begin(log, {worlds.P: []}, {worlds.P: 1}, 1_000, "w")
+    assert {worlds.P: []} == await tasks.record(log, {worlds.P: []}, "w")
+    assert {worlds.P: []} == await append.append(log, "evt", {worlds.P: []}, worlds.window())
+
+
+async def test_each_task_that_is_put_aside_has_its_own_delay(log: client.Log) -> None:
+    await worlds.make_due(log, a1=1, b1=1)
+    first, second = worlds.task_of("a1"), worlds.task_of("b1")
+    assert set() == await tasks.put_aside(log, {worlds.P: [(first, 5_000), (second, 60_000)]})
+    assert {first: worlds.NOW + 5_000, second: worlds.NOW + 60_000} == await worlds.due(log)

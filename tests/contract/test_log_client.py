@@ -208,7 +208,7 @@ async def test_a_call_of_nothing_answers_nothing_and_leaves_the_connection_in_st
     script = client.load_script("hold")
     assert [] == await log.call(script, [])
     keys = log.keys.partitions[0]
-    assert [[], [b"t"]] == await log.call(script, [((keys.due,), (0,)), ((keys.due,), (0, "t"))])
+    assert [[], [b"t"]] == await log.call(script, [((keys.due,), ()), ((keys.due,), ("t", 0))])
 
 
 def test_a_connection_that_is_lost_in_the_same_turn_of_the_loop_is_a_store_that_is_away() -> None:

@@ -18,7 +18,7 @@ while at <= #ARGV do
   at = at + 7 + ARGV[at + 6]
 end
 local found = {}
-for back = 0, inside and 2 or -1 do found[back] = redis.call('HMGET', KEYS[bucket - back], unpack(marks)) end
+for back = 0, inside and #marks > 0 and 2 or -1 do found[back] = redis.call('HMGET', KEYS[bucket - back], unpack(marks)) end
 local versions, new, puts = {}, {}, {}
 local function earlier(i, request)
   for back = 0, 2 do

@@ -13,7 +13,7 @@ local active = redis.call('GET', KEYS[4]) or '1'
 local wanted = redis.call('EXISTS', KEYS[2]) == 1
 local names, known, taken, leases, lease = {}, {}, {}, {}, now + ARGV[2] + 0.5
 for at = 4, #ARGV, 8 do names[#names + 1] = ARGV[at] end
-local scores = redis.call('ZMSCORE', KEYS[1], unpack(names))
+local scores = #names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {}
 local function close(kind, at)
   redis.call('XADD', KEYS[3], '*', 't', kind, 'v', 1, 'ten', ARGV[at + 3], 'id', ARGV[at + 4], 'ref', ARGV[at],
     'by', ARGV[3], 'd', '')

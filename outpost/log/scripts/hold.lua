@@ -8,7 +8,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local names, lost, moved = {}, {}, {}
 for at = 1, #ARGV, 2 do names[#names + 1] = ARGV[at] end
-for i, score in ipairs(redis.call('ZMSCORE', KEYS[1], unpack(names))) do
+for i, score in ipairs(#names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {}) do
   if score and score % 1 == 0 then
     moved[#moved + 1], moved[#moved + 2] = now + ARGV[i * 2], names[i]
   else

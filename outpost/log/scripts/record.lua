@@ -13,7 +13,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local wanted = redis.call('EXISTS', KEYS[2]) == 1
 local names, over, done = {}, {}, {}
 for at = 2, #ARGV, 6 do names[#names + 1] = ARGV[at] end
-local scores = redis.call('ZMSCORE', KEYS[1], unpack(names))
+local scores = #names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {}
 local function record(score, task, tenant, event, succeeded, retry, detail)
   if not score or done[task] then return false end
   local want = wanted and redis.call('HGET', KEYS[2], task) or ''
