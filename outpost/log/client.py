@@ -99,8 +99,8 @@ class Log:
             return replies
 
     async def plainly(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """As `pipeline`, as plain lists and bytes and at a tenth of its cost: for what is read per batch of events.
-        Raises errors.StoreUnavailable."""
+        """As `pipeline`, in plain lists and bytes and at a tenth of its cost: for what is read per batch of
+        events. Raises errors.StoreUnavailable."""
         async with self._border():
             replies = await self._wire.execute(commands, COMMAND_TIMEOUT_S)
             for reply in replies:
