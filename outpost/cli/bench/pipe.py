@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -72,8 +73,11 @@ class Worker:
         self.pid = process.pid
 
     @classmethod
-    async def start(cls, module: str, plan: msgspec.Struct) -> tuple[Worker, bytes]:
-        """Start it and return it with its first answer. A session of its own keeps Ctrl-C from it."""
+    async def start(
+        cls, module: str, plan: msgspec.Struct, *, folder: Path | None = None, limit_s: float = START_LIMIT_S
+    ) -> tuple[Worker, bytes]:
+        """Start it, in `folder` if given, and return it with its first answer. A session of its own keeps Ctrl-C
+        from it."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -81,11 +85,12 @@ class Worker:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT_BYTES,
+            cwd=folder,
             start_new_session=True,
         )
         worker = cls(module, process)
         try:
-            return worker, await worker.ask(plan, START_LIMIT_S)
+            return worker, await worker.ask(plan, limit_s)
         except BaseException:
             await worker.stop()
             raise

@@ -93,13 +93,8 @@ def progress(sentence: str) -> None:
 
 def show(result: Result, json_path: str | None) -> None:
     """Write the JSON where it was asked for, and the table to stdout unless the JSON went there."""
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2)
-    if json_path == STDOUT:
-        sys.stdout.write(text.decode() + "\n")
-        sys.stdout.flush()
+    if write_json(result, json_path):
         return
-    if json_path is not None:
-        Path(json_path).write_bytes(text + b"\n")
     console = Console(highlight=False)
     for table in (_figures(result), _checks(result.counts), _latency(result), _processes(result)):
         console.print(table)
@@ -109,6 +104,17 @@ def show(result: Result, json_path: str | None) -> None:
         console.print(f"FAILED: {problem}", style="bold red", markup=False, soft_wrap=True)
     if not result.problems:
         console.print("every check held: sent = accepted + refused, accepted = delivered = logged", style="green")
+
+
+def write_json(result: msgspec.Struct, json_path: str | None) -> bool:
+    """Write it where it was asked for; whether that was stdout, where nothing else is to stand then."""
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2)
+    if json_path == STDOUT:
+        sys.stdout.write(text.decode() + "\n")
+        sys.stdout.flush()
+    elif json_path is not None:
+        Path(json_path).write_bytes(text + b"\n")
+    return json_path == STDOUT
 
 
 def _figures(result: Result) -> Table:

@@ -12,6 +12,7 @@ import itertools
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -33,9 +34,10 @@ def error(status: int, code: str, message: str) -> Script:
 
 
 class _Servers:
-    """Both rclones and their folder, for the session."""
+    """Both rclones and their folder, for the session. What one has written the other has to see at once."""
 
-    def __init__(self, rclone: str) -> None:
+    def __init__(self, rclone: str, options: Sequence[str] = ("--dir-cache-time", "0s")) -> None:
+        self._options = options
         self.folder = servers.new_folder()
         self.buckets = self.folder / "buckets"
         self.buckets.mkdir()
@@ -47,7 +49,7 @@ class _Servers:
     def _start(self, rclone: str, number: int, auth: str) -> None:
         port = process.free_port()
         command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", auth]
-        command += ["--config", "/dev/null", "--dir-cache-time", "0s", str(self.buckets)]
+        command += ["--config", "/dev/null", *self._options, str(self.buckets)]
         with (self.folder / f"{number}.lock").open("wb") as lock:
             started = process.spawn(
                 "rclone",
