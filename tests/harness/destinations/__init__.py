@@ -1,6 +1,6 @@
 """The services that events are delivered to: real ones, or stand-ins that speak the same protocol.
 
-`WORLDS` names the world of each type; `tests/contract/test_destinations.py` runs every case against each.
+`WORLDS` names the world of each type; `tests/contract/test_destination_types.py` runs every case against each.
 """
 
 from __future__ import annotations
