@@ -111,19 +111,12 @@ class World(world.World):
     async def cut(self, target: world.Target) -> None:
         self.events.then([Do.RESET])
 
-    async def restart(self, target: world.Target) -> None:
-        await self.proxy.refuse()
-        await self.proxy.accept()
-
     async def rotate(self, target: world.Target) -> world.Target:
         return world.Target({}, {"token": self.token(target.key)}, target.key)
 
     async def heal(self) -> None:
         self._throttled = False
         self.events.always(self._take)
-
-    def connections(self) -> int:
-        return self.events.open
 
     def _verify(self, request: Request) -> Script:
         source = self.known.get(request.headers.get("x-hookdeck-source-token", ""))

@@ -43,6 +43,7 @@ class World(worlds.World):
         "refused_address": "blocked_address",
         "partial": "kafka_error",
     }
+    cut_bytes = CUT_BYTES
     _broker: tansu.Tansu | None = None
     _folder: Any = None
     _numbers = itertools.count(1)
@@ -123,16 +124,6 @@ class World(worlds.World):
         self.front.invalid.add(refused)
         return refused
 
-    async def stall(self, target: worlds.Target) -> None:
-        self.proxy.stall()
-
-    async def cut(self, target: worlds.Target) -> None:
-        self.proxy.cut_after(CUT_BYTES)
-
-    async def restart(self, target: worlds.Target) -> None:
-        await self.proxy.refuse()
-        await self.proxy.accept()
-
     async def rotate(self, target: worlds.Target) -> worlds.Target:
         assert self.front.users is not None
         self.front.users[USER] = secrets.token_hex(8)
@@ -144,9 +135,6 @@ class World(worlds.World):
 
     def refused_address(self, target: worlds.Target) -> worlds.Target:
         return msgspec.structs.replace(target, config={**target.config, "brokers": "169.254.169.254:9092"})
-
-    def connections(self) -> int:
-        return self.proxy.open
 
 
 async def create_topic(port: int, topic: str, partitions: int) -> None:

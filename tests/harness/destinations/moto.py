@@ -170,6 +170,7 @@ class AwsWorld(world.World):
         "refused_address": "blocked_address",
         "partial": "ERR",
     }
+    cut_bytes = 10
     throttling: ClassVar[
         tuple[str, str, int]
     ]  # name, text and status of the service's answer to too many requests
@@ -183,14 +184,14 @@ class AwsWorld(world.World):
         self.moto = self.server()
         self.front = Front(self.moto)
         await self.front.start()
-        self._proxy = toxic.Toxic("127.0.0.1", self.front.port)
-        await self._proxy.__aenter__()
-        self.url = f"http://127.0.0.1:{self._proxy.port}"
+        self.proxy = toxic.Toxic("127.0.0.1", self.front.port)
+        await self.proxy.__aenter__()
+        self.url = f"http://127.0.0.1:{self.proxy.port}"
         self.permitted = await asyncio.to_thread(self.moto.user, EVERYTHING)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._proxy.__aexit__()
+        await self.proxy.__aexit__()
         await self.front.close()
 
     @classmethod
@@ -262,24 +263,11 @@ class AwsWorld(world.World):
 
         self.front.hook = refused
 
-    async def stall(self, target: world.Target) -> None:
-        self._proxy.stall()
-
-    async def cut(self, target: world.Target) -> None:
-        self._proxy.cut_after(10)
-
-    async def restart(self, target: world.Target) -> None:
-        await self._proxy.refuse()
-        await self._proxy.accept()
-
     async def heal(self) -> None:
         self.front.hook = None
-        self._proxy.heal()
+        self.proxy.heal()
 
     def refused_address(self, target: world.Target) -> world.Target:
         return world.Target(
             {**target.config, "endpoint": "http://169.254.169.254"}, target.credentials, target.key
         )
-
-    def connections(self) -> int:
-        return self._proxy.open

@@ -72,16 +72,16 @@ class World(worlds.World):
         self._server.accounts = [self._publisher, self._stranger]
         self._topic = pubsub_server.Topic
         await self._server.__aenter__()
-        self._proxy = toxic.Toxic("127.0.0.1", self._server.port)
-        await self._proxy.__aenter__()
-        google = gcp_publisher.Service("127.0.0.1", self._proxy.port, roots=authority().cert_pem.bytes())
+        self.proxy = toxic.Toxic("127.0.0.1", self._server.port)
+        await self.proxy.__aenter__()
+        google = gcp_publisher.Service("127.0.0.1", self.proxy.port, roots=authority().cert_pem.bytes())
         self._patch = mock.patch.object(gcp_pubsub, "GOOGLE", google)
         self._patch.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._patch.stop()
-        await self._proxy.__aexit__()
+        await self.proxy.__aexit__()
         await self._server.__aexit__()
 
     async def target(self) -> worlds.Target:
@@ -116,16 +116,6 @@ class World(worlds.World):
         self._server.refused = b'{"schema":"another"}'
         return self._server.refused
 
-    async def stall(self, target: worlds.Target) -> None:
-        self._proxy.stall()
-
-    async def cut(self, target: worlds.Target) -> None:
-        self._proxy.cut_after(1)
-
-    async def restart(self, target: worlds.Target) -> None:
-        await self._proxy.refuse()
-        await self._proxy.accept()
-
     async def rotate(self, target: worlds.Target) -> worlds.Target:
         """The account's old keys are deleted; those of the session stay with a copy of the account."""
         fresh = await asyncio.to_thread(self._publisher.key_file)
@@ -137,14 +127,11 @@ class World(worlds.World):
 
     async def heal(self) -> None:
         self._server.answer = self._server.refused = None
-        self._proxy.heal()
+        self.proxy.heal()
 
     def refused_address(self, target: worlds.Target) -> worlds.Target:
         config = {**target.config, "endpoint": "169.254.169.254:80"}
         return worlds.Target(config, target.credentials, target.key)
-
-    def connections(self) -> int:
-        return self._proxy.open
 
     def _with(self, topic: str, credentials: str) -> worlds.Target:
         return worlds.Target(

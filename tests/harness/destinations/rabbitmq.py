@@ -48,6 +48,7 @@ class World(world.World):
         "refused_address": "blocked_address",
         "partial": "throttled",
     }
+    cut_bytes = 5  # of the confirm
     batches = True
 
     _broker: ClassVar[rabbitmq.RabbitMQ | None] = None
@@ -169,16 +170,6 @@ class World(world.World):
     async def refuse_one(self, target: world.Target) -> bytes | None:
         return json.dumps("x" * LARGEST_QUEUE).encode()
 
-    async def stall(self, target: world.Target) -> None:
-        self.proxy.stall()
-
-    async def cut(self, target: world.Target) -> None:
-        self.proxy.cut_after(5)  # of the confirm
-
-    async def restart(self, target: world.Target) -> None:
-        await self.proxy.refuse()
-        await self.proxy.accept()
-
     async def rotate(self, target: world.Target) -> world.Target:
         await self.put(f"users/{target.credentials['username']}", {"password": "fresh-one", "tags": ""})
         return world.Target(target.config, {**target.credentials, "password": "fresh-one"}, target.key)
@@ -219,9 +210,6 @@ class World(world.World):
     def refused_address(self, target: world.Target) -> world.Target:
         config = {**target.config, "server_url": "169.254.169.254:5672"}
         return world.Target(config, target.credentials, target.key)
-
-    def connections(self) -> int:
-        return self.proxy.open
 
 
 class _channel:

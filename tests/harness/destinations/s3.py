@@ -82,6 +82,7 @@ class World(worlds.World):
         "rotated": "invalid_credentials",
         "refused_address": "blocked_address",
     }
+    cut_bytes = 10
     cannot: ClassVar[dict[worlds.Case, str]] = {
         "partial": "one request carries one object",
         "too_large": "an object may have 5 GB, which no event has",
@@ -106,20 +107,20 @@ class World(worlds.World):
         self._servers = World._kept
         self._refusing = Receiver()
         await self._refusing.__aenter__()
-        self._proxy = Toxic("127.0.0.1", self._servers.ports[0])
-        await self._proxy.__aenter__()
+        self.proxy = Toxic("127.0.0.1", self._servers.ports[0])
+        await self.proxy.__aenter__()
         self._client = await asyncio.to_thread(_client, self._servers.ports[0], KEYS[0])
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._client.close()
-        await self._proxy.__aexit__()
+        await self.proxy.__aexit__()
         await self._refusing.__aexit__()
 
     async def target(self) -> worlds.Target:
         bucket = f"bucket-{next(self._numbers)}"
         await asyncio.to_thread(self._client.create_bucket, Bucket=bucket)
-        return _target(bucket, self._proxy.port, KEYS[0])
+        return _target(bucket, self.proxy.port, KEYS[0])
 
     async def arrived(self, target: worlds.Target, count: int, limit_s: float = 10.0) -> list[worlds.Arrived]:
         found: list[worlds.Arrived] = []
@@ -133,10 +134,10 @@ class World(worlds.World):
         return found
 
     async def wrong_credentials(self, target: worlds.Target) -> worlds.Target:
-        return _target(target.key, self._proxy.port, (KEYS[0][0], "not-its-secret"))
+        return _target(target.key, self.proxy.port, (KEYS[0][0], "not-its-secret"))
 
     async def missing_target(self, target: worlds.Target) -> worlds.Target:
-        return _target("no-such-bucket", self._proxy.port, KEYS[0])
+        return _target("no-such-bucket", self.proxy.port, KEYS[0])
 
     async def no_permission(self, target: worlds.Target) -> worlds.Target:
         denied = "User: arn:aws:iam::123456789012:user/u is not authorized to perform: s3:PutObject"
@@ -147,22 +148,12 @@ class World(worlds.World):
         self._refusing.always(error(503, "SlowDown", "Please reduce your request rate."))
         await self._lead(self._refusing.port)
 
-    async def stall(self, target: worlds.Target) -> None:
-        self._proxy.stall()
-
-    async def cut(self, target: worlds.Target) -> None:
-        self._proxy.cut_after(10)
-
-    async def restart(self, target: worlds.Target) -> None:
-        await self._proxy.refuse()
-        await self._proxy.accept()
-
     async def rotate(self, target: worlds.Target) -> worlds.Target:
         await self._lead(self._servers.ports[1])
-        return _target(target.key, self._proxy.port, KEYS[1])
+        return _target(target.key, self.proxy.port, KEYS[1])
 
     async def heal(self) -> None:
-        self._proxy.heal()
+        self.proxy.heal()
         await self._lead(self._servers.ports[0])
 
     def refused_address(self, target: worlds.Target) -> worlds.Target:
@@ -170,15 +161,12 @@ class World(worlds.World):
             {**target.config, "endpoint": "http://169.254.169.254"}, target.credentials, target.key
         )
 
-    def connections(self) -> int:
-        return self._proxy.open
-
     async def _lead(self, port: int) -> None:
         """Connections go to `port` from now on, and those that are open end."""
-        if self._proxy._upstream[1] != port:
-            self._proxy._upstream = ("127.0.0.1", port)
-            self._proxy.reset()
-            await polling.eventually(lambda: not self._proxy.open)
+        if self.proxy._upstream[1] != port:
+            self.proxy._upstream = ("127.0.0.1", port)
+            self.proxy.reset()
+            await polling.eventually(lambda: not self.proxy.open)
 
     def _objects(self, bucket: str) -> list[worlds.Arrived]:
         listed = self._client.list_objects_v2(Bucket=bucket).get("Contents", [])

@@ -93,12 +93,12 @@ class World(world.World):
             await servers.wait_for_port(self._control_port)
             await servers.wait_for_port(self.port)
         self._faulty: list[str] = []
-        self._proxy = Toxic("127.0.0.1", self.port)
-        await self._proxy.__aenter__()
+        self.proxy = Toxic("127.0.0.1", self.port)
+        await self.proxy.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._proxy.__aexit__()
+        await self.proxy.__aexit__()
 
     async def target(self) -> world.Target:
         number = next(self._numbers)
@@ -119,7 +119,7 @@ class World(world.World):
 
     async def wrong_credentials(self, target: world.Target) -> world.Target:
         name = self._key_name(target)
-        return msgspec.structs.replace(target, credentials=self.string(self._proxy.port, name, _new_key()))
+        return msgspec.structs.replace(target, credentials=self.string(self.proxy.port, name, _new_key()))
 
     async def missing_target(self, target: world.Target) -> world.Target:
         return msgspec.structs.replace(target, config={"name": "no-such-queue"})
@@ -137,30 +137,17 @@ class World(world.World):
     async def refuse_one(self, target: world.Target) -> bytes:
         return await self.too_large(target)
 
-    async def stall(self, target: world.Target) -> None:
-        self._proxy.stall()
-
-    async def cut(self, target: world.Target) -> None:
-        self._proxy.cut_after(1)
-
-    async def restart(self, target: world.Target) -> None:
-        await self._proxy.refuse()
-        await self._proxy.accept()
-
     async def rotate(self, target: world.Target) -> world.Target:
         return msgspec.structs.replace(target, credentials=await self._credentials(self._key_name(target)))
 
     async def heal(self) -> None:
-        self._proxy.heal()
+        self.proxy.heal()
         while self._faulty:
             await self.told(do="fault", queue=self._faulty.pop(), condition="")
 
     def refused_address(self, target: world.Target) -> world.Target:
         text = target.credentials["connection_string"].replace("//127.0.0.1:", "//169.254.169.254:")
         return msgspec.structs.replace(target, credentials={"connection_string": text})
-
-    def connections(self) -> int:
-        return self._proxy.open
 
     async def told(self, **what: Any) -> Any:
         """The answer to a command of the stand-in's control port."""
@@ -182,7 +169,7 @@ class World(world.World):
     async def _credentials(self, key_name: str, send: bool = True) -> dict[str, str]:
         key = _new_key()
         await self.told(do="key", name=key_name, key=key, send=send)
-        return self.string(self._proxy.port, key_name, key)
+        return self.string(self.proxy.port, key_name, key)
 
     @staticmethod
     def _key_name(target: world.Target) -> str:

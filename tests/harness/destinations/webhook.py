@@ -91,10 +91,6 @@ class World(world.World):
     async def cut(self, target: world.Target) -> None:
         self.receiver.then([Do.RESET])
 
-    async def restart(self, target: world.Target) -> None:
-        await self.proxy.refuse()
-        await self.proxy.accept()
-
     async def rotate(self, target: world.Target) -> world.Target:
         self._secrets[target.key] = f"whsec_{uuid.uuid4().hex}"
         return self._at(target.key, self._secrets[target.key])
@@ -105,9 +101,6 @@ class World(world.World):
 
     def refused_address(self, target: world.Target) -> world.Target:
         return world.Target({"url": f"http://169.254.169.254{target.key}"}, target.credentials, target.key)
-
-    def connections(self) -> int:
-        return self.receiver.open
 
     def _at(self, path: str, secret: str) -> world.Target:
         return world.Target({"url": f"http://127.0.0.1:{self.proxy.port}{path}"}, {"secret": secret}, path)

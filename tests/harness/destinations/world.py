@@ -11,6 +11,8 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from tests.harness import toxic
+
 Case = Literal[
     "wrong_credentials",  # the service refuses who we say we are
     "missing_target",  # no such queue, stream, topic, exchange
@@ -55,6 +57,8 @@ class World(abc.ABC):
     cannot: dict[Case, str] = {}  # why the type or its stand-in has no such case
     settings: dict[str, Any] = {}  # beside DESTINATIONS_ALLOWED_CIDRS=127.0.0.0/8
     success: str = "OK"
+    proxy: toxic.Toxic  # in front of the service; a world sets it when it is entered
+    cut_bytes = 1  # of an answer, that pass before its connection is cut
     batches = False  # whether one send may carry several events
 
     @abc.abstractmethod
@@ -109,15 +113,16 @@ class World(abc.ABC):
 
     async def stall(self, target: Target) -> None:
         """From now on it accepts connections and requests and answers nothing, until `heal`."""
-        raise NotImplementedError
+        self.proxy.stall()
 
     async def cut(self, target: Target) -> None:
         """Cuts the connection in the middle of the next send, once."""
-        raise NotImplementedError
+        self.proxy.cut_after(self.cut_bytes)
 
     async def restart(self, target: Target) -> None:
         """Every connection is cut and the listener is gone for a moment; on return it listens again."""
-        raise NotImplementedError
+        await self.proxy.refuse()
+        await self.proxy.accept()
 
     async def rotate(self, target: Target) -> Target:
         """New credentials for the same target; the old ones are refused from now on, on new connections."""
@@ -125,7 +130,7 @@ class World(abc.ABC):
 
     async def heal(self) -> None:
         """Behaves again."""
-        raise NotImplementedError
+        self.proxy.heal()
 
     def refused_address(self, target: Target) -> Target:
         """The same at a host that the guard does not permit: 169.254.169.254, or another that is not loopback."""
@@ -133,4 +138,4 @@ class World(abc.ABC):
 
     def connections(self) -> int:
         """Connections that are open to the service now."""
-        raise NotImplementedError
+        return self.proxy.open
