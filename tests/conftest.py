@@ -11,7 +11,7 @@ from tests.harness import servers
 from tests.harness.servers import PostgresServer, RedisServer
 
 TESTS = Path(__file__).parent
-FOLDERS = ("unit", "contract", "integration", "crash", "cluster", "corpus")
+FOLDERS = ("unit", "contract", "integration", "crash", "cluster", "corpus", "hostile")
 
 
 def pytest_report_header() -> str:

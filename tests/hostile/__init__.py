@@ -1,0 +1,1 @@
+"""Clients, receivers and brokers that try to take Outpost down, each bounded in bytes and seconds."""
