@@ -6,6 +6,9 @@ whether it is set.
 
 from __future__ import annotations
 
+import argparse
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 from urllib.parse import urlsplit
@@ -15,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from outpost import settings_load, settings_table
+from outpost.cli import local
 from outpost.settings_load import Resolved
 from outpost.settings_rules import Variable
 
@@ -30,6 +34,17 @@ class Row(msgspec.Struct, frozen=True):
     value: str
     source: str
     note: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The action and its options."""
+    parser.add_argument("action", choices=["list"])
+    local.add_config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the list for the environment of this process."""
+    return list_settings(os.environ, args.config, sys.stdout)
 
 
 def list_settings(environ: Mapping[str, str], config_path: str | None, out: TextIO) -> int:

@@ -15,7 +15,7 @@ from typing import TextIO
 import msgspec
 
 from outpost import errors, roles
-from outpost.cli import doctor_dispatch, doctor_postgres, doctor_projections, doctor_redis
+from outpost.cli import doctor_dispatch, doctor_postgres, doctor_projections, doctor_redis, local
 from outpost.cli import doctor_findings as say
 from outpost.cli.doctor_findings import Finding
 from outpost.log import client
@@ -34,11 +34,17 @@ _ORDER = ("problem", "warn", "ok")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
+    local.add_config(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
-def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Prints the findings, the worst first; the exit code."""
+def run(args: argparse.Namespace) -> int:
+    """Prints the findings, the worst first, and returns the exit code. Raises errors.ConfigurationError."""
+    return run_with(args, local.settings_of(args))
+
+
+def run_with(args: argparse.Namespace, settings: Settings) -> int:
+    """The same with these settings."""
     found = asyncio.run(examine(settings))
     _print(found, sys.stdout, as_json=args.json)
     return PROBLEM if any(each.severity == "problem" for each in found) else OK

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from outpost import settings_load
 from outpost.embedded import folder, postgres, valkey
+from outpost.settings import Settings
 
 FOLDER = Path(".outpost")
 # Whoever names one of these means another server.
@@ -31,6 +34,18 @@ def environment(environ: Mapping[str, str], config_path: str | None, path: Path 
         "POSTGRES_URL": postgres_url(state, secrets),
         "AES_ENCRYPTION_SECRET": environ.get("AES_ENCRYPTION_SECRET") or secrets.aes_encryption_secret,
     }
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that names the file with the settings."""
+    parser.add_argument("-c", "--config", metavar="FILE", help="a YAML or .env file (also: CONFIG)")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings for a tool that serves no HTTP: as the role `log`, which needs no API key. Raises
+    errors.ConfigurationError."""
+    environ = {**environment(os.environ, args.config), "SERVICE": "log"}
+    return settings_load.load(environ, args.config, "log")
 
 
 def postgres_url(state: folder.State, secrets: folder.Secrets) -> str:

@@ -1,22 +1,63 @@
-"""The command `outpost`: parses the command line, and says in one sentence why something cannot be done."""
+"""The command `outpost`: parses the command line, and says in one sentence why something cannot be done.
+
+A command's module is imported only when that command is asked for, because all of them together take a second.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
+import importlib
 import sys
 from collections.abc import Sequence
-
-from outpost import errors, settings, settings_load, telemetry
-from outpost.cli import bench, config, demo, doctor, local, migrate, serve, streams
+from importlib.metadata import version
+from typing import NamedTuple
 
 REFUSED = 2  # exit code for settings or arguments that cannot be used
 FAILED = 1
 
 
+class Command(NamedTuple):
+    """A line of the help, and a module with `add_arguments(parser)` and `run(args)`, which gives the exit code."""
+
+    help: str
+    module: str
+
+
+COMMANDS = {
+    "serve": Command("run the API, the delivery and the log, or one of them", "outpost.cli.serve"),
+    "demo": Command("publish one event through everything, and show what happened", "outpost.cli.demo"),
+    "streams": Command("look into the log: list, tail, show, groups, skip", "outpost.cli.streams"),
+    "doctor": Command("say what is wrong with a deployment, and what to do", "outpost.cli.doctor"),
+    "migrate": Command("plan, apply or verify the schema in Postgres", "outpost.cli.migrate"),
+    "config": Command("list the settings and where they are from", "outpost.cli.config"),
+    "bench": Command("measure this server or any other that is compatible", "outpost.cli.bench"),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; its exit code."""
-    args = parser().parse_args(argv)
+    """Runs one command and returns its exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    asked = next((word for word in words if not word.startswith("-")), None)
+    return _run(parser([asked] if asked in COMMANDS else []).parse_args(words))
+
+
+def parser(detailed: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser, which knows every command and the options of those in `detailed`."""
+    root = argparse.ArgumentParser(prog="outpost", description="Deliver a platform's events to its customers.")
+    root.add_argument("--version", action="version", version=f"outpost {version('outpost-events')}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        added = commands.add_parser(name, help=command.help)
+        if name in detailed:
+            module = importlib.import_module(command.module)
+            module.add_arguments(added)
+            added.set_defaults(run=module.run)
+    return root
+
+
+def _run(args: argparse.Namespace) -> int:
+    from outpost import errors, telemetry
+
     telemetry.configure("info")
     try:
         code: int = args.run(args)
@@ -31,61 +72,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
-
-
-def parser() -> argparse.ArgumentParser:
-    """Every command with its options."""
-    root = argparse.ArgumentParser(prog="outpost", description="Deliver a platform's events to its customers.")
-    root.add_argument("--version", action="version", version=f"outpost {settings.VERSION}")
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    command = commands.add_parser("serve", help="run the API, the delivery and the log, or one of them")
-    serve.add_arguments(command)
-    command.set_defaults(run=serve.run)
-
-    command = commands.add_parser("demo", help="publish one event through everything, and show what happened")
-    demo.add_arguments(command)
-    command.set_defaults(run=demo.run)
-
-    command = commands.add_parser("streams", help="look into the log: list, tail, show, groups, skip")
-    streams.add_arguments(command)
-    command.set_defaults(run=_streams)
-    _add_config(command)
-
-    command = commands.add_parser("doctor", help="say what is wrong with a deployment, and what to do")
-    doctor.add_arguments(command)
-    command.set_defaults(run=lambda a: doctor.run(a, _settings_of(a)))
-    _add_config(command)
-
-    _add_migrate(commands.add_parser("migrate", help="plan, apply or verify the schema in Postgres"))
-
-    command = commands.add_parser("config", help="list the settings and where they are from")
-    command.add_argument("action", choices=["list"])
-    command.set_defaults(run=lambda a: config.list_settings(os.environ, a.config, sys.stdout))
-    _add_config(command)
-
-    command = commands.add_parser("bench", help="measure this server or any other that is compatible")
-    bench.add_arguments(command)
-    command.set_defaults(run=bench.run)
-    return root
-
-
-def _add_config(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-c", "--config", metavar="FILE", help="a YAML or .env file (also: CONFIG)")
-
-
-def _add_migrate(command: argparse.ArgumentParser) -> None:
-    actions = {"plan": migrate.plan, "apply": migrate.apply, "verify": migrate.verify}
-    command.add_argument("action", choices=list(actions))
-    _add_config(command)
-    command.set_defaults(run=lambda a: actions[a.action](_settings_of(a)))
-
-
-def _streams(args: argparse.Namespace) -> int:
-    return streams.run(args, _settings_of(args))
-
-
-def _settings_of(args: argparse.Namespace) -> settings.Settings:
-    """Settings for a tool that serves no HTTP: as the role `log`, which needs no API key."""
-    environ = {**local.environment(os.environ, args.config), "SERVICE": "log"}
-    return settings_load.load(environ, args.config, "log")

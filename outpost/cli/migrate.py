@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable
 
 from outpost import errors
 from outpost import settings as settings_module
+from outpost.cli import local
 from projections.logs import migrate, partitions
 from projections.logs import store as stores
 
 OK = 0
 NOT_OK = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The action and its options."""
+    parser.add_argument("action", choices=["plan", "apply", "verify"])
+    local.add_config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the action that was parsed. Raises errors.ConfigurationError."""
+    actions = {"plan": plan, "apply": apply, "verify": verify}
+    return actions[args.action](local.settings_of(args))
 
 
 def plan(settings: settings_module.Settings) -> int:

@@ -17,7 +17,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from outpost import roles
+from outpost import roles, terminal
+from outpost.cli import local
 from outpost.log import client, describe, inspect, skip
 from outpost.log import partition as partitions
 from outpost.log import position as positions
@@ -29,6 +30,7 @@ REFUSED = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The actions and their options."""
+    local.add_config(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     action = actions.add_parser("list", help="every stream with its length and memory")
@@ -84,8 +86,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Runs the action that was parsed. Raises errors.StoreUnavailable."""
+def run(args: argparse.Namespace) -> int:
+    """Runs the action that was parsed. Raises errors.ConfigurationError and errors.StoreUnavailable."""
+    return run_with(args, local.settings_of(args))
+
+
+def run_with(args: argparse.Namespace, settings: Settings) -> int:
+    """The same with these settings."""
     actions: dict[str, Callable[[client.Log, argparse.Namespace, TextIO], Awaitable[int]]] = {
         "list": _list,
         "tail": _tail,
@@ -165,7 +172,7 @@ async def _show(log: client.Log, args: argparse.Namespace, out: TextIO) -> int:
     width = max(map(len, told))
     for name, value in told.items():
         text = value if isinstance(value, str) else msgspec.json.format(msgspec.json.encode(value)).decode()
-        lines = [describe.printable(line) for line in text.split("\n")]
+        lines = [terminal.printable(line) for line in text.split("\n")]
         print(name.ljust(width), f"\n{' ' * (width + 1)}".join(lines), file=out)
     return OK
 
@@ -220,7 +227,7 @@ def _print_json(found: Sequence[object], out: TextIO) -> None:
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], out: TextIO) -> None:
     """Numbers stand right; the last column, which may be long, is not padded."""
-    cells = [[describe.printable(str(value)) for value in row] for row in rows]
+    cells = [[terminal.printable(str(value)) for value in row] for row in rows]
     numeric = [all(isinstance(row[at], int) for row in rows) for at in range(len(headings))]
     if out.isatty():
         table = Table(box=None, pad_edge=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from outpost import errors
+from outpost import errors, terminal
 from outpost.domain import events, times
 from outpost.log import envelope, read
 
@@ -48,13 +48,8 @@ def one_line(described: Described) -> str:
     """`describe` as one line of text for a terminal, safe to print."""
     shown = {k: v for k, v in described.items() if k not in {"at", "version"} and v not in ("", None, {}, [])}
     position, type_ = shown.pop("position"), shown.pop("type", "?")
-    rest = " ".join(f"{name}={printable(_word(value))}" for name, value in shown.items())
-    return f"{described['at']}  {position}  {printable(str(type_))}  {rest}"
-
-
-def printable(text: str) -> str:
-    """Without anything that a terminal would take for a command."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+    rest = " ".join(f"{name}={terminal.printable(_word(value))}" for name, value in shown.items())
+    return f"{described['at']}  {position}  {terminal.printable(str(type_))}  {rest}"
 
 
 def _word(value: object) -> str:

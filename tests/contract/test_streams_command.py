@@ -40,7 +40,7 @@ def command(any_redis: RedisServer, capsys: pytest.CaptureFixture[str]) -> Comma
     settings = Settings(redis_host=any_redis.host, redis_port=any_redis.port)
 
     async def run(*words: str) -> tuple[int, str, str]:
-        code = await asyncio.to_thread(streams.run, _arguments(*words), settings)
+        code = await asyncio.to_thread(streams.run_with, _arguments(*words), settings)
         return code, *capsys.readouterr()
 
     return run
@@ -164,7 +164,7 @@ async def test_ctrl_c_ends_a_tail_without_a_word(any_redis: RedisServer, log: cl
     script = (
         "import argparse, os; from outpost.cli import streams; from outpost.settings import Settings;"
         "p = argparse.ArgumentParser(); streams.add_arguments(p);"
-        "raise SystemExit(streams.run(p.parse_args(['tail']),"
+        "raise SystemExit(streams.run_with(p.parse_args(['tail']),"
         " Settings(redis_host=os.environ['REDIS_HOST'], redis_port=int(os.environ['REDIS_PORT']))))"
     )
     pipe = asyncio.subprocess.PIPE

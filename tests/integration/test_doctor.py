@@ -279,7 +279,7 @@ async def test_a_store_that_is_away_is_found_beside_what_the_other_says(
 def _run(settings: Settings, *words: str) -> int:
     parser = argparse.ArgumentParser()
     doctor.add_arguments(parser)
-    return doctor.run(parser.parse_args(words), settings)
+    return doctor.run_with(parser.parse_args(words), settings)
 
 
 async def test_the_exit_code_tells_whether_there_is_a_problem(

@@ -133,7 +133,7 @@ def test_every_variable_that_is_named_is_a_setting(text):
 def test_the_defaults_in_the_table_are_those_of_the_code():
     shown = re.findall(r"^\| `([A-Z_]+)` \| ([\d,]+) \|", README, re.MULTILINE)
     fields = {variable.env: variable for variable in settings_table.VARIABLES}
-    defaults = main.settings.Settings()
+    defaults = settings.Settings()
     assert 5 <= len(shown)
     for name, text in shown:
         variable = fields[name]
