@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from outpost.cli import demo_evidence as evidence
-from outpost.cli import demo_receiver
+from outpost.cli import receiver
 
 PREFIX = "x-outpost-"
 
@@ -62,11 +62,11 @@ class Webhook:
     received = "webhook received"
     code = "200"
 
-    def __init__(self, receiver: demo_receiver.Receiver) -> None:
-        self._receiver = receiver
-        self._last: demo_receiver.Webhook | None = None
-        self.where = receiver.url
-        self.config = {"url": receiver.url}
+    def __init__(self, listening: receiver.Receiver) -> None:
+        self._receiver = listening
+        self._last: receiver.Webhook | None = None
+        self.where = listening.url
+        self.config = {"url": listening.url}
         self.credentials: dict[str, str] = {}
 
     async def next(self, limit_s: float) -> Arrived | None:
@@ -82,7 +82,7 @@ class Webhook:
         """The signature."""
         assert self._last is not None
         evidence.check(
-            demo_receiver.is_signed(self._last, credentials.get("secret", "")),
+            receiver.is_signed(self._last, credentials.get("secret", "")),
             "the signature is not the one of this body and secret",
         )
         return Proof("signature verified: HMAC-SHA256 of the body", self._last.headers["x-outpost-signature"])
@@ -91,5 +91,5 @@ class Webhook:
 @contextlib.asynccontextmanager
 async def webhook() -> AsyncIterator[Service]:
     """A receiver in this process."""
-    async with demo_receiver.listening() as receiver:
-        yield Webhook(receiver)
+    async with receiver.listening() as listening:
+        yield Webhook(listening)

@@ -26,6 +26,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "serve": Command("run the API, the delivery and the log, or one of them", "outpost.cli.serve"),
     "demo": Command("publish one event through everything, and show what happened", "outpost.cli.demo"),
+    "receive": Command("show the webhooks that arrive, and answer them as told", "outpost.cli.receive"),
     "streams": Command("look into the log: list, tail, show, groups, skip", "outpost.cli.streams"),
     "doctor": Command("say what is wrong with a deployment, and what to do", "outpost.cli.doctor"),
     "migrate": Command("plan, apply or verify the schema in Postgres", "outpost.cli.migrate"),

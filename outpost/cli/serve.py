@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import secrets
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ import msgspec
 import uvloop
 
 from outpost import http_server, settings_load, supervise, telemetry, workers
+from outpost.cli import receive
 from outpost.embedded import folder, stores
 from outpost.settings import Settings
 
@@ -69,8 +72,8 @@ def _environ(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[st
 def _run_embedded(args: argparse.Namespace) -> int:
     held = folder.hold(args.folder)
     try:
-        secrets = folder.secrets(held.path)
-        settings = _embedded_settings(args, secrets)
+        kept = folder.secrets(held.path)
+        settings = _embedded_settings(args, kept)
         started = stores.start(held.path)
         try:
             settings = msgspec.structs.replace(
@@ -87,7 +90,7 @@ def _run_embedded(args: argparse.Namespace) -> int:
 
             def announce(base_url: str) -> None:
                 held.write_state(base_url, started.redis_port, started.postgres_port)
-                _print_banner(base_url, secrets.api_key, held.path, settings)
+                _print_banner(base_url, kept.api_key, held.path, settings)
 
             port = settings.api_port if args.port is None else args.port
             return serve(settings, args.host or LOOPBACK, port, announce)
@@ -97,13 +100,13 @@ def _run_embedded(args: argparse.Namespace) -> int:
         held.release()
 
 
-def _embedded_settings(args: argparse.Namespace, secrets: folder.Secrets) -> Settings:
+def _embedded_settings(args: argparse.Namespace, kept: folder.Secrets) -> Settings:
     """The settings, with the folder's secrets where none are given. Loopback destinations are allowed, because
     whoever tries this out has nothing else."""
     made = {
-        "API_KEY": secrets.api_key,
-        "AES_ENCRYPTION_SECRET": secrets.aes_encryption_secret,
-        "API_JWT_SECRET": secrets.api_jwt_secret,
+        "API_KEY": kept.api_key,
+        "AES_ENCRYPTION_SECRET": kept.aes_encryption_secret,
+        "API_JWT_SECRET": kept.api_jwt_secret,
     }
     environ = _environ(args, {**made, **{k: v for k, v in os.environ.items() if v}})
     settings = settings_load.load(environ, args.config, args.service, embedded=True)
@@ -113,9 +116,14 @@ def _embedded_settings(args: argparse.Namespace, secrets: folder.Secrets) -> Set
 
 
 def _print_banner(base_url: str, api_key: str, path: Path, settings: Settings) -> None:
+    """Prints where Outpost is, and lines that end with a delivered event on the screen when they are pasted."""
     auth = f"-H 'Authorization: Bearer {api_key}'"
     json = "-H 'Content-Type: application/json'"
-    destination = '{"type":"webhook","topics":"*","config":{"url":"http://127.0.0.1:9000/"}}'
+    secret = secrets.token_hex(16)
+    url = f"http://127.0.0.1:{receive.DEFAULT_PORT}/"
+    destination = (
+        f'{{"type":"webhook","topics":"*","config":{{"url":"{url}"}},"credentials":{{"secret":"{secret}"}}}}'
+    )
     event = '{"tenant_id":"acme","topic":"order.created","data":{"order":1}}'
     print(
         f"""
@@ -126,8 +134,9 @@ Outpost is running.
   data       {path} (Valkey with AOF always, Postgres)
   allowed    webhooks to {", ".join(settings.destinations_allowed_cidrs)} besides public addresses
 
-Try it:
+Try it in another terminal. The first line starts a receiver, which prints the event when it arrives:
 
+  {_this_command()} receive --port {receive.DEFAULT_PORT} --secret {secret} & sleep 1
   curl -X PUT {base_url}/tenants/acme {auth}
   curl -X POST {base_url}/tenants/acme/destinations {auth} {json} -d '{destination}'
   curl -X POST {base_url}/publish {auth} {json} -d '{event}'
@@ -137,3 +146,13 @@ Ctrl-C stops it.
         file=sys.stdout,
         flush=True,
     )
+
+
+def _this_command() -> str:
+    """The words that start `outpost` again as it was started, from the same folder."""
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m outpost"
+    with contextlib.suppress(ValueError):
+        started = started.absolute().relative_to(Path.cwd())
+    return shlex.quote(str(started))

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from outpost import errors
-from outpost.cli import demo_evidence, demo_receiver, local, main, spawned
+from outpost.cli import demo_evidence, local, main, receiver, spawned
 from outpost.embedded import folder
 from tests.harness import servers
 
@@ -76,24 +76,24 @@ def test_a_server_that_does_not_start_ends_the_demo_with_its_own_words(tmp_path)
     assert [] == list(tmp_path.iterdir())
 
 
-def webhook(body: bytes, signature: str) -> demo_receiver.Webhook:
-    return demo_receiver.Webhook({"x-outpost-signature": signature}, body, 0.0)
+def webhook(body: bytes, signature: str) -> receiver.Webhook:
+    return receiver.Webhook("/", {"x-outpost-signature": signature}, body, 0.0)
 
 
 def test_the_receiver_believes_the_hmac_of_the_body_alone():
     body, secret = b'{"a":1}', "whsec_x"
     right = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    assert demo_receiver.is_signed(webhook(body, f"v0={right}"), secret)
-    assert demo_receiver.is_signed(webhook(body, f"v0={'0' * 64},{right}"), secret)
+    assert receiver.is_signed(webhook(body, f"v0={right}"), secret)
+    assert receiver.is_signed(webhook(body, f"v0={'0' * 64},{right}"), secret)
     for wrong in ("", right, f"v1={right}", f"v0={right[:-1]}", f"v0={right.upper()}", "v0=", "v0=é"):
-        assert not demo_receiver.is_signed(webhook(body, wrong), secret), wrong
-    assert not demo_receiver.is_signed(webhook(body + b" ", f"v0={right}"), secret)
-    assert not demo_receiver.is_signed(webhook(body, f"v0={right}"), secret + "x")
+        assert not receiver.is_signed(webhook(body, wrong), secret), wrong
+    assert not receiver.is_signed(webhook(body + b" ", f"v0={right}"), secret)
+    assert not receiver.is_signed(webhook(body, f"v0={right}"), secret + "x")
 
 
 async def test_the_receiver_keeps_the_bytes_and_hangs_up_on_what_is_no_request():
-    async with demo_receiver.listening() as receiver:
-        port = int(receiver.url.split(":")[2].split("/")[0])
+    async with receiver.listening() as listening:
+        port = int(listening.url.split(":")[2].split("/")[0])
         for bad in (
             b"nonsense\r\n\r\n" * 2,
             b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
@@ -106,12 +106,12 @@ async def test_the_receiver_keeps_the_bytes_and_hangs_up_on_what_is_no_request()
             writer.close()
             await writer.wait_closed()
         async with httpx.AsyncClient(trust_env=False) as client:
-            answer = await client.post(receiver.url, content=b" {}\n", headers={"X-Outpost-Topic": "t"})
+            answer = await client.post(listening.url, content=b" {}\n", headers={"X-Outpost-Topic": "t"})
         assert 200 == answer.status_code
-        got = await receiver.next(1.0)
+        got = await listening.next(1.0)
         assert got is not None
         assert [b" {}\n", "t"] == [got.body, got.headers["x-outpost-topic"]]
-        assert await receiver.next(0.01) is None
+        assert await listening.next(0.01) is None
 
 
 def answering(status: int, body: bytes) -> httpx.AsyncClient:
