@@ -31,13 +31,15 @@ AT_ONCE_S = 2.0
 FREE_LIMIT_S = 5.0  # after kill -9
 POLL_S = 0.02
 
-pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is missing: apt-get install make")
 
 
 class Checkout:
     """A folder with our Makefile, in which everything is installed already."""
 
     def __init__(self, path: Path) -> None:
+        for program in ("make", "curl"):
+            if shutil.which(program) is None:
+                servers.leave_out(f"{program} is missing: apt-get install {program}")
         servers.require(servers.VALKEY_9)
         servers.require(servers.POSTGRES_18)
         self.path = path
@@ -212,7 +214,6 @@ def head_of(connection: socket.socket) -> bytes:
     return request.lower()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: apt-get install curl")
 def test_the_lines_of_the_banner_end_with_the_event_on_the_screen_as_pasted(running, tmp_path):
     block = running.out.partition("Try it")[2].partition("Ctrl-C")[0]
     lines = [line.strip() for line in block.splitlines() if line.startswith("  ")]
@@ -260,7 +261,6 @@ def test_the_python_example_of_the_readme_works(running):
     assert [0, ""] == [ran.returncode, ran.stderr]
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: apt-get install curl")
 def test_the_shell_example_of_the_readme_works(running):
     script = example(running, "sh", "curl").replace("curl ", "curl --fail --silent --show-error ")
     ran = subprocess.run(
