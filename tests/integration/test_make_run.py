@@ -32,7 +32,6 @@ FREE_LIMIT_S = 5.0  # after kill -9
 POLL_S = 0.02
 
 
-
 class Checkout:
     """A folder with our Makefile, in which everything is installed already."""
 
