@@ -18,12 +18,23 @@ class Unknown(OSError):
 
 
 class Addresses:
-    """Bound to the loop that first asks."""
+    """`known` are the names that a process shares; where there are none, it has its own."""
 
-    def __init__(self, guard: egress.Guard, lookup: names.Lookup = names.system_lookup) -> None:
+    def __init__(
+        self,
+        guard: egress.Guard,
+        lookup: names.Lookup = names.system_lookup,
+        *,
+        known: names.Names | None = None,
+        tenant: str = "",
+    ) -> None:
         self._guard = guard
-        self._lookup = lookup
-        self._names: names.Names | None = None
+        self._names = known or names.Names(guard, lookup)
+        self._tenant = tenant
+
+    def for_tenant(self, tenant: str) -> Addresses:
+        """The same, where names are looked up on account of `tenant`."""
+        return Addresses(self._guard, known=self._names, tenant=tenant)
 
     async def of(self, host: str) -> tuple[str, ...]:
         """Every address of `host`, all of them permitted, in the resolver's order. Raises Blocked, Unknown. The
@@ -34,8 +45,7 @@ class Addresses:
             case egress.Refused():
                 raise Blocked
             case egress.Name(name):
-                self._names = self._names or names.Names(self._guard, self._lookup)
-                match await self._names.resolve(name):
+                match await self._names.resolve(name, self._tenant):
                     case names.Resolved(found):
                         return found
                     case egress.Refused():
@@ -45,5 +55,4 @@ class Addresses:
 
     def close(self) -> None:
         """Ends the threads that look names up."""
-        if self._names is not None:
-            self._names.close()
+        self._names.close()

@@ -27,7 +27,8 @@ DEFAULT_REGION = "us-east-1"  # where the endpoint is not Amazon's own and says 
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Which service, and as whom. `service` is botocore's name; `endpoint` is a URL, "" for Amazon's own."""
+    """Which service, and as whom. `service` is botocore's name; `endpoint` is a URL, "" for Amazon's own; `tenant`
+    is whose destination it is."""
 
     service: str
     region: str
@@ -35,6 +36,7 @@ class Place(msgspec.Struct, frozen=True):
     key: str
     secret: str
     session: str = ""
+    tenant: str = ""
 
     def __repr__(self) -> str:
         return f"Place({self.service!r}, {self.region!r})"
@@ -59,6 +61,7 @@ class Client:
 
     def __init__(self, shared: shared_.Shared, place: Place, **config: Any) -> None:
         self._shared = shared
+        self._addresses = shared.addresses.for_tenant(place.tenant)
         self._place = place
         self._config = config
         self._timeout_s = shared.settings.delivery_timeout_ms / 1000
@@ -91,7 +94,7 @@ class Client:
         from outpost.adapters import aws_sockets
 
         loop = asyncio.get_running_loop()
-        call = aws_sockets.Call(self._shared.addresses, loop, deadline)
+        call = aws_sockets.Call(self._addresses, loop, deadline)
         self._calls.add(call)
         try:
             ask = functools.partial(_ask, call, self._place, getattr(client, operation), parameters)

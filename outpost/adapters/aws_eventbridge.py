@@ -55,6 +55,7 @@ class EventBridge(declared.Declared):
             credentials.get("key", ""),
             credentials.get("secret", ""),
             credentials.get("session", ""),
+            destination.tenant,
         )
         source = self._shared.settings.eventbridge_source
         writer = Writer(self._metadata(destination), source, config.get("event_bus_name", ""))

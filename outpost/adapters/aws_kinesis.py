@@ -56,6 +56,7 @@ class Kinesis(declared.Declared):
             destination.credentials.get("key", ""),
             destination.credentials.get("secret", ""),
             destination.credentials.get("session", ""),
+            destination.tenant,
         )
         return Publisher(
             aws_client.Client(self._shared, place),

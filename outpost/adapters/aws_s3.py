@@ -62,6 +62,7 @@ class S3(declared.Declared):
             destination.credentials.get("key", ""),
             destination.credentials.get("secret", ""),
             destination.credentials.get("session", ""),
+            destination.tenant,
         )
         # Whoever has an endpoint of their own has no host name for each bucket.
         client = aws_client.Client(self._shared, place, s3={"addressing_style": "path" if endpoint else "auto"})

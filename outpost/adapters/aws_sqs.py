@@ -61,6 +61,7 @@ class Sqs(declared.Declared):
             credentials.get("key", ""),
             credentials.get("secret", ""),
             credentials.get("session", ""),
+            destination.tenant,
         )
         group = destination.tenant if urllib.parse.urlsplit(queue_url).path.endswith(FIFO) else None
         writer = Writer(self._metadata(destination), group)

@@ -83,7 +83,8 @@ class AzureServiceBus(declared.Declared):
         if isinstance(parsed, str):
             raise errors.Invalid([errors.Problem(f"credentials.{STRING}", parsed)])
         trust = self._trust or servicebus_link.trust()
-        return Publisher(self._shared, parsed, destination.config["name"], self._metadata(destination), trust)
+        merger = self._metadata(destination)
+        return Publisher(self._shared, destination.tenant, parsed, destination.config["name"], merger, trust)
 
 
 def build(shared: shared_.Shared) -> AzureServiceBus:
@@ -99,12 +100,13 @@ class Publisher:
     def __init__(
         self,
         shared: shared_.Shared,
+        tenant: str,
         namespace: servicebus_string.Namespace,
         entity: str,
         merger: metadata.Merger,
         trust: ssl.SSLContext,
     ) -> None:
-        self._addresses = shared.addresses
+        self._addresses = shared.addresses.for_tenant(tenant)
         self._namespace = namespace
         self._entity = entity
         self._merger = merger

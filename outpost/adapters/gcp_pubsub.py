@@ -65,9 +65,8 @@ class PubSub(declared.Declared):
                 self._shared.threads, gcp_publisher.load
             )
         merger = self._metadata(destination)
-        return gcp_publisher.Publisher(
-            self._library, self._shared.addresses, service, tokens, destination.config, merger
-        )
+        names = self._shared.addresses.for_tenant(destination.tenant)
+        return gcp_publisher.Publisher(self._library, names, service, tokens, destination.config, merger)
 
 
 def build(shared: shared_.Shared) -> PubSub:

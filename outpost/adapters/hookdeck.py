@@ -61,7 +61,8 @@ class Hookdeck(declared.Declared):
         if source is None:
             raise errors.Invalid([hookdeck_save.problem("invalid_token_format")])
         settings, http = self._shared.settings, self._shared.http
-        endpoint = http.endpoint(f"{settings.hookdeck_events_url}/{source}", keep_headers=True)
+        url = f"{settings.hookdeck_events_url}/{source}"
+        endpoint = http.endpoint(url, tenant=destination.tenant, keep_headers=True)
         headers = webhook_headers.Headers(
             self._names,
             user_agent=settings.http_user_agent,

@@ -89,7 +89,7 @@ class Kafka(declared.Declared):
         if found := self._found(config, credentials):
             raise errors.Invalid(found)
         access = kafka_wire.Access(
-            addresses=self._shared.addresses,
+            addresses=self._shared.addresses.for_tenant(destination.tenant),
             trust=self.trust() if config["tls"] == "true" else None,
             mechanism=MECHANISMS.get(config["sasl_mechanism"], ""),
             username=credentials.get("username", ""),

@@ -103,7 +103,7 @@ class RabbitMQ(declared.Declared):
             login,
             config.get("exchange", ""),
             self._metadata(destination),
-            self._shared.addresses,
+            self._shared.addresses.for_tenant(destination.tenant),
             limit_s=self._shared.settings.delivery_timeout_ms / 1_000,
         )
 

@@ -1,4 +1,4 @@
-"""What the destination types of a process share: settings, judged addresses, the HTTP client, threads.
+"""What the destination types of a process share: settings, names and addresses, the HTTP client, threads.
 
 Nothing is opened before it is used; `close` ends all.
 """
@@ -11,7 +11,7 @@ import functools
 from outpost import settings as settings_
 from outpost.adapters import addresses, egress
 from outpost.adapters.http import client as clients
-from outpost.adapters.http import protocol_client
+from outpost.adapters.http import names, protocol_client
 
 
 class Shared:
@@ -20,9 +20,11 @@ class Shared:
     def __init__(self, settings: settings_.Settings) -> None:
         self.settings = settings
         self.guard = egress.Guard(settings.destinations_allowed_cidrs, settings.destinations_allowed_hosts)
-        self.addresses = addresses.Addresses(self.guard)
+        self.names = names.Names(self.guard)
+        self.addresses = addresses.Addresses(self.guard, known=self.names)
         self.http: clients.Client = protocol_client.ProtocolClient(
             self.guard,
+            self.names,
             max_body_bytes=settings.webhook_max_response_body_bytes,
             connections=settings.delivery_max_concurrency,
         )
@@ -38,6 +40,6 @@ class Shared:
     async def close(self) -> None:
         """Ends what was opened; threads that still wait for a service end with their time-outs."""
         await self.http.close()
-        self.addresses.close()
+        self.names.close()
         if "threads" in self.__dict__:
             self.threads.shutdown(wait=False, cancel_futures=True)

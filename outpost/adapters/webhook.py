@@ -70,7 +70,7 @@ class Webhook:
 
     async def connect(self, destination: base.OpenDestination) -> Publisher:
         """A publisher; opens no connection yet. Raises errors.Invalid where what is stored cannot be used."""
-        endpoint = self._client.endpoint(destination.config.get("url", ""))
+        endpoint = self._client.endpoint(destination.config.get("url", ""), tenant=destination.tenant)
         custom, problems = webhook_headers.parse_custom(destination.config.get("custom_headers", ""))
         if problems:
             raise errors.Invalid(problems)

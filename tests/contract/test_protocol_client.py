@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from outpost.adapters import egress
-from outpost.adapters.http import client, connection, protocol_client, trust
+from outpost.adapters.http import client, connection, names, protocol_client, trust
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
 from tests.harness.receiver import Do, Receiver, WaitFor, answer, head
@@ -33,21 +33,22 @@ def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLo
 @pytest.fixture
 async def make() -> AsyncIterator[ClientMaker]:
     made: list[protocol_client.ProtocolClient] = []
+    known: list[names.Names] = []
 
     def maker(
         connections: int = 100,
         lookup: Callable[[str], list[str]] = lambda _: ["127.0.0.1"],
     ) -> protocol_client.ProtocolClient:
-        made.append(
-            protocol_client.ProtocolClient(
-                egress.Guard(["127.0.0.0/8"]), max_body_bytes=1000, connections=connections, lookup=lookup
-            )
-        )
+        guard = egress.Guard(["127.0.0.0/8"])
+        known.append(names.Names(guard, lookup))
+        made.append(protocol_client.ProtocolClient(guard, known[-1], max_body_bytes=1000, connections=connections))
         return made[-1]
 
     yield maker
     for one in made:
         await one.close()
+    for each in known:
+        each.close()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import trustme
 import uvloop
 
 from outpost.adapters import egress
-from outpost.adapters.http import aiohttp_client, client, protocol_client
+from outpost.adapters.http import aiohttp_client, client, names, protocol_client
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
 from tests.harness.receiver import Do, Receiver, WaitFor, answer, chunked, head
@@ -62,15 +62,25 @@ def look_up(name: str) -> list[str]:
 @pytest.fixture(params=CLIENTS)
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[ClientMaker]:
     made: list[client.Client] = []
+    known: list[names.Names] = []
 
-    def maker(*, allowed: tuple[str, ...] = ("127.0.0.0/8",), **options: object) -> client.Client:
-        chosen = {"max_body_bytes": CAP, "connections": 100, "lookup": look_up} | options
-        made.append(request.param(egress.Guard(allowed), **chosen))
+    def maker(
+        *,
+        allowed: tuple[str, ...] = ("127.0.0.0/8",),
+        lookup: names.Lookup = look_up,
+        **options: object,
+    ) -> client.Client:
+        chosen = {"max_body_bytes": CAP, "connections": 100} | options
+        guard = egress.Guard(allowed)
+        known.append(names.Names(guard, lookup))
+        made.append(request.param(guard, known[-1], **chosen))
         return made[-1]
 
     yield maker
     for one in made:
         await one.close()
+    for each in known:
+        each.close()
 
 
 @pytest.fixture

@@ -32,28 +32,28 @@ _NO_LIMIT = aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, sock
 
 class AiohttpClient:
     """See client.Client. `max_body_bytes` caps a response body (0: no cap), `connections` those in use at once;
-    `trust` and `lookup` default to the system's. Bound to the loop of its first `post`."""
+    `trust` defaults to the system's. Bound to the loop of its first `post`."""
 
     def __init__(
         self,
         guard: egress.Guard,
+        known: names.Names,
         *,
         max_body_bytes: int,
         connections: int,
         trust: ssl.SSLContext | None = None,
-        lookup: names.Lookup = names.system_lookup,
     ) -> None:
         self._guard = guard
         self._max_body = max_body_bytes
         self._connections = connections
         self._trust = trust
-        self._lookup = lookup
+        self._names = known
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    def endpoint(self, url: str, *, keep_headers: bool = False) -> endpoints.Endpoint:
+    def endpoint(self, url: str, *, tenant: str = "", keep_headers: bool = False) -> endpoints.Endpoint:
         """See client.Client."""
-        return endpoints.judge(url, self._guard, keep_headers=keep_headers)
+        return endpoints.judge(url, self._guard, tenant=tenant, keep_headers=keep_headers)
 
     async def post(
         self,
@@ -111,7 +111,7 @@ class AiohttpClient:
 
     def _open(self) -> aiohttp.ClientSession:
         connector = _Connector(
-            resolver=_Resolver(names.Names(self._guard, self._lookup)),
+            resolver=_Resolver(self._names),
             use_dns_cache=False,
             ssl=self._trust or trust.system(),
             limit=self._connections,
@@ -208,7 +208,7 @@ class _Resolver(abc.AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_UNSPEC,
     ) -> list[abc.ResolveResult]:
-        verdict = await self._names.resolve(host)
+        verdict = await self._names.resolve(host, "")
         if isinstance(verdict, names.Unresolved):
             raise _Unusable("dns_error")
         if isinstance(verdict, egress.Refused):
@@ -226,7 +226,7 @@ class _Resolver(abc.AbstractResolver):
         ]
 
     async def close(self) -> None:
-        self._names.close()
+        """The names belong to whoever made them."""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -244,7 +244,3 @@ class _Connector(aiohttp.TCPConnector):
             protocol.abort()
             should_close = True
         super()._release(key, protocol, should_close=should_close)
-
-    async def close(self, *, abort_ssl: bool = False) -> None:
-        await super().close(abort_ssl=abort_ssl)
-        await self._resolver.close()

@@ -45,9 +45,9 @@ class Unanswered(msgspec.Struct, frozen=True):
 class Client(Protocol):
     """Sends requests over connections that it keeps and shares."""
 
-    def endpoint(self, url: str, *, keep_headers: bool = False) -> endpoints.Endpoint:
-        """`url`, judged; `keep_headers` if its answers are to have their headers. Raises errors.Invalid if it
-        cannot be used."""
+    def endpoint(self, url: str, *, tenant: str = "", keep_headers: bool = False) -> endpoints.Endpoint:
+        """`url`, judged; `tenant` is who sends there; `keep_headers` if its answers are to have their headers.
+        Raises errors.Invalid if it cannot be used."""
 
     async def post(
         self,

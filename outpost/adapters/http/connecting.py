@@ -58,7 +58,7 @@ class Connector:
     async def _addresses(self, endpoint: endpoints.Endpoint) -> tuple[str, ...] | client.Unanswered:
         if endpoint.literal:
             return (endpoint.host,)
-        match await self._names.resolve(endpoint.host):
+        match await self._names.resolve(endpoint.host, endpoint.tenant):
             case names.Unresolved():
                 return failures.UNRESOLVED
             case egress.Refused():

@@ -21,9 +21,9 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 class Endpoint(msgspec.Struct, frozen=True):
     """`url` has a canonical host and neither user nor fragment; `authorization` is what its user meant;
     `refused` if the host is an address that may not be spoken to; `keep_headers` if answers are to have their
-    headers. The rest is worked out of these: `literal` if the host is an address, `origin` names the connections
-    that may be used (scheme, host, port, and whether they keep headers), `head` is how a request begins: line and
-    Host."""
+    headers; `tenant` is who sends there, on whose account the name is looked up. The rest is worked out of these:
+    `literal` if the host is an address, `origin` names the connections that may be used (scheme, host, port, and
+    whether they keep headers), `head` is how a request begins: line and Host."""
 
     url: yarl.URL
     authorization: str | None
@@ -35,6 +35,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     origin: str
     head: bytes
     keep_headers: bool = False
+    tenant: str = ""
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url.host!r})"
@@ -64,8 +65,8 @@ def _is_host(text: str) -> bool:
     return True
 
 
-def judge(text: str, guard: egress.Guard, *, keep_headers: bool = False) -> Endpoint:
-    """The endpoint of `text`. Raises errors.Invalid if it is no usable URL."""
+def judge(text: str, guard: egress.Guard, *, tenant: str = "", keep_headers: bool = False) -> Endpoint:
+    """The endpoint of `text` for `tenant`. Raises errors.Invalid if it is no usable URL."""
     url = parse(text)
     if url is None:
         raise errors.Invalid([errors.Problem("config.url", "pattern")])
@@ -73,16 +74,17 @@ def judge(text: str, guard: egress.Guard, *, keep_headers: bool = False) -> Endp
     authorization = _basic(url)
     match guard.host(url.raw_host or ""):
         case egress.Literal(address):
-            return _endpoint(plain.with_host(address), authorization, keep_headers, literal=True)
+            return _endpoint(plain.with_host(address), authorization, tenant, keep_headers, literal=True)
         case egress.Refused():
-            return _endpoint(plain, authorization, keep_headers, refused=True)
+            return _endpoint(plain, authorization, tenant, keep_headers, refused=True)
         case egress.Name():
-            return _endpoint(plain, authorization, keep_headers)
+            return _endpoint(plain, authorization, tenant, keep_headers)
 
 
 def _endpoint(
     url: yarl.URL,
     authorization: str | None,
+    tenant: str,
     keep_headers: bool,
     *,
     refused: bool = False,
@@ -102,6 +104,7 @@ def _endpoint(
         origin=f"{url.scheme}://{host}:{port}{' headers' if keep_headers else ''}",
         head=f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n".encode("ascii"),
         keep_headers=keep_headers,
+        tenant=tenant,
     )
 
 

@@ -1,7 +1,10 @@
-"""Names to judged addresses: looked up in threads of our own, once for all who ask, and kept for a while.
+"""Names to judged addresses: looked up once for all who ask, judged, and kept for a while.
 
-The system's resolver can block for tens of seconds, so it gets daemon threads, which neither starve other users
-of the loop's executor nor hold up the end of the process.
+Names go through the system's resolver (`getaddrinfo`), because operators expect of a name in a destination what
+every other program on the machine makes of it: /etc/hosts, search domains, the order of nsswitch.conf with mDNS
+(`.local`), systemd-resolved or a directory service, and the name servers of Docker and Kubernetes. A stub resolver
+without threads (c-ares by aiodns, dnspython) knows only files and DNS, so it would answer some of these otherwise.
+The price is a thread for each look-up that is under way, which `lookup_turns` shares out.
 """
 
 from __future__ import annotations
@@ -11,20 +14,24 @@ import contextlib
 import queue
 import socket
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from outpost.adapters import egress
+from outpost.adapters.http import kept_names, lookup_turns
 
-THREADS = 16  # look-ups at one time; a dead name server holds one for about ten seconds
 KEEP_SECONDS = 30.0  # how long a verdict stands; the system's resolver does not tell the record's own lifetime
 KEEP_FAILURE_SECONDS = 3.0  # so that a name that is repaired works soon
-MAX_KEPT = 10_000
+MAX_KEEP_FAILURE_SECONDS = 30.0  # of a name that took long to fail
+KEEP_FAILURE_FACTOR = 3  # times the time it took: it then holds a thread for a quarter of the time at most
+SLOW_SECONDS = 1.0  # a look-up that takes longer counts as slow
+LOOKUP_SECONDS = 10.0  # then those who wait are told that there is no address
+DOUBT_SECONDS = 60.0  # how long a tenant's new names are doubted after one that was slow
+MAX_DOUBTED_TENANTS = 10_000
 
-Lookup = Callable[[str], Sequence[str]]  # blocking; raises OSError or UnicodeError where there is no address
+Lookup = Callable[[str], Sequence[str]]  # blocking; raises OSError or ValueError where there is no address
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -38,6 +45,7 @@ class Unresolved(msgspec.Struct, frozen=True):
 
 
 Verdict = Resolved | Unresolved | egress.Refused
+Job = lookup_turns.Job[Verdict]
 UNRESOLVED = Unresolved()
 
 
@@ -48,66 +56,126 @@ def system_lookup(name: str) -> list[str]:
 
 
 class Names:
-    """Belongs to one event loop."""
+    """One for a process. Belongs to the event loop of its first `resolve`."""
 
     def __init__(self, guard: egress.Guard, lookup: Lookup = system_lookup) -> None:
         self._guard = guard
         self._lookup = lookup
-        self._loop = asyncio.get_running_loop()
-        self._kept: OrderedDict[str, tuple[float, Verdict]] = OrderedDict()
-        self._asked: dict[str, asyncio.Future[Verdict]] = {}
-        self._jobs: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._kept: kept_names.KeptNames[Verdict] = kept_names.KeptNames()
+        self._asked: dict[str, Job] = {}
+        self._turns: lookup_turns.Turns[Verdict] = lookup_turns.Turns()
+        self._doubted: OrderedDict[str, float] = OrderedDict()  # tenant -> until when its new names are doubted
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads = 0
         self._closed = False
 
-    async def resolve(self, name: str) -> Verdict:
-        """The verdict on `name`. Waits as long as the resolver does; the caller cancels at its deadline."""
+    async def resolve(self, name: str, tenant: str) -> Verdict:
+        """The verdict on `name`, which `tenant` asks for. The caller cancels at its own deadline; a look-up that
+        runs is over for everybody after `LOOKUP_SECONDS`."""
+        loop = self._loop = self._loop or asyncio.get_running_loop()
         kept = self._kept.get(name)
-        if kept is not None and time.monotonic() < kept[0]:
-            return kept[1]
-        if self._closed:
+        if kept is not None and loop.time() < kept.until:
+            return kept.verdict
+        job = self._asked.get(name)
+        if self._closed or (job is not None and job.overdue):
             return UNRESOLVED
-        asked = self._asked.get(name)
-        if asked is None:
-            asked = self._asked[name] = self._loop.create_future()
-            if self._threads < min(THREADS, len(self._asked)):
-                self._threads += 1
-                threading.Thread(target=self._work, name="outpost-dns", daemon=True).start()
-            self._jobs.put(name)
-        return await asyncio.shield(asked)  # one who gives up must not take the others with it
+        if job is None:
+            job = lookup_turns.Job(name)
+        if job.started is None and not self._turns.add(job, tenant, self._level(loop, kept, tenant)):
+            return UNRESOLVED
+        self._asked[name] = job
+        waiter: asyncio.Future[Verdict] = loop.create_future()
+        job.waiters.add(waiter)
+        self._start(loop)
+        try:
+            return await waiter
+        finally:
+            job.waiters.discard(waiter)
+            if not job.waiters and job.places:  # nobody waits for it, and it has not begun
+                self._turns.remove(job)
+                del self._asked[name]
 
     def close(self) -> None:
-        """Ends the threads that are idle; the others end with their look-up."""
+        """Ends the threads that are idle; the others end with their look-up. Those who wait get no address."""
         self._closed = True
         for _ in range(self._threads):
             self._jobs.put(None)
-        for asked in self._asked.values():
-            if not asked.done():
-                asked.set_result(UNRESOLVED)
+        for job in list(self._asked.values()):
+            if job.places:
+                self._turns.remove(job)
+            self._answer(job, UNRESOLVED)
         self._asked.clear()
 
-    def _work(self) -> None:
-        while (name := self._jobs.get()) is not None:
-            verdict = self._judged(name)
+    def _level(
+        self, loop: asyncio.AbstractEventLoop, kept: kept_names.Entry[Verdict] | None, tenant: str
+    ) -> lookup_turns.Level:
+        if kept is not None:
+            return lookup_turns.Level.PROMPT if kept.prompt else lookup_turns.Level.DOUBTFUL
+        doubted = self._doubted.get(tenant, 0.0) > loop.time()
+        return lookup_turns.Level.DOUBTFUL if doubted else lookup_turns.Level.UNPROVEN
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Starts what may be started now."""
+        while not self._closed and (job := self._turns.start()) is not None:
+            job.started = loop.time()
+            job.timer = loop.call_later(SLOW_SECONDS, self._slow, loop, job)
+            if self._threads < self._turns.running:
+                self._threads += 1
+                threading.Thread(target=self._work, args=(loop,), name="outpost-dns", daemon=True).start()
+            self._jobs.put(job)
+
+    def _slow(self, loop: asyncio.AbstractEventLoop, job: Job) -> None:
+        self._turns.slow(job)
+        self._doubted[job.tenant] = loop.time() + DOUBT_SECONDS
+        self._doubted.move_to_end(job.tenant)
+        if len(self._doubted) > MAX_DOUBTED_TENANTS:
+            self._doubted.popitem(last=False)
+        job.timer = loop.call_later(LOOKUP_SECONDS - SLOW_SECONDS, self._late, loop, job)
+
+    def _late(self, loop: asyncio.AbstractEventLoop, job: Job) -> None:
+        """The thread stays with its look-up; should that end well after all, the next who asks has it."""
+        job.timer = None
+        job.overdue = True
+        self._learn(loop, job, UNRESOLVED)
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        while (job := self._jobs.get()) is not None:
+            verdict = self._judged(job.name)
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(self._learn, name, verdict)
+                loop.call_soon_threadsafe(self._ended, loop, job, verdict)
 
     def _judged(self, name: str) -> Verdict:
         try:
             addresses = self._lookup(name)
-        except (OSError, UnicodeError):
+        except (OSError, ValueError):
             return UNRESOLVED
         if not addresses:
             return UNRESOLVED
         permitted = self._guard.trusts(name) or self._guard.permits_all(addresses)
         return Resolved(tuple(addresses)) if permitted else egress.REFUSED
 
-    def _learn(self, name: str, verdict: Verdict) -> None:
-        seconds = KEEP_FAILURE_SECONDS if isinstance(verdict, Unresolved) else KEEP_SECONDS
-        self._kept[name] = (time.monotonic() + seconds, verdict)
-        self._kept.move_to_end(name)
-        if len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
-        asked = self._asked.pop(name, None)
-        if asked is not None and not asked.done():
-            asked.set_result(verdict)
+    def _ended(self, loop: asyncio.AbstractEventLoop, job: Job, verdict: Verdict) -> None:
+        self._turns.end(job)
+        if job.timer is not None:
+            job.timer.cancel()
+        if not self._closed:
+            del self._asked[job.name]
+            self._learn(loop, job, verdict)
+            self._start(loop)
+
+    def _learn(self, loop: asyncio.AbstractEventLoop, job: Job, verdict: Verdict) -> None:
+        assert job.started is not None
+        now = loop.time()
+        took = now - job.started
+        keep = KEEP_SECONDS
+        if isinstance(verdict, Unresolved):
+            keep = min(max(KEEP_FAILURE_SECONDS, KEEP_FAILURE_FACTOR * took), MAX_KEEP_FAILURE_SECONDS)
+        entry: kept_names.Entry[Verdict] = kept_names.Entry(verdict, now + keep, took < SLOW_SECONDS, job.tenant)
+        self._kept.put(job.name, entry)
+        self._answer(job, verdict)
+
+    def _answer(self, job: Job, verdict: Verdict) -> None:
+        for waiter in job.waiters:
+            if not waiter.done():
+                waiter.set_result(verdict)

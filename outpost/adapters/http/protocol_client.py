@@ -18,30 +18,30 @@ from outpost.adapters.http import endpoint as endpoints
 
 class ProtocolClient:
     """See client.Client. `max_body_bytes` caps a response body (0: no cap), `connections` those in use and kept
-    together; `trust` and `lookup` default to the system's. Bound to the loop of its first `post`."""
+    together; `trust` defaults to the system's. Bound to the loop of its first `post`."""
 
     def __init__(
         self,
         guard: egress.Guard,
+        known: names.Names,
         *,
         max_body_bytes: int,
         connections: int,
         trust: ssl.SSLContext | None = None,
-        lookup: names.Lookup = names.system_lookup,
     ) -> None:
         self._guard = guard
         self._max_body = max_body_bytes
         self._limit = connections
         self._trust = trust
-        self._lookup = lookup
+        self._names = known
         self._slots = asyncio.Semaphore(connections)
         self._waits: set[asyncio.Timeout] = set()  # for a slot or a connection
         self._bound: _Bound | None = None
         self._closed = False
 
-    def endpoint(self, url: str, *, keep_headers: bool = False) -> endpoints.Endpoint:
+    def endpoint(self, url: str, *, tenant: str = "", keep_headers: bool = False) -> endpoints.Endpoint:
         """See client.Client."""
-        return endpoints.judge(url, self._guard, keep_headers=keep_headers)
+        return endpoints.judge(url, self._guard, tenant=tenant, keep_headers=keep_headers)
 
     async def post(
         self,
@@ -84,7 +84,6 @@ class ProtocolClient:
             if not wait.expired():
                 wait.reschedule(0)
         if self._bound is not None:
-            self._bound.names.close()
             await self._bound.pool.close()
 
     async def _connect(
@@ -113,7 +112,7 @@ class ProtocolClient:
         return failures.CLOSED if self._closed else failures.TIMEOUT
 
     def _bind(self) -> _Bound:
-        self._bound = _Bound(self._guard, self._lookup, self._limit, self._max_body, self._trust)
+        self._bound = _Bound(self._names, self._limit, self._max_body, self._trust)
         return self._bound
 
 
@@ -122,16 +121,14 @@ class _Bound:
 
     def __init__(
         self,
-        guard: egress.Guard,
-        lookup: names.Lookup,
+        known: names.Names,
         limit: int,
         max_body: int,
         trust: ssl.SSLContext | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.names = names.Names(guard, lookup)
         self.pool = pool.Pool(self.loop, limit, max_body)
-        self.connector = connecting.Connector(self.names, self.pool, trust)
+        self.connector = connecting.Connector(known, self.pool, trust)
 
 
 def _request(endpoint: endpoints.Endpoint, headers: bytes, body: bytes) -> bytes:
