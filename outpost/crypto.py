@@ -1,4 +1,4 @@
-"""Seals credentials and delivery metadata before they are appended to the log, which lives for ever.
+"""Seals config, credentials and delivery metadata before they are appended to the log, which lives for ever.
 
 A sealed value opens only with the deployment's key and only for the tenant, destination and field that it was
 made for, so that a value copied to another place is as useless there as a wrong key. Errors say that it did not

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from outpost import errors
 from outpost import settings as settings_
@@ -14,6 +14,7 @@ from outpost.adapters import (
     aws_sqs,
     azure_servicebus,
     base,
+    fields,
     gcp_pubsub,
     hookdeck,
     kafka,
@@ -51,6 +52,14 @@ class Registry:
     def get(self, type_: str) -> base.Adapter | None:
         """The type of that name, or None."""
         return self._adapters.get(type_)
+
+    def shown_config(self, type_: str, config: Mapping[str, str]) -> dict[str, str]:
+        """The config of a destination as responses show it: what its type declares sensitive is masked, and so is
+        everything where the type is not here to say which fields those are."""
+        adapter = self._adapters.get(type_)
+        if adapter is None:
+            return {key: fields.mask(value) for key, value in config.items()}
+        return fields.masked(adapter.description.config_fields, config)
 
     def types(self) -> list[base.DestinationType]:
         """What each type says of itself."""

@@ -107,7 +107,7 @@ class DestinationUpdate(msgspec.Struct):
 
 
 class Destination(msgspec.Struct):
-    """A destination. Sensitive credentials are masked; `target` is where events go, in words."""
+    """A destination. Sensitive config and credentials are masked; `target` is where events go, in words."""
 
     id: str
     tenant_id: str
@@ -123,6 +123,9 @@ class Destination(msgspec.Struct):
     filter: dict[str, Any] | UnsetType = UNSET
     delivery_metadata: dict[str, str] | UnsetType = UNSET
     metadata: dict[str, str] | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        return f"Destination({self.id!r}, {self.type!r})"
 
 
 class PublishRequest(msgspec.Struct):

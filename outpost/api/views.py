@@ -30,7 +30,8 @@ def tenant(state: tenants.TenantState) -> schemas.Tenant:
 
 
 def destination(deps: Deps, tenant: str, present: tenants.Destination) -> schemas.Destination:
-    """With its delivery metadata open and its sensitive credentials masked. Raises errors.UnsealError."""
+    """With config and delivery metadata open; what its type declares sensitive in config or credentials is masked.
+    Raises errors.UnsealError."""
     opened = sealing.open_destination(deps.sealer, tenant, present)
     adapter = deps.registry.get(present.type)
     shown, target, target_url = {}, "", None
@@ -42,7 +43,7 @@ def destination(deps: Deps, tenant: str, present: tenants.Destination) -> schema
         tenant_id=tenant,
         type=present.type,
         topics=list(present.topics),
-        config=present.config,
+        config=deps.registry.shown_config(present.type, opened.config),
         credentials=shown,
         created_at=times.text(present.created_ms),
         updated_at=times.text(present.updated_ms),

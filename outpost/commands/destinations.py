@@ -44,6 +44,9 @@ class DestinationForm(msgspec.Struct):
     disabled_ms: int | UnsetType | None = UNSET
     problems: list[errors.Problem] = msgspec.field(default_factory=list)
 
+    def __repr__(self) -> str:
+        return f"DestinationForm(problems={self.problems!r})"
+
 
 class Destinations:
     """The commands, with what they need: the writer, the types, the key that seals, the limits."""
@@ -80,8 +83,8 @@ class Destinations:
             type=str(form.type),
             topics=topics,
             filter=filter_,
-            config=prepared.config,
-            credentials=sealing.seal(self._sealer, tenant, id_, "credentials", prepared.credentials),
+            config=sealing.seal(self._sealer, tenant, id_, sealing.CONFIG, prepared.config),
+            credentials=sealing.seal(self._sealer, tenant, id_, sealing.CREDENTIALS, prepared.credentials),
             delivery_metadata=self._seal_metadata(tenant, id_, merged({}, form.delivery_metadata)),
             metadata=merged({}, form.metadata) or None,
             created_ms=created_ms,
@@ -115,14 +118,19 @@ class Destinations:
             if form.delivery_metadata is not UNSET:
                 changed = merged(opened.delivery_metadata, form.delivery_metadata)
                 delivery_metadata = self._seal_metadata(tenant, destination, changed)
-            credentials = present.credentials
+            present = sealing.with_sealed_config(self._sealer, tenant, present)
+            config, credentials = present.config, present.credentials
+            if prepared.config != opened.config:
+                config = sealing.seal(self._sealer, tenant, destination, sealing.CONFIG, prepared.config)
             if prepared.credentials != opened.credentials:
-                credentials = sealing.seal(self._sealer, tenant, destination, "credentials", prepared.credentials)
+                credentials = sealing.seal(
+                    self._sealer, tenant, destination, sealing.CREDENTIALS, prepared.credentials
+                )
             after = msgspec.structs.replace(
                 present,
                 topics=topics,
                 filter=filter_,
-                config=prepared.config,
+                config=config,
                 credentials=credentials,
                 delivery_metadata=delivery_metadata,
                 metadata=merged(present.metadata or {}, form.metadata) or None,
@@ -162,6 +170,7 @@ class Destinations:
             present = _present(state, destination)
             if present.enabled == (disabled_ms is None) or version not in (None, present.version):
                 return None
+            present = sealing.with_sealed_config(self._sealer, tenant, present)
             after = msgspec.structs.replace(present, disabled_ms=disabled_ms, disabled_reason=reason)
             kind: tenants.ChangeKind = "destination.enabled" if disabled_ms is None else "destination.disabled"
             return tenants.ChangeDestination(after, kind)
@@ -227,7 +236,7 @@ class Destinations:
     def _seal_metadata(self, tenant: str, destination: str, values: dict[str, str]) -> str | None:
         if not values:
             return None
-        return sealing.seal(self._sealer, tenant, destination, "delivery_metadata", values)
+        return sealing.seal(self._sealer, tenant, destination, sealing.DELIVERY_METADATA, values)
 
 
 def merged(present: Mapping[str, str], change: Map) -> dict[str, str]:

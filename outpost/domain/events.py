@@ -12,8 +12,6 @@ import msgspec
 from outpost.domain import delivery
 from outpost.domain import tenant as tenants
 
-SCHEMA_VERSION = 1  # of every type so far
-
 EVENT_ACCEPTED = "event.accepted"
 ENTRY_SKIPPED = "entry.skipped"
 CONFIG_TYPES: tuple[str, ...] = get_args(tenants.ChangeType)
@@ -25,6 +23,22 @@ DELIVERY_TYPES = (
     "retry.requested",
     "cancel.requested",
 )
+# The schema version that is written of each type; those that are not named here are at version 1.
+SCHEMA_VERSIONS: dict[str, int] = dict.fromkeys(
+    (
+        "destination.created",
+        "destination.updated",
+        "destination.enabled",
+        "destination.disabled",
+        "destination.secret_rotated",
+    ),
+    2,  # since the config of a destination is sealed
+)
+
+
+def schema_version(type_: str) -> int:
+    """The schema version in which entries of this type are written."""
+    return SCHEMA_VERSIONS.get(type_, 1)
 
 
 class ConfigChanged(msgspec.Struct, frozen=True):

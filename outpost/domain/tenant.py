@@ -1,8 +1,8 @@
 """The aggregate: a tenant with its destinations, and the only rules that decide how it may change.
 
 `decide(state, command) -> Change | Refusal` and `evolve(state, change) -> state`, both pure. The version counts
-the changes of a tenant id, survives its deletion and only grows (0: never existed). Credentials and delivery
-metadata are sealed text here; only the commands and the adapters see them open.
+the changes of a tenant id, survives its deletion and only grows (0: never existed). Config, credentials and
+delivery metadata are sealed text here; only the commands and the adapters see them open.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Tenant(msgspec.Struct, frozen=True):
 
 class Destination(msgspec.Struct, frozen=True):
     """A destination as the log holds it. `created` and `version` are the tenant versions that made it and that
-    last changed it; `credentials` and `delivery_metadata` are sealed JSON objects; `disabled_reason` is there
-    where it was nobody's wish that disabled it."""
+    last changed it; `config`, `credentials` and `delivery_metadata` are sealed JSON objects, but entries of schema
+    version 1 hold the config in clear; `disabled_reason` is there where it was nobody's wish that disabled it."""
 
     id: str
     type: str
     topics: tuple[str, ...]
-    config: dict[str, str]
+    config: str | dict[str, str]
     credentials: str
     created_ms: int
     updated_ms: int
@@ -60,6 +60,9 @@ class Destination(msgspec.Struct, frozen=True):
     created: int = 0
     version: int = 0
     disabled_reason: str | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        return f"Destination({self.id!r}, {self.type!r}, version={self.version})"
 
     @property
     def enabled(self) -> bool:

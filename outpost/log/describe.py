@@ -19,7 +19,9 @@ Described = dict[str, Any]
 
 MASK = "s1.***"
 _SEALED = re.compile(r"s1\.[A-Za-z0-9_-]*")
-_SECRET_FIELDS = ("credentials", "delivery_metadata")  # of a destination, should one ever not be sealed
+# Of a destination. Entries of schema version 1 hold the config in clear, which is masked as a whole: which of its
+# fields are secret is known to its type alone.
+_SECRET_FIELDS = ("config", "credentials", "delivery_metadata")
 
 
 def describe(item: read.Read, *, payload: bool = False) -> Described:
@@ -86,7 +88,9 @@ def _undecodable(item: read.Read, exc: errors.UndecodableEntry, payload: bool) -
     told: Described = {"type": _text(item.fields.get(b"t", b"")), "problem": f"field {exc.field!r} {exc.rule}"}
     fields: Described = {}
     for name, value in item.fields.items():
-        if name in {b"d", b"md"} or len(name) > 3:
+        if name == b"d" and item.position.stream == "cfg":
+            fields |= _sized("d", _masked_json(value), payload)
+        elif name in {b"d", b"md"} or len(name) > 3:
             sized = _sized(_text(name), value, payload)
             fields |= {key: _SEALED.sub(MASK, v) if isinstance(v, str) else v for key, v in sized.items()}
         else:
@@ -103,6 +107,15 @@ def _text(value: bytes) -> str:
     return _SEALED.sub(MASK, value.decode("utf-8", "backslashreplace"))
 
 
+def _masked_json(state: bytes) -> bytes:
+    """The masked state in an entry of `cfg` that this version does not decode. Nothing is shown of one that is not
+    JSON, since what is secret in it cannot be told."""
+    try:
+        return msgspec.json.encode(_masked(msgspec.json.decode(state)))
+    except (ValueError, RecursionError):
+        return b""
+
+
 def _masked(state: Any) -> Any:
     """A tenant's or destination's state with what is sealed, or ought to be, masked."""
     if isinstance(state, str):
@@ -112,6 +125,6 @@ def _masked(state: Any) -> Any:
     if not isinstance(state, dict):
         return state
     return {
-        name: MASK if name in _SECRET_FIELDS and isinstance(value, str) else _masked(value)
+        name: MASK if name in _SECRET_FIELDS and value is not None else _masked(value)
         for name, value in state.items()
     }

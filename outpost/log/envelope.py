@@ -28,6 +28,7 @@ _decode_matched = msgspec.json.Decoder(list[str]).decode
 _decode_detail = msgspec.json.Decoder(events.AttemptDetail).decode
 _encode_plain = msgspec.json.Encoder().encode
 _NO_METADATA: dict[str, str] = {}
+_EVENT_VERSION = events.schema_version(events.EVENT_ACCEPTED)
 
 
 def encode_change(entry: events.ConfigChanged) -> list[bytes | str | int]:
@@ -38,7 +39,7 @@ def encode_change(entry: events.ConfigChanged) -> list[bytes | str | int]:
         "t",
         change.type,
         "v",
-        events.SCHEMA_VERSION,
+        events.schema_version(change.type),
         "ten",
         entry.tenant,
         "id",
@@ -58,7 +59,7 @@ def encode_skip(entry: events.EntrySkipped) -> list[bytes | str | int]:
         "t",
         events.ENTRY_SKIPPED,
         "v",
-        events.SCHEMA_VERSION,
+        events.schema_version(events.ENTRY_SKIPPED),
         "ten",
         "",
         "id",
@@ -78,7 +79,7 @@ def encode_event(event: events.Event) -> list[bytes | str | int]:
         "t",
         events.EVENT_ACCEPTED,
         "v",
-        events.SCHEMA_VERSION,
+        _EVENT_VERSION,
         "ten",
         event.tenant,
         "id",

@@ -386,8 +386,9 @@ async def test_five_thousand_destinations_stay_within_the_bounds_and_the_busy_on
 
 def _field(id_: str, type_: str, saved: base.Prepared) -> bytes:
     credentials = sealing.seal(SEALER, "t", id_, "credentials", saved.credentials)
+    config = sealing.seal(SEALER, "t", id_, "config", saved.config)
     return apply.encode_destination(
-        tenants.Destination(id_, type_, ("*",), saved.config, credentials, 1, 1, created=1, version=1)
+        tenants.Destination(id_, type_, ("*",), config, credentials, 1, 1, created=1, version=1)
     )
 
 

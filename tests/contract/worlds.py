@@ -125,7 +125,7 @@ def destination(
         id=id_,
         type="webhook",
         topics=("*",),
-        config={},
+        config="s1.x",
         credentials="s1.x",
         created_ms=1,
         updated_ms=1,

@@ -84,7 +84,6 @@ def field(
 ) -> bytes:
     """The read model's field of destination `id_` of tenant `t`, as it was changed last by `version`."""
     credentials = sealing.seal(sealer, "t", id_, "credentials", {"key": "k"})
-    destination = tenants.Destination(
-        id_, type_, ("*",), {"url": url}, credentials, 1, 1, created=1, version=version
-    )
+    config = sealing.seal(sealer, "t", id_, "config", {"url": url})
+    destination = tenants.Destination(id_, type_, ("*",), config, credentials, 1, 1, created=1, version=version)
     return apply.encode_destination(destination)

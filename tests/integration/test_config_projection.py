@@ -31,7 +31,7 @@ async def log(any_redis: RedisServer) -> AsyncIterator[client.Log]:
 
 
 def _destination(id_: str = "d", **changes: Any) -> tenants.Destination:
-    fields: dict[str, Any] = {"type": "webhook", "topics": ("*",), "config": {}, "credentials": "s1.x"}
+    fields: dict[str, Any] = {"type": "webhook", "topics": ("*",), "config": "s1.x", "credentials": "s1.x"}
     return tenants.Destination(id=id_, created_ms=5, updated_ms=5, **(fields | changes))
 
 

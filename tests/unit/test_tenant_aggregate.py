@@ -25,7 +25,7 @@ ACME = UpsertTenant("acme", {"plan": "gold"}, 100)
 
 def _destination(id_: str = "d", **changes: object) -> tenants.Destination:
     made = tenants.Destination(
-        id=id_, type="webhook", topics=("*",), config={}, credentials="s1.x", created_ms=5, updated_ms=5
+        id=id_, type="webhook", topics=("*",), config="s1.x", credentials="s1.x", created_ms=5, updated_ms=5
     )
     return msgspec.structs.replace(made, **changes)
 

@@ -141,9 +141,8 @@ async def _saved(types: registry.Registry, sealer: crypto.Sealer, type_: str, pl
     if prepared.problems:
         told = ", ".join(problem.sentence() for problem in prepared.problems)
         raise errors.StartRefused(f"the {type_} destination of the stand-in is not taken: {told}")
-    sealed = sealing.seal(sealer, load.TENANT, DESTINATION, "credentials", prepared.credentials)
+    config = sealing.seal(sealer, load.TENANT, DESTINATION, sealing.CONFIG, prepared.config)
+    credentials = sealing.seal(sealer, load.TENANT, DESTINATION, sealing.CREDENTIALS, prepared.credentials)
     return apply.encode_destination(
-        tenants.Destination(
-            DESTINATION, type_, ("*",), prepared.config, sealed, now_ms, now_ms, created=1, version=1
-        )
+        tenants.Destination(DESTINATION, type_, ("*",), config, credentials, now_ms, now_ms, created=1, version=1)
     )
