@@ -66,7 +66,7 @@ def side(tally: load.Tally, warm: load.Tally, arrived: int) -> Side:
         failed=dict(tally.failed + warm.failed),
         warm_up=warm.delivered,
         arrived=arrived,
-        seconds=round(tally.seconds, 3),
+        seconds=round(tally.seconds, 6),
         per_second=round(tally.delivered / tally.seconds, 1),
         cpu_us=round(tally.cpu_s / max(1, tally.delivered) * 1e6, 1),
     )
