@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from tests.harness.servers import PostgresServer, RedisServer
 
 TESTS = Path(__file__).parent
 FOLDERS = ("unit", "contract", "integration", "crash", "cluster", "corpus", "hostile")
+
+
+def pytest_configure() -> None:
+    """A shell without job control starts background commands with SIGINT ignored, and every process that a test
+    starts would inherit that and never end at its Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

@@ -155,7 +155,7 @@ async def test_a_followed_tail_shows_what_comes_and_ends_at_its_limit(log: clien
     await eventually(waits)
     await worlds.publish(log, "e1")
     await worlds.publish(log, "e2")
-    code, out, _ = await asyncio.wait_for(running, 10.0)
+    code, out, _ = await asyncio.wait_for(running, 60)
     assert (0, ["e1", "e2"]) == (code, [msgspec.json.decode(line)["id"] for line in out.splitlines()])
 
 
@@ -175,9 +175,14 @@ async def test_ctrl_c_ends_a_tail_without_a_word(any_redis: RedisServer, log: cl
     async def waits() -> bool:
         return bool((await log.command("INFO", "clients"))["blocked_clients"])
 
-    await eventually(waits)
-    process.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(), 10.0)
+    try:
+        await eventually(waits)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:  # a process that is left behind makes a later test fail
+            process.kill()
+            await process.communicate()
     assert (0, b"", b"") == (process.returncode, out, err)
 
 
