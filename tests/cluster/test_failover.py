@@ -63,7 +63,7 @@ class Load:
             self._end.set()
             await task
 
-    async def more(self, count: int, limit: float = 30.0) -> None:
+    async def more(self, count: int, limit: float = 60.0) -> None:
         """Waits until `count` more were accepted."""
         wanted = len(self.accepted) + count
         await eventually(lambda: len(self.accepted) >= wanted, limit)
@@ -209,7 +209,7 @@ async def test_a_redis_that_comes_back_without_its_data_is_refused_until_it_has_
             accepted = len(load.accepted)
             late = Outpost(own_redis, postgres_url, tmp_path)
             late.spawn()
-            assert 1 == await late.exit_code(30.0)
+            assert 1 == await late.exit_code()
             assert "are of another log than the one in Redis" in late.stderr
             keys = await own_redis.client().keys()
             assert [counts.log.keys.meta.encode()] == keys  # which the new process made
@@ -366,7 +366,7 @@ async def test_a_postgres_that_takes_no_writes_holds_up_the_log_alone(
 
 
 async def _read_only(postgres: PostgresServer, value: str) -> None:
-    connection = await asyncpg.connect(postgres.url_of("postgres"), timeout=10)
+    connection = await asyncpg.connect(postgres.url_of("postgres"), timeout=60)
     try:
         await connection.execute("SET default_transaction_read_only = off")
         await connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")

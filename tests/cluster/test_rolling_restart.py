@@ -93,7 +93,7 @@ async def test_a_rolling_restart_under_load_delays_no_delivery_and_loses_and_dou
         publishing = asyncio.create_task(load.run())
         for server in (one, two, one):
             seen = len(load.arrived)
-            await eventually(lambda seen=seen: len(load.arrived) > seen + RATE, 20)
+            await eventually(lambda seen=seen: len(load.arrived) > seen + RATE)
             assert 0 == await server.stop()
             [stopped] = [line for line in server.lines() if line["event"] == "service_stopped"]
             assert stopped["in_time"]

@@ -47,9 +47,9 @@ async def test_whichever_starts_first_waits_for_what_it_needs_and_says_for_what(
         for server in services.values():
             stack.push_async_exit(server)
         services[first].spawn()
-        await eventually(lambda: ["redis"] == awaited(services[first]), 20)
+        await eventually(lambda: ["redis"] == awaited(services[first]))
         own_redis.start()
-        await eventually(lambda: WAITS[first] == awaited(services[first]), 20)
+        await eventually(lambda: WAITS[first] == awaited(services[first]))
         own_postgres.start()
         if first != "api":  # which waits for the schema, too
             await services[first].ready()

@@ -58,7 +58,7 @@ async def test_asked_to_stop_under_load_it_drains_in_time_and_loses_and_doubles_
         await server.tenant(TENANT)
         await server.webhook(TENANT, receiver.url())
         load = [asyncio.create_task(publish_until_refused(server, who, acknowledged, refused)) for who in range(8)]
-        await eventually(lambda: len(acknowledged) > 300, 20)
+        await eventually(lambda: len(acknowledged) > 300)
         began = time.monotonic()
         assert 0 == await server.stop()
         assert time.monotonic() - began < DRAIN_LIMIT_S
@@ -111,7 +111,7 @@ async def test_asked_to_stop_while_redis_does_not_answer_it_ends_in_time(
         own_redis.pause()
         began = time.monotonic()
         server.signal(signal.SIGTERM)
-        await server.exit_code(2 * DRAIN_LIMIT_S)
+        await server.exit_code()
         own_redis.resume()
         assert time.monotonic() - began < DRAIN_LIMIT_S
 
@@ -125,7 +125,7 @@ async def test_asked_to_stop_while_it_waits_for_a_store_it_ends_at_once(
     server = Outpost(own_redis, postgres_url, tmp_path, "api")
     server.spawn()
     try:
-        await eventually(lambda: any(line["event"] == "store_awaited" for line in server.lines()), 20)
+        await eventually(lambda: any(line["event"] == "store_awaited" for line in server.lines()))
         began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert 1 == await server.exit_code()

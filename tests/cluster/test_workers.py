@@ -62,7 +62,7 @@ async def test_all_of_them_deliver_and_one_that_is_killed_is_replaced(
         before = children(server.pid)
         assert 2 == len(before)
         os.kill(before[0], signal.SIGKILL)
-        await eventually(lambda: 3 == len(started(server)), 20)
+        await eventually(lambda: 3 == len(started(server)))
         after = children(server.pid)
         assert (2, 1) == (len(after), len({*before} & {*after}))
         for at in range(200, 300, 20):
@@ -111,7 +111,7 @@ async def test_what_keeps_the_first_from_starting_is_said_once_and_ends_all(
     server = Outpost(own_redis, postgres_url, tmp_path, WORKERS="3")
     server.spawn()
     try:
-        assert 1 == await server.exit_code(30)
+        assert 1 == await server.exit_code()
         assert 1 == server.stderr.count("noeviction")
         assert ["exit code 1"] == [line["reason"] for line in server.lines() if line["event"] == "workers_gave_up"]
     finally:
@@ -126,7 +126,7 @@ async def test_when_they_keep_dying_all_stop_with_an_error(
     server = Outpost(redis70, postgres_url, tmp_path, crash=crash, changes=changes, WORKERS="2")
     server.spawn()
     try:
-        assert 1 == await server.exit_code(40)
+        assert 1 == await server.exit_code()
         [last] = [line for line in server.lines() if line["event"] == "workers_gave_up"]
         assert ("signal 9", 2) == (last["reason"], last["failures"])
         assert [1] == list({line["failures"] for line in server.lines() if line["event"] == "worker_ended"})

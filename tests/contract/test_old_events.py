@@ -57,7 +57,7 @@ async def running(
     task = asyncio.create_task(old.run(stop))
     yield old, queue
     stop.set()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
 
 
 @pytest.fixture

@@ -217,7 +217,7 @@ async def test_a_connection_that_an_operator_closes_is_forced_and_opened_again(
     world.proxy.stall()  # what is sent now waits in front of the broker
     sending = asyncio.create_task(sender.send(publisher))
 
-    await servers.eventually(world.force, 10.0)
+    await servers.eventually(world.force)
     world.proxy.heal()
     assert ["connection_forced"] == codes(await sending)
     assert ["OK"] == codes(await sender.send(publisher))

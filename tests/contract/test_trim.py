@@ -322,7 +322,7 @@ async def test_a_pass_without_the_log_store_trims_nothing_and_says_which_store_i
         await asyncio.sleep(0.002)
     assert trimmer.health.reason.startswith("postgres")
     stop.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
     assert 1 == len(await _ids(log, "evt"))
 
 

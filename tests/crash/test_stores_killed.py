@@ -25,7 +25,7 @@ async def _load_and_kill(
     await scene.prepare(server, receiver)
     publishing = asyncio.create_task(client.insist(server))
     for kill in range(1, KILLS + 1):
-        await eventually(lambda part=kill: len(client.answers) >= EVENTS * part / (KILLS + 1), 30.0)
+        await eventually(lambda part=kill: len(client.answers) >= EVENTS * part / (KILLS + 1))
         store.kill9()
         store.start()
     await publishing

@@ -91,7 +91,7 @@ class Api:
             yield f"http://127.0.0.1:{bound.getsockname()[1]}"
         finally:
             server.should_exit = True
-            await asyncio.wait_for(serving, 10)
+            await asyncio.wait_for(serving, 60)
             bound.close()
 
     def client(self, headers: dict[str, str]) -> httpx.AsyncClient:
@@ -115,6 +115,6 @@ class Api:
     async def close(self) -> None:
         await self.http.aclose()
         self.commit.close()
-        await asyncio.wait_for(self._flushing, 10)
+        await asyncio.wait_for(self._flushing, 60)
         await self.registry.close()
         await self.log.close()

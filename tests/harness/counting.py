@@ -18,7 +18,7 @@ from tests.harness import servers
 from tests.harness.polling import eventually
 
 SCHEMA = "outpost"
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 
 class Counts:
@@ -86,7 +86,7 @@ class Counts:
 
     async def sql(self, statement: str) -> list[tuple[Any, ...]]:
         """The rows of a statement."""
-        connection = await asyncpg.connect(self._url, timeout=10, server_settings={"search_path": SCHEMA})
+        connection = await asyncpg.connect(self._url, timeout=60, server_settings={"search_path": SCHEMA})
         try:
             return [tuple(row) for row in await connection.fetch(statement)]
         finally:

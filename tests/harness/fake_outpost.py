@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp import web
 
 KEY = "fake-key"
-START_LIMIT_S = 10.0
+START_LIMIT_S = 60.0
 WORKERS = 16
 
 

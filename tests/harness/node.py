@@ -97,7 +97,7 @@ class Node:
         self._stop.set()
         tasks, self._tasks = self._tasks, []
         if tasks:
-            await asyncio.wait(tasks, timeout=20.0)
+            await asyncio.wait(tasks, timeout=60.0)
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
@@ -205,13 +205,13 @@ async def unread(log: client.Log) -> bool:
     return False
 
 
-async def quiet(log: client.Log, limit: float = 15.0) -> None:
+async def quiet(log: client.Log) -> None:
     """Waits until every event was read and opened and no task lives."""
 
     async def nothing_left() -> bool:
         return not await unread(log) and not await pending(log) and not await due(log)
 
-    await eventually(nothing_left, limit)
+    await eventually(nothing_left)
 
 
 def count(requests: list[Any]) -> Counter[str]:

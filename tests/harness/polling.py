@@ -12,9 +12,11 @@ from outpost.embedded.process import free_port as free_port
 
 T = TypeVar("T")
 INTERVAL_S = 0.01
+# Only a test that fails waits this long, so a busy machine may take its time.
+LIMIT_S = 60.0
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], limit: float = 10.0) -> T:
+async def eventually(check: Callable[[], T | Awaitable[T]], limit: float = LIMIT_S) -> T:
     """Calls `check`, sync or async, until it returns something true without an AssertionError; returns that.
 
     After `limit` seconds raises the last AssertionError, or one that shows the last value.
@@ -38,7 +40,7 @@ async def eventually(check: Callable[[], T | Awaitable[T]], limit: float = 10.0)
         await asyncio.sleep(INTERVAL_S)
 
 
-async def wait_for_port(port: int, limit: float = 10.0, host: str = "127.0.0.1") -> None:
+async def wait_for_port(port: int, limit: float = LIMIT_S, host: str = "127.0.0.1") -> None:
     """Returns when somebody accepts connections on the port."""
 
     async def accepts() -> bool:

@@ -229,9 +229,9 @@ class PostgresServer(Controlled):
         await self._run(f"drop database {name} with (force)")
 
     async def _run(self, statement: str) -> None:
-        connection = await asyncio.wait_for(asyncpg.connect(self.url_of("postgres")), 10.0)
+        connection = await asyncio.wait_for(asyncpg.connect(self.url_of("postgres")), 60.0)
         try:
-            await connection.execute(statement, timeout=30.0)
+            await connection.execute(statement, timeout=60.0)
         finally:
             await connection.close()
 

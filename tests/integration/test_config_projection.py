@@ -295,7 +295,7 @@ async def test_the_background_loop_applies_what_is_appended(log: client.Log) -> 
     await _put(log, history, "acme", _upsert("acme", 2))
     await eventually(applied)
     stop.set()
-    await asyncio.wait_for(running, 10.0)
+    await asyncio.wait_for(running, 60)
 
 
 async def test_the_background_loop_tells_which_partition_is_halted_until_it_is_skipped(log: client.Log) -> None:
@@ -308,7 +308,7 @@ async def test_the_background_loop_tells_which_partition_is_halted_until_it_is_s
     await eventually(lambda: projector.halted == {})
     assert [history.states["acme"]] == await query.load(log, ["acme"])
     stop.set()
-    await asyncio.wait_for(running, 10.0)
+    await asyncio.wait_for(running, 60)
 
 
 async def test_a_restarted_loop_reads_on_from_the_checkpoint_and_still_sees_a_halt(
@@ -372,7 +372,7 @@ async def test_the_background_loop_comes_back_when_redis_does(own_redis: RedisSe
     await eventually(applied)
     await eventually(lambda: not projector.health.reason)
     stop.set()
-    await asyncio.wait_for(running, 10.0)
+    await asyncio.wait_for(running, 60)
     await log.close()
 
 

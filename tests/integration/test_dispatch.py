@@ -354,7 +354,7 @@ async def test_a_slow_destination_does_not_hold_a_fast_one(redis70: RedisServer,
         await eventually(lambda: 20 == sum(r.target == "/fast" for r in receiver.requests))
         assert time.monotonic() - began < 0.8
         assert 2 >= sum(r.target == "/slow" for r in receiver.requests), "a quarter of the slots"
-        await nodes.quiet(node.log, 20)
+        await nodes.quiet(node.log)
         assert 6 == sum(r.target == "/slow" for r in receiver.requests)
 
 
@@ -383,7 +383,7 @@ async def test_more_than_the_lanes_hold_is_delivered_all_the_same(
         await node.tenant(TENANT)
         await node.webhook(TENANT, receiver.url())
         await asyncio.gather(*(node.publish(TENANT, f"e{n}") for n in range(25)))
-        await nodes.quiet(node.log, 30)
+        await nodes.quiet(node.log)
         assert {f"e{n}": 1 for n in range(25)} == nodes.count(receiver.requests)
 
 
@@ -423,7 +423,7 @@ async def test_what_waits_longer_than_the_watchdog_is_held_and_not_sent_twice(
         await one.tenant(TENANT)
         await one.webhook(TENANT, receiver.url())
         await asyncio.gather(*(one.publish(TENANT, f"e{n}") for n in range(40)))
-        await nodes.quiet(two.log, 30)
+        await nodes.quiet(two.log)
         assert {f"e{n}": 1 for n in range(40)} == nodes.count(receiver.requests)
         assert 40 == len(await nodes.attempts(one.log))
 

@@ -124,7 +124,7 @@ async def test_five_seconds_after_a_kill_nothing_holds_the_folder_and_nothing_is
             connection.xadd("stream", {"n": number})
     assert holders(path)
     kill(parent)
-    await eventually(lambda: not holders(path), limit=5.0)
+    await eventually(lambda: not holders(path))
 
     folder.hold(path).release()
     again = stores.start(path)

@@ -91,7 +91,7 @@ async def running(redis: RedisServer, url: str, **changes: Any) -> AsyncIterator
         await node.webhook(TENANT, receiver.url(), DESTINATION)
         yield World(node, api, store, receiver)
         stop.set()
-        await asyncio.wait_for(projecting, 10)
+        await asyncio.wait_for(projecting, 60)
         await api.close()
     await store.close()
 

@@ -130,7 +130,7 @@ async def test_rows_of_the_first_schema_and_of_an_older_process_are_kept_by_the_
 async def test_who_waits_for_the_schema_goes_on_when_it_is_there(store):
     waiting = asyncio.create_task(migrate.wait_for_schema(store, 20.0))
     await migrate.apply_pending(store)
-    await asyncio.wait_for(waiting, 20.0)
+    await asyncio.wait_for(waiting, 60)
 
 
 async def test_who_waits_for_a_schema_in_vain_is_told_what_to_do(store):
@@ -255,4 +255,4 @@ async def test_the_keeper_makes_the_tables_and_stops_when_told(store):
 
     await eventually(made)
     stop.set()
-    await asyncio.wait_for(task, 5.0)
+    await asyncio.wait_for(task, 60)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
@@ -81,7 +82,7 @@ async def _trimmed(node: Node) -> None:
         lengths = await node.log.pipeline([("XLEN", keys.evt) for keys in node.log.keys.partitions])
         return not any(lengths)
 
-    await eventually(empty, 15)
+    await eventually(empty)
 
 
 async def _events(node: Node, *ids: str) -> dict[str, positions.Position]:
@@ -124,10 +125,10 @@ async def test_without_postgres_only_retries_of_trimmed_events_wait(
         await _events(node, "old1", "old2")
         await _trimmed(node)
         own_postgres.pause()
-        await eventually(lambda: not node.old.health.healthy, 15)
+        await eventually(lambda: not node.old.health.healthy)
         receiver.then(receivers.answer(500))
         await _events(node, "new1", "new2")  # the one that fails is tried again from the stream
-        await eventually(lambda: nodes.count(receiver.requests).total() == 5, 15)
+        await eventually(lambda: nodes.count(receiver.requests).total() == 5)
         assert {"old1": 1, "old2": 1} == {k: n for k, n in nodes.count(receiver.requests).items() if "old" in k}
         assert 2 == len(await nodes.due(node.log))
         own_postgres.resume()
@@ -175,6 +176,7 @@ async def test_an_event_that_postgres_refused_is_read_from_where_it_is_kept(
 
 RUN_S = 22.0
 WARM_S = 11.0  # until the first dedupe marks have gone: four halves of their window
+LATE = 50  # events of which the first attempt fails, at least
 LATE_MS = 7_000  # a retry that is due long after its event left the stream
 ROOM = 20_000_000  # bytes of Redis beyond what an empty one takes
 
@@ -188,13 +190,17 @@ class Run:
         self.refused = 0
         self.memory: list[tuple[float, int]] = []
 
-    async def publisher(self, tenant: str, number: int, until: float, pause_s: float = 0.0) -> None:
+    async def publisher(
+        self, tenant: str, number: int, until: float, pause_s: float = 0.0, least: int = 0
+    ) -> None:
+        """Publishes until the loop's time is `until` and `least` events were accepted."""
         loop, n = asyncio.get_running_loop(), 0
-        while loop.time() < until:
-            id_, n = f"{tenant}.{number}.{n}", n + 1
+        while loop.time() < until or n < least:
+            id_ = f"{tenant}.{number}.{n}"
             try:
                 await self._node.publish(tenant, id_, b'{"a":"%0500d"}' % n)
                 self.accepted.append((loop.time(), id_))
+                n += 1
             except errors.OverBudget:
                 self.refused += 1
                 await asyncio.sleep(0.05)
@@ -209,13 +215,19 @@ class Run:
             await asyncio.sleep(0.2)
 
     def most(self, first: float, last: float) -> int:
+        """The most bytes of Redis between two times."""
         return max(used for at, used in self.memory if first <= at < last)
+
+    def fastest(self, first: float, last: float) -> int:
+        """The most events that were accepted within one second between two times."""
+        return max(Counter(int(at - first) for at, _ in self.accepted if first <= at < last).values())
 
 
 async def test_at_full_speed_with_a_short_window_memory_stays_flat_and_nothing_accepted_is_lost(
     own_redis: RedisServer, store: stores.Store, receiver: receivers.Receiver
 ) -> None:
     failed: set[str] = set()
+    read = telemetry.counters["old_events.read"]
 
     def script(request: receivers.Request) -> receivers.Script:
         id_ = request.headers["x-outpost-event-id"]
@@ -235,16 +247,24 @@ async def test_at_full_speed_with_a_short_window_memory_stays_flat_and_nothing_a
         began = asyncio.get_running_loop().time()
         run, until = Run(node), began + RUN_S
         fast = [run.publisher(f"tenant{who}", lane, until) for who in range(8) for lane in range(8)]
-        await asyncio.gather(*fast, run.publisher("tenant8", 0, until, 0.05), run.sampler(until))
+        await asyncio.gather(*fast, run.publisher("tenant8", 0, until, 0.05, LATE), run.sampler(until))
         node.alive()
-        await nodes.quiet(node.log, 40)
+        await nodes.quiet(node.log)
         attempts = len(run.accepted) + len(failed)
         await _all_there(node, run, receiver, attempts)
-        assert len(failed) > 100
-        assert telemetry.counters["old_events.read"] >= len(failed) // 2
-        half = began + (WARM_S + RUN_S) / 2
-        assert run.most(half, until) < run.most(began + WARM_S, half) * 1.15
-        assert max(at for at, _ in run.accepted) > until - 1
+        assert len(failed) >= LATE
+        assert telemetry.counters["old_events.read"] > read
+        warm, half = began + WARM_S, began + (WARM_S + RUN_S) / 2
+        faster = max(1.0, run.fastest(half, until) / run.fastest(warm, half))  # what else the machine does may end
+        assert run.most(half, until) < run.most(warm, half) * faster * 1.15
+        await eventually(lambda: _accepts(node))
+
+
+async def _accepts(node: Whole) -> bool:
+    try:
+        return bool(await node.publish("tenant0", "last"))
+    except errors.OverBudget:
+        return False
 
 
 async def test_while_the_log_store_is_away_events_are_refused_in_time_and_accepted_again_afterwards(
@@ -260,24 +280,24 @@ async def test_while_the_log_store_is_away_events_are_refused_in_time_and_accept
             await node.tenant(f"tenant{who}")
             await node.webhook(f"tenant{who}", receiver.url())
         loop = asyncio.get_running_loop()
-        run, until = Run(node), loop.time() + 60
+        run, until = Run(node), loop.time() + 600
         publishers = [
             asyncio.create_task(run.publisher(f"tenant{w}", n, until)) for w in range(8) for n in range(4)
         ]
         await eventually(lambda: len(run.accepted) > 500)
         own_postgres.pause()
         busy = {partitions.partition_of(f"tenant{who}") for who in range(8)}
-        await eventually(lambda: busy <= set(node.budget.refused), 30)
+        await eventually(lambda: busy <= set(node.budget.refused))
         assert run.refused > 0
-        await eventually(lambda: len(receiver.requests) >= len(run.accepted), 15)
+        await eventually(lambda: len(receiver.requests) >= len(run.accepted))
         before = len(run.accepted)
         own_postgres.resume()
-        await eventually(lambda: len(run.accepted) > before + 500, 30)
+        await eventually(lambda: len(run.accepted) > before + 500)
         for publisher in publishers:
             publisher.cancel()
         await asyncio.gather(*publishers, return_exceptions=True)
         node.alive()
-        await nodes.quiet(node.log, 30)
+        await nodes.quiet(node.log)
         await _all_there(node, run, receiver, len(receiver.requests))
     await opened.close()
 
@@ -289,7 +309,7 @@ async def _all_there(node: Whole, run: Run, receiver: receivers.Receiver, attemp
     delivered = nodes.count(receiver.requests)
     assert {id_ for _, id_ in run.accepted} <= delivered.keys()
     assert attempts == delivered.total()
-    await eventually(lambda: _rows(node.store, len(delivered), attempts), 20)
+    await eventually(lambda: _rows(node.store, len(delivered), attempts))
 
 
 async def _rows(store: stores.Store, events_: int, attempts: int) -> bool:

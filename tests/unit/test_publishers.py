@@ -192,7 +192,7 @@ async def test_closing_is_beside_the_opener_and_one_that_hangs_holds_up_nobody(
     few = Adapter("few", max_open=1)
     publishers = opened(few)
     few.closing.clear()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await used(publishers, *"abcdefgh", type_="few")
         assert not any(p.closed for p in few.built)
         await publishers.close()
@@ -284,7 +284,7 @@ async def test_closing_ends_what_is_being_built_and_what_is_in_use(adapter: Adap
     adapter.gate.clear()
     use = asyncio.create_task(publishers.open("t", "d", field(1)))
     await eventually(lambda: adapter.connects == 2)
-    await asyncio.wait_for(publishers.close(), 5)
+    await asyncio.wait_for(publishers.close(), 60)
     await asyncio.gather(use, return_exceptions=True)
     assert use.cancelled()
     assert [("busy", True)] == [(p.destination.id, p.closed) for p in adapter.built]

@@ -64,7 +64,7 @@ class Scene:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait_for(self.senders.close(), 5)
+        await asyncio.wait_for(self.senders.close(), 60)
         self.adapter.closing.set()
         await self.publishers.close()
 
@@ -288,7 +288,7 @@ async def test_a_publisher_that_does_not_hear_of_its_end_costs_no_sender(
     assert delivered(1, 2, 3) == await scene.outcomes(3)
     scene.warm(4)
     await eventually(lambda: scene.senders._under_way)
-    await asyncio.wait_for(scene.senders.close(), 5)
+    await asyncio.wait_for(scene.senders.close(), 60)
 
 
 async def test_a_cancellation_that_nobody_asked_for_is_a_fault_of_the_adapter(scenes: list[Scene]):

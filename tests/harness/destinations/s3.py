@@ -60,7 +60,7 @@ class _Servers:
                 stop_steps=((signal.SIGTERM, 5.0),),
                 death_signal=signal.SIGKILL,
             )
-        started.await_ready(lambda: not process.port_is_free(port), 10.0)
+        started.await_ready(lambda: not process.port_is_free(port), 60.0)
         self.ports.append(port)
         self._processes.append(started)
 

@@ -131,7 +131,7 @@ async def test_the_tenant_is_free_while_hookdeck_is_asked(scene: Scene):
     scene.world.api.then([WaitFor(go_on), *said])
     patching = asyncio.create_task(scene.patch(credentials={"token": scene.world.token("src_2")}))
     await eventually(lambda: scene.asked == 2)
-    other = await asyncio.wait_for(scene.patch(metadata={"team": "blue"}), 5)
+    other = await asyncio.wait_for(scene.patch(metadata={"team": "blue"}), 60)
     assert 200 == other.status_code
     go_on.set()
     patched = (await patching).json()
