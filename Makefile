@@ -3,6 +3,7 @@
 #   make run      Outpost with its own Valkey and Postgres on http://127.0.0.1:3333, data in ./.outpost
 #   make demo     one event through everything, on free ports with a throw-away folder
 #   make test     linters, types, every test
+#   make models   search every state of the protocols' models (docs/models); ARGS='--break all'
 #   make chaos    ten minutes of kills, pauses and cut connections, then the count; ARGS='--seconds 60 --seed 7'
 #
 # PYTHON=python3.12 chooses the interpreter; ARGS adds options: make run ARGS='--port 4444'
@@ -22,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requi
 LOCK := uv pip compile --universal --python-version 3.11 --extra all --extra dev \
   --no-emit-package outpost-events --no-header pyproject.toml -o requirements.lock
 
-.PHONY: help run demo test chaos lint types format lock bench behaviours servers clean
+.PHONY: help run demo test models chaos lint types format lock bench behaviours servers clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -40,6 +41,9 @@ bench: .venv/embedded.stamp
 # pytest is last, so that what ends a good run is its summary; whatever fails before it stops everything.
 test: servers lint types
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+models: .venv/dev.stamp
+	@exec $(BIN)/python -m docs.models $(ARGS)
 
 chaos: servers .venv/dev.stamp
 	@exec $(BIN)/python -m tests.chaos $(ARGS)
