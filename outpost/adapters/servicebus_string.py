@@ -15,7 +15,7 @@ PORT = 5671  # AMQP over TLS
 EMULATOR_PORT = 5672
 WEB_PORT = 443  # Azure's templates write it behind the host; nothing speaks plain AMQP there
 
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
 _SIGNED = ("sr=", "sig=", "se=", "skn=")
 
 RULES = {

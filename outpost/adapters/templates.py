@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from outpost import errors
+from outpost import errors, json_values
 
 MOST_CHARACTERS = 2_048  # of a template
 DEEPEST = 60  # levels of a template's tree; the parser and the evaluation recurse
@@ -61,7 +61,7 @@ def problems(config: Mapping[str, str], key: str) -> list[errors.Problem]:
 def document(data: bytes) -> object:
     """The JSON of an event as templates see it; None if it holds what JSON allows and nobody reads (1e400)."""
     try:
-        return msgspec.json.decode(data)
+        return json_values.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from outpost import errors, ids
+from outpost import errors, ids, json_values
 from outpost.commands import publish, values
 from outpost.domain import times
 from outpost.domain import topics as topic_rules
@@ -37,7 +37,6 @@ class _Event(msgspec.Struct):
 _TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(_Event)}
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_loosely = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_any = msgspec.json.Decoder().decode
 _TEXTS = ("tenant_id", "id", "topic", "destination_id")
 
 
@@ -92,7 +91,7 @@ def _data_problem(data: bytes) -> errors.Problem | None:
     if data[:1] != b"{":
         return errors.Problem("data", "type", text=NOT_AN_OBJECT)
     try:
-        _decode_any(data)  # skipping, as Raw does, accepts numbers that nothing can read
+        json_values.decode(data)  # skipping, as Raw does, accepts numbers that nothing can read
     except (msgspec.MsgspecError, RecursionError):
         return errors.Problem("data", "json")
     return None
@@ -130,6 +129,8 @@ def _read_metadata(raw: msgspec.Raw, found: list[errors.Problem]) -> dict[str, s
         return None
     texts = {}
     for key, value in (members or {}).items():
+        if len(found) >= values.MAX_PROBLEMS:
+            return None
         try:
             texts[key] = msgspec.json.decode(value, type=str)
         except (msgspec.MsgspecError, RecursionError):

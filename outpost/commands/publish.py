@@ -10,7 +10,7 @@ import asyncio
 
 import msgspec
 
-from outpost import errors
+from outpost import errors, json_values
 from outpost.commands import actor as actors
 from outpost.domain import events, filters
 from outpost.domain import tenant as tenants
@@ -114,7 +114,7 @@ def match(state: tenants.TenantState, request: Publish) -> Matches:
 
 def _document(request: Publish) -> dict[str, object]:
     seconds = f"{request.time[:19]}Z"  # filters see the time without its fraction
-    data = msgspec.json.decode(request.data)
+    data = json_values.decode(request.data)
     return filters.document(request.id, request.topic, seconds, request.metadata, data)
 
 

@@ -11,18 +11,22 @@ from itertools import accumulate
 
 import msgspec
 
-from outpost import errors
+from outpost import errors, json_values
 from outpost.domain import times
 
 MAX_TEXT_BYTES = 255  # of ids, topics, keys and values of event metadata, in UTF-8
 MAX_VALUE_BYTES = 2_048  # of a value of tenant, destination and delivery metadata, which may hold JSON
+MAX_PROBLEMS = 100  # that one answer names; a body can break a rule a hundred thousand times
 MAX_DEPTH = 256  # objects and arrays within each other; leaves the stack room for those who read it again
 
 # C0, DEL, C1 (a NUL fails a whole COPY, a line break a header) and lone surrogates, which have no UTF-8.
 _UNSTORABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff]")
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# A text that does not end is taken whole; if it did not match, the search would begin anew at each later quote.
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_ALIKE = bytes.maketrans(b"{}", b"[]")
+_STEP = {ord("["): 1, ord("]"): -1}
+_BLOCK = 64  # brackets
 _WHOLE = 1e21  # from here on JSON spells a float with an exponent
 _SHOWN_KEY = 64  # characters of a key that an answer repeats
 
@@ -33,7 +37,7 @@ def read_object(body: bytes) -> dict[str, object]:
     """The decoded JSON object. Raises errors.Invalid if `body` is not one, in UTF-8."""
     check_json(body)
     try:
-        value = msgspec.json.decode(body)
+        value = json_values.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise errors.Invalid([errors.Problem("body", "json")], INVALID_JSON) from None
     if not isinstance(value, dict):
@@ -48,14 +52,23 @@ def check_json(body: bytes) -> None:
         body.decode()
     except UnicodeDecodeError:
         raise errors.Invalid([errors.Problem("body", "utf8")], INVALID_JSON) from None
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _too_deep(body):
         text = f"body must be nested at most {MAX_DEPTH} deep"
         raise errors.Invalid([errors.Problem("body", "depth", text=text)], INVALID_JSON)
 
 
-def _depth(body: bytes) -> int:
-    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
-    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+def _too_deep(body: bytes) -> bool:
+    """Whether brackets are nested deeper than `MAX_DEPTH`. They are counted a block at a time, and one by one only
+    where a block may hold the place."""
+    brackets = _STRINGS.sub(b"", body).translate(_ALIKE, _NO_BRACKETS)
+    depth = 0
+    for start in range(0, len(brackets), _BLOCK):
+        block = brackets[start : start + _BLOCK]
+        opened = block.count(b"[")
+        if depth + opened > MAX_DEPTH and depth + max(accumulate(map(_STEP.__getitem__, block))) > MAX_DEPTH:
+            return True
+        depth += 2 * opened - len(block)
+    return False
 
 
 def plain(text: str) -> bool:
@@ -73,8 +86,8 @@ def text_problem(path: str, text: str, most: int = MAX_TEXT_BYTES) -> errors.Pro
 
 
 def metadata_problems(path: str, values: dict[str, str], most: int = MAX_TEXT_BYTES) -> list[errors.Problem]:
-    """What is wrong with keys (255 bytes) and values (`most` bytes) of metadata."""
-    found = []
+    """What is wrong with keys (255 bytes) and values (`most` bytes) of metadata, up to `MAX_PROBLEMS`."""
+    found: list[errors.Problem] = []
     for key, value in values.items():
         if plain(key) and plain(value):
             continue
@@ -82,6 +95,8 @@ def metadata_problems(path: str, values: dict[str, str], most: int = MAX_TEXT_BY
         problem = text_problem(at, key) or text_problem(at, value, most)
         if problem is not None:
             found.append(problem)
+        if len(found) == MAX_PROBLEMS:
+            break
     return found
 
 

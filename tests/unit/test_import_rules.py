@@ -18,7 +18,18 @@ MODULES = {
 }
 
 # The short modules at the top, which everybody may use; each may use those of them that it needs.
-SHORT = {"errors", "ids", "settings", "telemetry", "crypto", "cursor", "pacing", "http_in_place", "terminal"}
+SHORT = {
+    "errors",
+    "ids",
+    "settings",
+    "telemetry",
+    "crypto",
+    "cursor",
+    "pacing",
+    "http_in_place",
+    "terminal",
+    "json_values",
+}
 SETTINGS = {"settings_load", "settings_rules", "settings_sources", "settings_table", "settings_unbuilt"}
 # What puts a process together may use everything, and nobody else may use it.
 WIRING = {"cli", "supervise", "workers", "forked", "roles", "http_server", "__main__"}

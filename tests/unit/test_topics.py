@@ -365,3 +365,22 @@ def test_a_tenant_shows_the_sorted_union_of_its_destinations_topics(lists, expec
 )
 def test_publishing_needs_a_configured_topic_where_topics_are_configured(topic, configured, expected):
     assert expected == topics.topic_problem(topic, configured)
+
+
+def test_many_patterns_beside_many_entries_are_refused() -> None:
+    """Folding compares each with every other, and 16 ms of that are enough."""
+    patterns = [f"{number}.*" for number in range(topics.MAX_PATTERNS)]
+    most = topics.MAX_COMPARISONS // topics.MAX_PATTERNS
+    entries = [f"topic{number}" for number in range(most - len(patterns))]
+    assert tuple(patterns + entries) == topics.normalise(patterns + entries, (), True)
+    assert topics.TopicsProblem("length") == topics.normalise([*patterns, *entries, "one more"], (), True)
+    known = ("0.a", *(f"{number}.b" for number in range(100)))
+    assert topics.TopicsProblem("length") == topics.normalise(patterns + entries, known, True)
+
+
+def test_every_star_counts_as_a_pattern() -> None:
+    one = "*".join("ab" * 60)
+    fitting = topics.MAX_COMPARISONS // one.count("*") - 1
+    entries = [f"topic{number}" for number in range(fitting)]
+    assert (one, *entries) == topics.normalise([one, *entries], (), True)
+    assert topics.TopicsProblem("length") == topics.normalise([one, *entries, "one more"], (), True)

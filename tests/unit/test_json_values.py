@@ -1,0 +1,126 @@
+"""JSON from outside: long texts decode to what short ones do, and the work is linear in their length."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import time
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outpost import errors, json_values
+from outpost.commands import forms, values
+from outpost.settings import Settings
+
+PADDING = b" " * json_values.LONG_BYTES
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=10,
+)
+KIB = 1024
+MAX_RATIO = 10.0  # of CPU times at four times the length; 4 if linear, 16 if quadratic
+NOTICED_S = 0.02
+
+# Bodies of about `n` bytes, each meant to be as much work as its length allows.
+COSTLY = {
+    "quotes that open nothing": lambda n: b'\\"' * (n // 2) + b"[" * 300,
+    "a text that does not end": lambda n: b'{"a":"' + b'\\\\"' * (n // 3) + b"[" * 300,
+    "brackets in a text": lambda n: b'{"tenant_id":"t","data":{"a":"' + b"[{" * (n // 2) + b'"}}',
+    "empty arrays": lambda n: b'{"tenant_id":"t","data":{"a":[' + b"[]," * (n // 3) + b"1]}}",
+    "arrays at the deepest level": lambda n: (
+        b'{"tenant_id":"t","data":' + b'{"a":' * 250 + b"[" + b"[]," * (n // 3) + b"1]" + b"}" * 251
+    ),
+    "objects": lambda n: b'{"tenant_id":"t","data":{"a":[' + b'{"":0},' * (n // 7) + b"1]}}",
+    "floats that are hard to round": lambda n: (
+        b'{"tenant_id":"t","data":{"a":[' + b"8.988465674311580e307," * (n // 22) + b"1]}}"
+    ),
+    "integers of 4,299 digits": lambda n: (
+        b'{"tenant_id":"t","data":{"a":[' + (b"9" * 4299 + b",") * (n // 4300) + b"1]}}"
+    ),
+    "one integer": lambda n: b'{"tenant_id":"t","data":{"a":' + b"9" * n + b"}}",
+    "one float": lambda n: b'{"tenant_id":"t","data":{"a":0.' + b"9" * n + b"}}",
+    "one exponent": lambda n: b'{"tenant_id":"t","data":{"a":1e' + b"9" * n + b"}}",
+    "metadata of the wrong type": lambda n: (
+        b'{"tenant_id":"t","data":{},"metadata":{' + b",".join(b'"%06x":0' % i for i in range(n // 11)) + b"}}"
+    ),
+    "metadata with control characters": lambda n: (
+        b'{"tenant_id":"t","data":{},"metadata":{'
+        + b",".join(b'"%06x":"\\u0000"' % i for i in range(n // 17))
+        + b"}}"
+    ),
+    "one key many times": lambda n: b"{" + b'"data":{},' * (n // 10) + b'"tenant_id":"t"}',
+    "nothing but opening brackets": lambda n: b'{"tenant_id":"t","data":' + b"[" * n,
+}
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES)
+def test_a_long_text_decodes_to_what_a_short_one_does(value: object) -> None:
+    text = json.dumps(value).encode()
+    assert repr(json_values.decode(text)) == repr(json_values.decode(text + PADDING))
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"9" * 5000, b"1e999999999999999999999"])
+@pytest.mark.parametrize("padding", [b"", PADDING], ids=["short", "long"])
+def test_a_number_that_nothing_holds_is_refused(number: bytes, padding: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        json_values.decode(b"[" + number + b"]" + padding)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_is_left_as_it_was(enabled: bool) -> None:
+    was = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        for text in (PADDING + b"[]", PADDING + b"[1e400]"):
+            with contextlib.suppress(msgspec.MsgspecError):
+                json_values.decode(text)
+            assert enabled == gc.isenabled()
+    finally:
+        (gc.enable if was else gc.disable)()
+
+
+def seconds(body: bytes) -> float:
+    """CPU time of a publish of this body, and of reading it as the body of another route."""
+    begun = time.process_time()
+    for read in (lambda: forms.publish_request(body, Settings(), 0), lambda: values.read_object(body)):
+        with contextlib.suppress(errors.Invalid):
+            read()
+    return time.process_time() - begun
+
+
+@pytest.mark.parametrize("body", COSTLY.values(), ids=COSTLY)
+def test_a_body_is_read_in_time_linear_in_its_length(body: object) -> None:
+    assert callable(body)
+    long = min(seconds(body(1024 * KIB)) for _ in range(2))
+    if long > NOTICED_S:
+        assert long / min(seconds(body(256 * KIB)) for _ in range(3)) < MAX_RATIO
+
+
+@pytest.mark.parametrize("value", [b"0", b'"\\u0000"'], ids=["wrong type", "control character"])
+def test_a_broken_body_names_a_bounded_number_of_faults(value: bytes) -> None:
+    members = b",".join(b'"%06x":%b' % (number, value) for number in range(5_000))
+    with pytest.raises(errors.Invalid) as caught:
+        forms.publish_request(b'{"tenant_id":"t","data":{},"metadata":{' + members + b"}}", Settings(), 0)
+    assert values.MAX_PROBLEMS == len(caught.value.problems)
+
+
+@pytest.mark.parametrize(("depth", "refused"), [(values.MAX_DEPTH, False), (values.MAX_DEPTH + 1, True)])
+@pytest.mark.parametrize("around", [b"", b'"]]]\\"[[[",' * 100, b"[],{}," * 500])
+def test_depth_counts_brackets_outside_of_texts(depth: int, refused: bool, around: bytes) -> None:
+    body = b"[" + around + b"[" * (depth - 1) + b"]" * (depth - 1) + b"]"
+    if not refused:
+        values.check_json(body)
+        return
+    with pytest.raises(errors.Invalid) as caught:
+        values.check_json(body)
+    assert "depth" == caught.value.problems[0].rule
