@@ -25,6 +25,7 @@ class Code(enum.StrEnum):
     CONNECTION_REFUSED = "connection_refused"
     CONNECTION_RESET = "connection_reset"
     DNS_ERROR = "dns_error"
+    EARLY_ANSWER = "early_answer"  # HTTP types
     NETWORK_UNREACHABLE = "network_unreachable"
     NETWORK_ERROR = "network_error"
     TIMEOUT = "timeout"

@@ -118,7 +118,7 @@ class Publisher:
         if isinstance(answer, clients.Unanswered):
             if answer.code == "blocked_address":
                 return codes.failed(codes.Code.BLOCKED_ADDRESS)
-            return codes.failed(codes.Code.ERROR, f"Request failed: {answer.code}")
+            return codes.failed(codes.Code.ERROR, f"Request failed: {answer.text or answer.code}")
         response: dict[str, object] = {
             "status_code": answer.status,
             "body": bodies.text(answer, self._max_body_bytes),

@@ -6,6 +6,7 @@ What it has in common with every client is in `test_webhook_delivery`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -14,10 +15,10 @@ import pytest
 import uvloop
 
 from outpost.adapters import egress
-from outpost.adapters.http import client, connection, names, protocol_client, trust
+from outpost.adapters.http import client, connection, names, protocol_client, reading, trust
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
-from tests.harness.receiver import Do, Receiver, WaitFor, answer, head
+from tests.harness.receiver import Do, Receiver, Take, WaitFor, answer, head
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
 
@@ -125,26 +126,99 @@ async def test_what_the_loop_has_not_seen_yet_is_seen_before_a_kept_connection_i
                     peer.send(said)
 
 
-async def test_an_answer_before_the_question_counts(make: ClientMaker) -> None:
-    async with Receiver(greeting=[*answer(503, b"", "Connection: close"), Do.HANG]) as busy:
-        sender = make()
-        for _ in range(3):
-            assert client.Answer(503, b"") == await post(sender, busy.url(), b"x" * 300_000)
-        assert busy.connections == 3
-        await eventually(lambda: busy.open == 0)
+EARLY = client.Unanswered("early_answer", "The answer came before the whole request was sent")
+BIG = b"x" * 20_000_000  # more than the kernels of both sides hold
 
 
-async def test_an_answer_before_the_request_was_out_ends_the_connection(make: ClientMaker) -> None:
-    never, connected = asyncio.Event(), asyncio.Event()
-    async with Receiver(greeting=[WaitFor(connected), *answer(413), WaitFor(never)]) as impatient:
+@pytest.mark.parametrize("status", [200, 410, 503])
+async def test_what_a_peer_says_before_it_is_asked_is_no_answer(make: ClientMaker, status: int) -> None:
+    """The greeting is there before the client writes: the test lets the loop see it first."""
+    loop = asyncio.get_running_loop()
+    sender = make()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        task = asyncio.ensure_future(post(sender, f"http://127.0.0.1:{server.getsockname()[1]}/"))
+        peer, _ = await loop.sock_accept(server)
+        with peer:
+            peer.send(answer(status)[0])
+            said = await task
+            # Where the request was written first, this is its answer: no client can tell.
+            assert said in (EARLY, client.Answer(status, b""))
+            if said == EARLY:
+                assert b"" == await loop.sock_recv(peer, 65_536)
+
+
+async def test_a_connection_on_which_the_peer_spoke_first_carries_no_request() -> None:
+    """Driven by hand, so that the order is certain."""
+    loop = asyncio.get_running_loop()
+    for wait_for_the_loop in (True, False):
+        one = connection.Connection(loop, "http://x:1", reading.Reader(1000), lambda _: None)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            await loop.create_connection(lambda one=one: one, *server.getsockname())
+            peer, _ = server.accept()
+            with peer:
+                peer.send(answer(200)[0])
+                if wait_for_the_loop:
+                    await eventually(lambda one=one: not one._usable)
+                assert EARLY == await one.exchange(b"POST / HTTP/1.1\r\n\r\n", loop.time() + 10)
+                assert not one.keep()
+                peer.setblocking(False)
+                with contextlib.suppress(ConnectionResetError):
+                    assert b"" == await loop.sock_recv(peer, 65_536)
+
+
+@pytest.mark.parametrize("later", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["at once", "after an interim"])
+@pytest.mark.parametrize("status", [200, 204])
+async def test_a_success_before_the_request_was_out_is_none(make: ClientMaker, status: int, later: bytes) -> None:
+    never = asyncio.Event()
+    greeting = [Take(1000), later + head(status, "Content-Length: 0"), WaitFor(never)]
+    async with Receiver(greeting=greeting) as impatient:
+        assert EARLY == await post(make(), impatient.url(), BIG)
+
+
+@pytest.mark.parametrize("ending", [[Do.CLOSE], [WaitFor(asyncio.Event())]], ids=["hang-up", "no more time"])
+async def test_nor_does_it_count_however_the_answer_ends(make: ClientMaker, ending: receivers.Script) -> None:
+    async with Receiver(greeting=[Take(1000), head(200) + b"begun", *ending]) as impatient:
+        said = await post(make(), impatient.url(), BIG, within=1.0)
+    # A hang-up with unread bytes is a reset, which may overtake the answer.
+    assert said in (EARLY, client.Unanswered("connection_reset"))
+
+
+async def test_a_refusal_before_the_request_was_out_counts_and_ends_the_connection(make: ClientMaker) -> None:
+    never = asyncio.Event()
+    async with Receiver(greeting=[Take(1000), *answer(413), WaitFor(never)]) as impatient:
         sender = make()
-        task = asyncio.ensure_future(post(sender, impatient.url(), b"x" * 20_000_000))
-        await eventually(lambda: impatient.open == 1)
-        connected.set()
-        assert client.Answer(413, b"") == await task
-        task = asyncio.ensure_future(post(sender, impatient.url()))
-        assert client.Answer(413, b"") == await task
-        assert impatient.connections == 2
+        for number in (1, 2):
+            assert client.Answer(413, b"") == await post(sender, impatient.url(), BIG)
+            assert number == impatient.connections
+
+
+async def test_a_success_after_a_large_request_was_read_counts_and_the_connection_is_kept(
+    make: ClientMaker, receiver: Receiver
+) -> None:
+    sender = make()
+    for _ in range(5):
+        assert OK == await post(sender, receiver.url(), b"x" * 3_000_000)
+    assert receiver.connections == 1
+
+
+async def test_what_the_peers_machine_has_not_taken_is_not_out() -> None:
+    """The request fits into the buffers of our kernel, so that nothing is left in the process."""
+    loop = asyncio.get_running_loop()
+    one = connection.Connection(loop, "http://x:1", reading.Reader(1000), lambda _: None)
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        transport, _ = await loop.create_connection(lambda: one, *server.getsockname())
+        peer, _ = server.accept()
+        with peer:
+            task = asyncio.ensure_future(one.exchange(b"x" * 100_000, loop.time() + 60))
+            await eventually(lambda: not task.done() and connection._unacknowledged_bytes(one._file) > 0)
+            await eventually(lambda: transport.get_write_buffer_size() == 0)
+            peer.send(answer(200)[0])
+            assert EARLY == await task
+            transport.abort()
 
 
 async def test_what_was_not_used_for_long_is_closed_by_one_timer(

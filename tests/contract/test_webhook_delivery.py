@@ -22,7 +22,7 @@ from outpost.adapters import egress
 from outpost.adapters.http import aiohttp_client, client, names, protocol_client
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
-from tests.harness.receiver import Do, Receiver, WaitFor, answer, chunked, head
+from tests.harness.receiver import Do, Receiver, Take, WaitFor, answer, chunked, head
 
 # The hook that replaces this fixture can only be written in a conftest, for all tests beside this one.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
@@ -227,11 +227,10 @@ async def test_an_answer_of_http_1_0_is_understood(make: ClientMaker, receiver: 
     assert client.Answer(200, b"old") == await post(make(), receiver.url())
 
 
-async def test_an_answer_before_the_whole_body_was_read_counts(make: ClientMaker) -> None:
-    early = [head(413, "Content-Length: 3", "Connection: close") + b"big", Do.HANG]
+async def test_a_refusal_before_the_whole_body_was_read_counts(make: ClientMaker) -> None:
+    early = [Take(1000), head(413, "Content-Length: 3", "Connection: close") + b"big", WaitFor(asyncio.Event())]
     async with Receiver(greeting=early) as receiver:
-        result = await post(make(), receiver.url(), b"x" * 500_000)
-    assert client.Answer(413, b"big") == result
+        assert client.Answer(413, b"big") == await post(make(), receiver.url(), b"x" * 20_000_000)
 
 
 async def test_a_switch_of_protocols_is_an_answer_and_ends_the_connection(

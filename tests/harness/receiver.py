@@ -40,9 +40,16 @@ class WaitFor:
     event: asyncio.Event
 
 
+@dataclasses.dataclass(frozen=True)
+class Take:
+    """Reads so many bytes of the request, and no more."""
+
+    count: int
+
+
 _HUNG_UP = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError)
 
-Step = bytes | Do | Sleep | WaitFor
+Step = bytes | Do | Sleep | Take | WaitFor
 Script = list[Step]
 
 
@@ -184,6 +191,8 @@ class Receiver:
                     await writer.drain()
                 case Sleep(seconds):
                     await asyncio.sleep(seconds)
+                case Take(count):
+                    await reader.readexactly(count)
                 case WaitFor(event):
                     await event.wait()
                 case Do.HANG:

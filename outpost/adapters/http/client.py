@@ -17,6 +17,7 @@ Code = Literal[
     "connection_refused",
     "connection_reset",
     "dns_error",
+    "early_answer",
     "network_unreachable",
     "timeout",
     "tls_error",
@@ -37,9 +38,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Unanswered(msgspec.Struct, frozen=True):
-    """No response: the published word for the reason."""
+    """No response that counts: the published word for the reason, and a sentence where the word needs one."""
 
     code: Code
+    text: str = ""
 
 
 class Client(Protocol):

@@ -7,15 +7,19 @@ set anew when it fires, which is once in seconds instead of once a delivery.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
+import struct
+import termios
 from collections.abc import Callable
 from typing import cast
 
-from outpost.adapters.http import client, reading
+from outpost.adapters.http import client, failures, reading
 
 IDLE_SECONDS = 15.0  # how long an unused connection is kept
 MAX_AGE_SECONDS = 300.0  # then it makes room for one to where the name points now
 KEEP_MARGIN_SECONDS = 1.0  # less than the peer says that it keeps a connection: the request has a way to go
+LARGE_REQUEST_BYTES = 16_384  # a smaller request is with the peer by the time that any answer to it is here
 TIMER_SLACK_SECONDS = 0.001  # uvloop's timers fire up to this early
 
 Outcome = client.Answer | client.Unanswered
@@ -37,12 +41,16 @@ class Connection(asyncio.Protocol):
         self._reader = reader
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
+        self._file = -1  # the descriptor of the socket
         self._usable = True
         self._good_until = 0.0
         self._expires = loop.time() + MAX_AGE_SECONDS
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        # Set while an answer is expected: from the start, since a peer may turn us away before we ask.
+        self._asked = False  # whether a request was ever written
+        self._large = False  # whether the last one was
+        self._timely: bool | None = None  # whether the request was out when the head of its answer came
+        # Set while an answer is expected: from the start, since a peer may hang up before we ask.
         self._waiter: asyncio.Future[Outcome] | None = loop.create_future()
 
     async def exchange(self, request: bytes, deadline: float) -> Outcome:
@@ -58,7 +66,11 @@ class Connection(asyncio.Protocol):
             self._deadline = deadline
             if self._timer is None or deadline < self._timer.when():
                 self._set_timer()
-            self._transport.write(request)
+            if self._asked or not self._spoke_first():
+                self._asked = True
+                self._timely = None
+                self._large = len(request) > LARGE_REQUEST_BYTES
+                self._transport.write(request)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -70,8 +82,6 @@ class Connection(asyncio.Protocol):
     def keep(self) -> bool:
         """Whether it may carry another exchange; to be asked once after each."""
         if not self._usable or not self._reader.reusable or self._transport is None:
-            return False
-        if self._transport.get_write_buffer_size():  # answered before the request was out
             return False
         now = self._loop.time()
         seconds = IDLE_SECONDS
@@ -94,7 +104,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its bases
-        self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._file = self._transport.get_extra_info("socket").fileno()
+        self._poll.register(self._file, select.POLLIN)
         if not self._usable:
             self._transport.abort()
 
@@ -102,9 +113,15 @@ class Connection(asyncio.Protocol):
         if self._waiter is None or self._waiter.done():
             self.abort()  # nobody asked
             return
+        if not self._asked:
+            self._waiter.set_result(failures.EARLY)
+            self.abort()
+            return
         outcome = self._reader.feed(data)
+        if self._timely is None and self._reader.status:
+            self._timely = self._is_out()
         if outcome is not None:
-            self._waiter.set_result(outcome)
+            self._answer(outcome)
 
     def eof_received(self) -> None:
         self._settle(None)
@@ -122,7 +139,28 @@ class Connection(asyncio.Protocol):
 
     def _settle(self, exc: Exception | None) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(self._reader.end(exc))
+            self._answer(self._reader.end(exc))
+
+    def _answer(self, outcome: Outcome) -> None:
+        """Tells who waits. A peer may refuse a request before it has all of it (RFC 9112, 9.3), but what it has
+        not read it cannot have taken."""
+        assert self._waiter is not None
+        if self._timely is False:
+            self._usable = False
+            if isinstance(outcome, client.Answer) and 200 <= outcome.status < 300:
+                outcome = failures.EARLY
+        self._waiter.set_result(outcome)
+
+    def _is_out(self) -> bool:
+        """Whether the whole request is with the peer's machine, as far as this one can tell."""
+        if self._transport is None or self._transport.get_write_buffer_size():
+            return False
+        return not self._large or not _unacknowledged_bytes(self._file)
+
+    def _spoke_first(self) -> bool:
+        """Whether a new connection has something to read, or was hung up, before anything was written: the event
+        loop is about to tell which. With TLS there is always something, which is not the peer's application."""
+        return not self.origin.startswith("https:") and bool(self._poll.poll(0))
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -136,5 +174,15 @@ class Connection(asyncio.Protocol):
         if self._loop.time() + TIMER_SLACK_SECONDS < self._deadline:
             self._set_timer()
             return
-        self._waiter.set_result(self._reader.late())
+        self._answer(self._reader.late())
         self.abort()
+
+
+def _unacknowledged_bytes(file: int) -> int:
+    """What the kernel holds of what was written to a socket, until the peer's kernel has it; 0 where it does not
+    tell. An answer acknowledges what its sender had when it was sent."""
+    try:
+        held: int = struct.unpack("i", fcntl.ioctl(file, termios.TIOCOUTQ, bytes(4)))[0]
+    except OSError:
+        return 0
+    return held

@@ -11,6 +11,7 @@ from outpost.adapters.http import client
 BLOCKED: Final = client.Unanswered("blocked_address")
 TIMEOUT: Final = client.Unanswered("timeout")
 UNRESOLVED: Final = client.Unanswered("dns_error")
+EARLY: Final = client.Unanswered("early_answer", "The answer came before the whole request was sent")
 CLOSED: Final = client.Unanswered("network_error")  # by ourselves
 
 _BY_ERRNO: dict[int, client.Code] = {

@@ -38,9 +38,9 @@ class Reader:
         "_result",
         "_retry_after",
         "_size",
-        "_status",
         "keep_seconds",
         "reusable",
+        "status",
     )
 
     def __init__(self, max_body: int) -> None:
@@ -58,7 +58,7 @@ class Reader:
         self.reusable = False  # whether the answer is over and another may follow
         self.keep_seconds: int | None = None  # for how long the peer says that it keeps the connection
         self._result: client.Answer | client.Unanswered | None = None
-        self._status = 0  # 0 until the final head is complete
+        self.status = 0  # until the final head is complete
         self._close_delimits = True
         self._parts: list[bytes] = []
         self._retry_after = b""
@@ -83,8 +83,8 @@ class Reader:
 
     def end(self, exc: BaseException | None) -> client.Answer | client.Unanswered:
         """The answer where the connection is over, by the peer's hang-up or by `exc`."""
-        if self._status and self._close_delimits and exc is None:
-            return client.Answer(self._status, b"".join(self._parts), "", self._retry_after)
+        if self.status and self._close_delimits and exc is None:
+            return client.Answer(self.status, b"".join(self._parts), "", self._retry_after)
         return self._cut(failures.code_of(exc), "broken")
 
     def late(self) -> client.Answer | client.Unanswered:
@@ -96,9 +96,9 @@ class Reader:
         self._parser = None
 
     def _cut(self, code: client.Code, fault: client.BodyFault) -> client.Answer | client.Unanswered:
-        if not self._status:
+        if not self.status:
             return client.Unanswered(code)
-        return client.Answer(self._status, b"", fault, self._retry_after)
+        return client.Answer(self.status, b"", fault, self._retry_after)
 
     # Called by the parser. An exception makes feed_data raise an HttpParserError.
 
@@ -117,7 +117,7 @@ class Reader:
                 self._close_delimits = not value.rstrip().lower().endswith(b"chunked")
             case b"keep-alive":
                 self.keep_seconds = _timeout_in(value)
-            case b"retry-after" if not self._status:  # not a trailer
+            case b"retry-after" if not self.status:  # not a trailer
                 self._retry_after = value
 
     def on_headers_complete(self) -> None:
@@ -133,22 +133,22 @@ class Reader:
             if self._interim > MAX_INTERIM:
                 raise _Enough
         else:
-            self._status = status
+            self.status = status
             self.reusable = self._parser.should_keep_alive()
 
     def on_body(self, part: bytes) -> None:
         self._fruitless = 0
         self._size += len(part)
         if self._size > self._max_body:
-            self._result = client.Answer(self._status, b"", "too_large", self._retry_after)
+            self._result = client.Answer(self.status, b"", "too_large", self._retry_after)
             raise _Enough
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
-        if self._status:
+        if self.status:
             parts = self._parts
             body = parts[0] if len(parts) == 1 else b"".join(parts)
-            self._result = client.Answer(self._status, body, "", self._retry_after)
+            self._result = client.Answer(self.status, body, "", self._retry_after)
 
 
 class HeaderReader(Reader):
@@ -171,13 +171,13 @@ class HeaderReader(Reader):
         return self._with_headers(super().late())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._status:  # not a trailer
+        if not self.status:  # not a trailer
             self._headers.append((name.rstrip(), value))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if not self._status:  # an interim answer's
+        if not self.status:  # an interim answer's
             self._headers.clear()
 
     def _with_headers(self, outcome: client.Answer | client.Unanswered) -> client.Answer | client.Unanswered:
