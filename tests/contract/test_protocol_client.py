@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ import uvloop
 
 from outpost.adapters import egress
 from outpost.adapters.http import client, connection, names, protocol_client, reading, trust
+from outpost.adapters.http import pool as pools
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
 from tests.harness.receiver import Do, Receiver, Take, WaitFor, answer, head
@@ -246,6 +248,22 @@ async def test_a_connection_is_not_used_for_longer_than_its_peer_keeps_it(
     for _ in range(3):
         assert OK == await post(sender, receiver.url())
     assert [0, 1, 1] == [request.connection for request in receiver.requests]
+
+
+async def test_a_kept_connection_holds_nothing_of_the_last_answer(receiver: Receiver) -> None:
+    loop = asyncio.get_running_loop()
+    receiver.always(answer(200, b"x" * 900, "Retry-After: 5"))
+    pool = pools.Pool(loop, 10, 1000)
+    for keep_headers in (False, True):
+        one = pool.new("http://x:1", keep_headers=keep_headers)
+        await loop.create_connection(lambda one=one: one, "127.0.0.1", receiver.port)
+        said = await one.exchange(b"POST / HTTP/1.1\r\n\r\n", loop.time() + 60)
+        assert isinstance(said, client.Answer)
+        pool.give_back(one)
+        assert one.fit()
+        held = gc.get_referents(one._reader)
+        assert not [each for each in held if each is said or (isinstance(each, bytes | list) and each)]
+    await pool.close()
 
 
 async def test_a_connection_is_renewed_when_it_is_old(

@@ -59,7 +59,6 @@ class Connection(asyncio.Protocol):
         waiter = self._waiter
         if waiter is None:
             waiter = self._waiter = self._loop.create_future()
-            self._reader.begin()
         if waiter.done():
             self.abort()  # an answer to nothing
         elif self._transport is not None:
@@ -80,7 +79,8 @@ class Connection(asyncio.Protocol):
             self._waiter = None
 
     def keep(self) -> bool:
-        """Whether it may carry another exchange; to be asked once after each."""
+        """Whether it may carry another exchange; to be asked once after each. While it is kept it holds nothing of
+        the last answer."""
         if not self._usable or not self._reader.reusable or self._transport is None:
             return False
         now = self._loop.time()
@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
         if self._reader.keep_seconds is not None:
             seconds = min(seconds, self._reader.keep_seconds - KEEP_MARGIN_SECONDS)
         self._good_until = min(now + seconds, self._expires)
+        self._reader.begin()
         return now < self._good_until
 
     def fit(self) -> bool:

@@ -15,6 +15,12 @@ import msgspec
 from outpost.adapters.http import client, failures
 
 MAX_FRUITLESS_BYTES = 65_536  # in a row that end no head and are no body: a giant head, trailers without end
+MAX_FRAMING_BYTES = 131_072  # of one answer that are not its body: interim answers, its head, trailers
+FRAMING_PER_BODY_BYTE = 8  # and beside them for each byte of the body: chunks of one byte have 5
+MAX_FOLDS = 256  # lines that go on with a header's value: the parser copies the value for each of them
+MAX_KEPT_HEADERS = 256  # of an answer that is to have them
+MAX_KEEP_ALIVE_BYTES = 128  # of a Keep-Alive header that are looked at
+SLICE_BYTES = 8_192  # fed to the parser at once: between slices the limits are checked
 MAX_INTERIM = 20  # interim answers to one request
 SWITCHING_PROTOCOLS = 101
 
@@ -29,15 +35,16 @@ class Reader:
     """Reads the answers of one connection, one after the other. `max_body` is in bytes, 0: no cap."""
 
     __slots__ = (
+        "_body",
         "_close_delimits",
-        "_fruitless",
+        "_fed",
+        "_folds",
         "_interim",
         "_max_body",
         "_parser",
-        "_parts",
         "_result",
         "_retry_after",
-        "_size",
+        "_useful",
         "keep_seconds",
         "reusable",
         "status",
@@ -60,31 +67,55 @@ class Reader:
         self._result: client.Answer | client.Unanswered | None = None
         self.status = 0  # until the final head is complete
         self._close_delimits = True
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._retry_after = b""
-        self._size = 0
-        self._fruitless = 0
+        self._fed = 0  # bytes of this answer
+        self._useful = 0  # of them, up to the last that ended a head or were body
+        self._folds = 0
         self._interim = 0
 
     def feed(self, data: bytes) -> client.Answer | client.Unanswered | None:
         """Takes what came in. The answer, once it is over, or what makes waiting for its rest pointless."""
+        if len(data) <= SLICE_BYTES:
+            return self._feed(data)
+        view = memoryview(data)
+        for start in range(0, len(data), SLICE_BYTES):
+            if self._feed(view[start : start + SLICE_BYTES]) is not None:
+                if start + SLICE_BYTES < len(data):  # more than was announced
+                    self.reusable = False
+                break
+        return self._result
+
+    def _feed(self, piece: bytes | memoryview) -> client.Answer | client.Unanswered | None:
         if self._parser is None:
             return self._result
-        self._fruitless += len(data)
+        self._fed += len(piece)
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.reusable = False
             if self._result is None:
                 self._result = self._cut("network_error", "broken")
-        if self._result is None and self._fruitless > MAX_FRUITLESS_BYTES:
+        if self._result is None and self._is_too_much(piece):
             self._result = self._cut("network_error", "broken")
         return self._result
+
+    def _is_too_much(self, piece: bytes | memoryview) -> bool:
+        """Whether there is more beside the body than any answer needs. Asked where an answer goes on."""
+        fruitless = self._fed - self._useful
+        if fruitless > SLICE_BYTES:
+            text = bytes(piece)
+            self._folds += text.count(b"\n ") + text.count(b"\n\t")
+        return (
+            fruitless > MAX_FRUITLESS_BYTES
+            or self._folds > MAX_FOLDS
+            or self._fed > MAX_FRAMING_BYTES + (1 + FRAMING_PER_BODY_BYTE) * len(self._body)
+        )
 
     def end(self, exc: BaseException | None) -> client.Answer | client.Unanswered:
         """The answer where the connection is over, by the peer's hang-up or by `exc`."""
         if self.status and self._close_delimits and exc is None:
-            return client.Answer(self.status, b"".join(self._parts), "", self._retry_after)
+            return client.Answer(self.status, bytes(self._body), "", self._retry_after)
         return self._cut(failures.code_of(exc), "broken")
 
     def late(self) -> client.Answer | client.Unanswered:
@@ -123,7 +154,7 @@ class Reader:
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         status = self._parser.get_status_code()
-        self._fruitless = 0
+        self._useful = self._fed
         if status == SWITCHING_PROTOCOLS:
             self._result = client.Answer(status, b"")
             raise _Enough
@@ -137,18 +168,21 @@ class Reader:
             self.reusable = self._parser.should_keep_alive()
 
     def on_body(self, part: bytes) -> None:
-        self._fruitless = 0
-        self._size += len(part)
-        if self._size > self._max_body:
+        self._useful = self._fed
+        if len(self._body) + len(part) > self._max_body:
             self._result = client.Answer(self.status, b"", "too_large", self._retry_after)
+            self._body = b""
             raise _Enough
-        self._parts.append(part)
+        if not self._body:
+            self._body = part
+            return
+        if not isinstance(self._body, bytearray):
+            self._body = bytearray(self._body)
+        self._body += part
 
     def on_message_complete(self) -> None:
         if self.status:
-            parts = self._parts
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            self._result = client.Answer(self.status, body, "", self._retry_after)
+            self._result = client.Answer(self.status, bytes(self._body), "", self._retry_after)
 
 
 class HeaderReader(Reader):
@@ -171,7 +205,7 @@ class HeaderReader(Reader):
         return self._with_headers(super().late())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.status:  # not a trailer
+        if not self.status and len(self._headers) < MAX_KEPT_HEADERS:  # not a trailer
             self._headers.append((name.rstrip(), value))
         super().on_header(name, value)
 
@@ -188,7 +222,7 @@ class HeaderReader(Reader):
 
 def _timeout_in(value: bytes) -> int | None:
     """The seconds in `timeout=5, max=100`."""
-    for part in value.split(b","):
+    for part in value[:MAX_KEEP_ALIVE_BYTES].split(b","):
         key, _, number = part.strip().partition(b"=")
         if key.lower() == b"timeout" and number.isdigit():
             return int(number[:9])
