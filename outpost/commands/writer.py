@@ -1,8 +1,8 @@
 """Load, decide, append: the one way in which a tenant changes.
 
 Optimistic: the append is fenced by the version that was decided on, and a writer that lost reads again and decides
-again. What was appended is brought into the read model before it is acknowledged, so that no delivery that begins
-after a disable was answered goes out.
+again. What was appended is brought into the read model before it is acknowledged. Where that fails, `begin` still
+sees the new version and begins nothing before the read model shows it.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ async def begin(
     calls: list[client.Call] = []
     for partition, wanted in beginning.items():
         keys, generation = log.keys.partitions[partition], generations[partition]
-        hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=5)}
+        hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=8)}
         args: list[client.Arg] = [generation, lease_ms, by]
         for b in wanted:
             args += (
@@ -126,9 +126,8 @@ async def begin(
                 b.created,
                 b.cached_version,
             )
-        calls.append(
-            ([keys.due, keys.want, keys.dlv, keys.gen, *(keys.tenant(generation, t) for t in hashes)], args)
-        )
+        fixed = (keys.due, keys.want, keys.dlv, keys.gen, keys.ver, keys.checkpoint(generation), keys.cfg)
+        calls.append(([*fixed, *(keys.tenant(generation, t) for t in hashes)], args))
     replies = await log.call(_BEGIN, calls)
     return {p: [_begun(answer) for answer in reply] for p, reply in zip(beginning, replies, strict=True)}
 

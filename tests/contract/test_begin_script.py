@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import types
+
 import msgspec
 import pytest
 
+from outpost import errors
+from outpost.commands import actor as actors
+from outpost.commands import tenants as tenant_commands
+from outpost.commands import writer
 from outpost.domain import delivery, events
+from outpost.domain import tenant as tenants
 from outpost.log import client, tasks
-from projections.config import apply
+from outpost.log import partition as partitions
+from projections.config import apply, catch_up
 from tests.contract import worlds
 
 TASK = "1/5-0/d@1"
@@ -203,3 +211,54 @@ async def test_tasks_of_many_tenants_begin_in_one_call(log: client.Log) -> None:
         wanted.append(msgspec.structs.replace(base, tenant=f"t{n}"))
     answers = (await tasks.begin(log, {worlds.P: wanted}, {worlds.P: 1}, LEASE_MS, "w"))[worlds.P]
     assert [tasks.Begun(manual=False, field=None)] * 50 == answers
+
+
+async def test_a_read_model_behind_the_version_of_the_tenant_is_behind_every_event(log: client.Log) -> None:
+    """A change is acknowledged as soon as it is in the log, and counts from then on."""
+    await worlds.change(log, version=2)
+    assert tasks.TryAgain(None) == await _begin(log)
+    assert worlds.NOW == await _score(log)
+    await worlds.show(log, worlds.destination(version=2, enabled=False), version=2)
+    assert tasks.Dropped("skipped") == await _begin(log)
+
+
+async def test_the_version_of_another_tenant_does_not_matter(log: client.Log) -> None:
+    another = next(f"t{n}" for n in range(1000) if partitions.partition_of(f"t{n}") == worlds.P)
+    await worlds.change(log, version=9, tenant=another)
+    assert isinstance(await _begin(log), tasks.Begun)
+
+
+async def test_a_version_that_was_skipped_holds_nothing_up(log: client.Log) -> None:
+    """The read model has passed over the entry, and shows the version before for good."""
+    entry_id = await worlds.change(log, version=2)
+    await log.command("SET", log.keys.partitions[worlds.P].checkpoint(1), entry_id)
+    assert isinstance(await _begin(log), tasks.Begun)
+
+
+@pytest.mark.invariant("D5")
+async def test_nothing_begins_after_an_acknowledged_disable_though_the_read_model_did_not_move(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.command("DEL", log.keys.partitions[worlds.P].tenant(1, worlds.TENANT))
+    writes = writer.Writer(log, worlds.window())
+    await tenant_commands.put(writes, actors.Actor("admin", "r1"), worlds.TENANT, None, 1)
+    created = tenants.CreateDestination(worlds.destination(), 20)
+    await writes.execute(worlds.TENANT, actors.Actor("admin", "r2"), lambda state: created)
+
+    async def away(*args: object) -> None:
+        raise errors.StoreUnavailable("redis", "gone for a moment")
+
+    def disable(state: tenants.TenantState) -> tenants.Command:
+        changed = msgspec.structs.replace(state.destinations["d"], disabled_ms=5)
+        return tenants.ChangeDestination(changed, "destination.disabled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "catch_up", types.SimpleNamespace(catch_up=away))
+        assert isinstance(
+            await writes.execute(worlds.TENANT, actors.Actor("admin", "r3"), disable), writer.Written
+        )
+    task = "1/5-0/d@2"
+    await log.command("ZADD", log.keys.partitions[worlds.P].due, worlds.NOW, task)
+    assert [tasks.TryAgain(None)] == await worlds.begin(log, task, matched_version=2)
+    await catch_up.to_head(log, worlds.P)
+    assert [tasks.Dropped("skipped")] == await worlds.begin(log, task, matched_version=2)

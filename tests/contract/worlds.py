@@ -144,6 +144,22 @@ async def show(log: client.Log, *destinations: tenants.Destination, version: int
     await log.pipeline([("DEL", key), ("HSET", key, *fields)])
 
 
+async def change(log: client.Log, *, version: int, tenant: str = TENANT) -> str:
+    """Appends a change that makes this version of the tenant, and leaves the read model where it is. Returns the
+    entry id."""
+    state = tenants.Change("tenant.updated", version, "", tenants.Tenant(tenant, {}, 1, 2))
+    wanted = append.Item(
+        tenant=tenant,
+        mark=f"{tenant}\0\0admin/c{version}",
+        request=f"admin/c{version}",
+        fields=envelope.encode_change(events.ConfigChanged(tenant, f"admin/c{version}", state)),
+        following=version,
+    )
+    [answer] = (await append.append(log, "cfg", {partitions.partition_of(tenant): [wanted]}, window()))[P]
+    assert isinstance(answer, append.Appended)
+    return answer.position.entry_id
+
+
 def beginning(task: str, *, matched_version: int = 1, cached_version: int = 0) -> tasks.Beginning:
     """As a worker makes it of a task id."""
     place = task.split("/", 2)[2]

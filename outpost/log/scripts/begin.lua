@@ -1,19 +1,26 @@
 -- Leases tasks to a process that is about to send them, or says why it must not.
 --
--- KEYS: 1 due, 2 want, 3 dlv, 4 gen, 5.. tenant hashes of the caller's generation
+-- KEYS: 1 due, 2 want, 3 dlv, 4 gen, 5 ver, 6 checkpoint of the caller's generation, 7 cfg, 8.. its tenant hashes
 -- ARGV: 1 generation, 2 lease ms, 3 by, then for each task: task, version its event was matched against, index into
 --       KEYS of its tenant, tenant, event, destination, creation version, cached version of the destination ('' = none)
 -- Returns for each task 'gone' | 'leased' | 'behind' | 'cancelled' | 'skipped' | {'generation', active} | 1 (begun, and
 --       the cached version is current) | {1 if manual, the destination's field if the cached one is not current}
--- Invariant: at most one valid lease a task; nothing begins after a disable or delete is visible; a re-created
+-- Invariant: at most one valid lease a task; nothing begins after a disable or delete is in the log; a re-created
 -- destination never receives its namesake's deliveries.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local active = redis.call('GET', KEYS[4]) or '1'
 local wanted = redis.call('EXISTS', KEYS[2]) == 1
-local names, known, taken, leases, lease = {}, {}, {}, {}, now + ARGV[2] + 0.5
-for at = 4, #ARGV, 8 do names[#names + 1] = ARGV[at] end
+local names, tenants, known, taken, leases, lease = {}, {}, {}, {}, {}, now + ARGV[2] + 0.5
+for at = 4, #ARGV, 8 do names[#names + 1], tenants[ARGV[at + 2] - 7] = ARGV[at], ARGV[at + 3] end
 local scores = #names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {}
+local versions = #names > 0 and redis.call('HMGET', KEYS[5], unpack(tenants)) or {}
+local function at_head() -- then a version was skipped, and the read model never shows it
+  local info = redis.call('EXISTS', KEYS[7]) == 1 and redis.call('XINFO', 'STREAM', KEYS[7]) or {}
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] == redis.call('GET', KEYS[6]) end
+  end
+end
 local function close(kind, at)
   redis.call('XADD', KEYS[3], '*', 't', kind, 'v', 1, 'ten', ARGV[at + 3], 'id', ARGV[at + 4], 'ref', ARGV[at],
     'by', ARGV[3], 'd', '')
@@ -38,6 +45,7 @@ local function begin(at, score)
   if active ~= ARGV[1] then return {'generation', active} end
   local version, field, made, changed, enabled = destination(hash, ARGV[at + 5])
   if version < tonumber(matched) then return 'behind' end
+  if version < tonumber(versions[hash - 7] or 0) and not at_head() then return 'behind' end
   local want = wanted and redis.call('HGET', KEYS[2], task)
   if want and string.find(want, 'c', 1, true) then return 'cancelled', close('delivery.cancelled', at) end
   if made ~= ARGV[at + 6] or enabled ~= '1' then return 'skipped', close('delivery.skipped', at) end
