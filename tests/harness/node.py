@@ -26,7 +26,7 @@ from outpost.log import position as positions
 from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.config import cache
-from tests.harness.polling import eventually
+from tests.harness.polling import LIMIT_S, eventually
 from tests.harness.servers import RedisServer
 
 SECRET = "secret-of-the-tests"
@@ -205,13 +205,13 @@ async def unread(log: client.Log) -> bool:
     return False
 
 
-async def quiet(log: client.Log) -> None:
+async def quiet(log: client.Log, limit: float = LIMIT_S) -> None:
     """Waits until every event was read and opened and no task lives."""
 
     async def nothing_left() -> bool:
         return not await unread(log) and not await pending(log) and not await due(log)
 
-    await eventually(nothing_left)
+    await eventually(nothing_left, limit)
 
 
 def count(requests: list[Any]) -> Counter[str]:
