@@ -43,6 +43,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str = ""
     api_jwt_secret: str = ""
     api_max_body_bytes: int = 1_048_576
+    api_max_body_bytes_in_flight: int = 67_108_864  # of all clients together
+    api_max_head_bytes: int = 32_768
+    api_max_url_bytes: int = 8_192
+    api_max_headers: int = 100
+    api_head_timeout_ms: int = 10_000
+    api_body_timeout_ms: int = 20_000  # for the first byte; every further one adds its share of the least rate
+    api_body_min_bytes_per_second: int = 4_096
+    api_write_timeout_ms: int = 30_000  # in which a client has to take what it was sent
+    api_keep_alive_ms: int = 75_000  # longer than the 60 s of common load balancers, so that they close first
+    api_max_connections: int = 10_000
+    api_max_connections_per_address: int = 5_000
+    api_max_pipelined_requests: int = 100
     insecure: bool = False
 
     # Tenants, destinations, events. No `topics` means that any topic is allowed.

@@ -41,6 +41,18 @@ _PROCESS = [
     _sets("api_key", "API_KEY", _KEY, secret=True),
     _sets("api_jwt_secret", "API_JWT_SECRET", rules.secret(), secret=True),
     _sets("api_max_body_bytes", "API_MAX_BODY_BYTES", rules.integer(1_024, 67_108_864)),
+    _sets("api_max_body_bytes_in_flight", "API_MAX_BODY_BYTES_IN_FLIGHT", rules.integer(67_108_864, 2**40)),
+    _sets("api_max_head_bytes", "API_MAX_HEAD_BYTES", rules.integer(1_024, 1_048_576)),
+    _sets("api_max_url_bytes", "API_MAX_URL_BYTES", rules.integer(256, 65_536)),
+    _sets("api_max_headers", "API_MAX_HEADERS", rules.integer(10, 1_000)),
+    _sets("api_head_timeout_ms", "API_HEAD_TIMEOUT_SECONDS", rules.seconds(1, 300)),
+    _sets("api_body_timeout_ms", "API_BODY_TIMEOUT_SECONDS", rules.seconds(1, 300)),
+    _sets("api_body_min_bytes_per_second", "API_BODY_MIN_BYTES_PER_SECOND", rules.integer(1, 2**30)),
+    _sets("api_write_timeout_ms", "API_WRITE_TIMEOUT_SECONDS", rules.seconds(1, 300)),
+    _sets("api_keep_alive_ms", "API_KEEP_ALIVE_SECONDS", rules.seconds(1, 3_600)),
+    _sets("api_max_connections", "API_MAX_CONNECTIONS", rules.integer(10, 1_000_000)),
+    _sets("api_max_connections_per_address", "API_MAX_CONNECTIONS_PER_ADDRESS", rules.integer(1, 1_000_000)),
+    _sets("api_max_pipelined_requests", "API_MAX_PIPELINED_REQUESTS", rules.integer(1, 10_000)),
     _sets("insecure", "OUTPOST_INSECURE", rules.boolean()),
 ]
 

@@ -17,9 +17,11 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from outpost import crypto, errors, http_server, pacing, roles, telemetry
+from outpost import crypto, errors, pacing, roles, telemetry
 from outpost.adapters import registry as registries
 from outpost.api import app as api
+from outpost.http_server import descriptors, ports
+from outpost.http_server import server as http_server
 from outpost.log import client, guard, health
 from outpost.log import partition as log_partitions
 from outpost.settings import Settings
@@ -123,7 +125,13 @@ class _Process:
                 api.Probes(settings=settings, log=self._log, store=self._store, health=self, now_ms=roles.now_ms)
             )
         self._guard = guard.Guard(self._log)
-        self._server = http_server.build(app, self._api.in_place if self._api else None)
+        self._server = http_server.Server(
+            app,
+            settings,
+            self._api.in_place if self._api else None,
+            api.HEALTH_PATHS,
+            descriptors.max_connections(settings, descriptors.raise_limit()),
+        )
         self._run_all()
         telemetry.emit("service_started", service=settings.service, port=self._listening.getsockname()[1])
 
@@ -146,8 +154,8 @@ class _Process:
             self._spawn("config-projector", self._api.config.run(self._stop))
             self._spawn("append", self._api.commit.run())
             self._spawn("budget", self._api.usage.run(self._stop))
-        self._listening.listen(http_server.BACKLOG)  # one of several on a port does only now
-        self._spawn("http-server", self._server.serve(sockets=[self._listening]))
+        self._listening.listen(ports.BACKLOG)  # one of several on a port does only now
+        self._spawn("http-server", self._server.serve(self._listening))
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks[name] = asyncio.create_task(work, name=name)
@@ -174,7 +182,7 @@ class _Process:
 
     async def _end(self) -> None:
         assert self._server is not None
-        self._server.should_exit = True
+        self._server.stop()
         self._stop_reading.set()
         self._stop_worker.set()
         await asyncio.gather(self._end_requests(), self._end_deliveries())

@@ -14,7 +14,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from outpost import forked, http_server, pacing, telemetry
+from outpost import forked, pacing, telemetry
+from outpost.http_server import ports
 
 STEADY_S = 30.0  # a process that ran so long did not end because of how it started
 MOST_FAILURES = 5  # in a row; then whoever started us has to see it
@@ -26,7 +27,7 @@ Announce = Callable[[str], None]
 Serve = Callable[[socket.socket, Announce], int]  # what a child does until it is to stop; its exit code
 
 
-def run(port: http_server.SharedPort, count: int, serve: Serve, announce: Announce | None = None) -> int:
+def run(port: ports.SharedPort, count: int, serve: Serve, announce: Announce | None = None) -> int:
     """Runs `count` processes until SIGINT or SIGTERM; the exit code, 0 if all ended well. `announce` is called
     with the base URL once all are up. A second signal ends everything at once. Must run in the main thread."""
     parent = _Parent(port, count, serve, announce)
@@ -73,7 +74,7 @@ class _Child:
 
 
 class _Parent:
-    def __init__(self, port: http_server.SharedPort, count: int, serve: Serve, announce: Announce | None) -> None:
+    def __init__(self, port: ports.SharedPort, count: int, serve: Serve, announce: Announce | None) -> None:
         self._port = port
         self._serve = serve
         self._announce = announce

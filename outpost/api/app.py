@@ -6,9 +6,13 @@ every exception becomes JSON in `problems`.
 
 from __future__ import annotations
 
-from litestar import Litestar, Router
+import functools
+from collections.abc import Callable
+
+from litestar import HttpMethod, Litestar, Router
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
+from litestar.openapi.config import OpenAPIConfig
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from outpost.api import (
@@ -30,6 +34,7 @@ from outpost.api.deps import Health as Health
 from outpost.api.deps import Probes as Probes
 
 PREFIX = "/api/v1"
+HEALTH_PATHS = frozenset(f"{prefix}/{name}".encode() for prefix in ("", PREFIX) for name in ("healthz", "readyz"))
 _GUARDED = [
     publish.publish,
     *tenants.HANDLERS,
@@ -45,7 +50,9 @@ def build(deps: Deps) -> ASGIApp:
     """The whole API. `deps` stay the caller's: nothing is opened or closed here."""
     guarded = Router(PREFIX, route_handlers=_GUARDED, guards=[auth.guard])
     open_ = Router(PREFIX, route_handlers=ops.OPEN)
-    litestar = _litestar([*ops.ROOT, open_, guarded], deps)
+    handlers = [*ops.ROOT, open_, guarded]
+    document = functools.cache(lambda: openapi.document(_litestar(handlers, deps, config=openapi.CONFIG)))
+    litestar = _litestar(handlers, deps, document)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("path") == publish.PATH and scope.get("method") == "POST":
@@ -53,7 +60,7 @@ def build(deps: Deps) -> ASGIApp:
         elif scope.get("method") == "OPTIONS":  # Litestar would answer it, without a body and without a key
             await problems.send(problems.answer_to(NotFoundException()), send)
         else:
-            await litestar(scope, receive, send)
+            await litestar(_as_get(scope), receive, send)
 
     return front
 
@@ -61,16 +68,35 @@ def build(deps: Deps) -> ASGIApp:
 def build_health(probes: Probes) -> ASGIApp:
     """Health and readiness alone, at the root and under the prefix."""
     open_ = Router(PREFIX, route_handlers=ops.OPEN)
-    return _litestar([ops.root_healthz, ops.root_readyz, open_], probes)
+    litestar = _litestar([ops.root_healthz, ops.root_readyz, open_], probes)
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        await litestar(_as_get(scope), receive, send)
+
+    return front
 
 
-def _litestar(handlers: list[object], probes: Probes) -> Litestar:
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is answered where GET is; the server leaves out the body."""
+    if scope.get("method") == "HEAD":
+        scope["method"] = HttpMethod.GET  # type: ignore[typeddict-unknown-key]  # the scope of a request
+    return scope
+
+
+def _litestar(
+    handlers: list[object],
+    probes: Probes,
+    document: Callable[[], bytes] | None = None,
+    config: OpenAPIConfig | None = None,
+) -> Litestar:
     return Litestar(
         route_handlers=handlers,  # type: ignore[arg-type]
         request_class=Call,
         exception_handlers={Exception: problems.handle},
-        openapi_config=openapi.CONFIG,
+        openapi_config=config,  # None where requests are served: with one there would be pages, too
         logging_config=None,
         debug=False,
-        state=State({"deps": probes, "settler": settle.Settler(probes.log)}, deep_copy=False),
+        state=State(
+            {"deps": probes, "settler": settle.Settler(probes.log), "document": document}, deep_copy=False
+        ),
     )

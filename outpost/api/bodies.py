@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from litestar.types import Receive
+from litestar.types import Receive, Scope
 
 from outpost import errors
 from outpost.api import problems
 
+_LENGTH = b"content-length"
 
-async def read(receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises problems.TooLarge at the first byte beyond `limit`, whether its length was announced
-    or not, and errors.Refused if the client went away."""
+
+async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises problems.TooLarge before anything is read if more than `limit` was announced, and at
+    the first byte beyond it if nothing was; errors.Refused if the client went away."""
+    for name, value in scope["headers"]:
+        if name == _LENGTH and value.isdigit() and (len(value) > len(str(limit)) + 1 or int(value) > limit):
+            raise problems.TooLarge(limit)
     message = await receive()
-    chunks: list[bytes] = []
-    size = 0
+    whole = bytearray()  # not a list of pieces: an object for each byte would be many times the limit
     while True:
         if message["type"] != "http.request":
             raise errors.Refused("the request ended early")
-        body = message.get("body", b"")
-        size += len(body)
-        if size > limit:
+        piece = message.get("body", b"")
+        if len(whole) + len(piece) > limit:
             raise problems.TooLarge(limit)
         if not message.get("more_body"):
-            return b"".join((*chunks, body)) if chunks else body
-        chunks.append(body)
+            return bytes(whole + piece) if whole else piece
+        whole += piece
         message = await receive()

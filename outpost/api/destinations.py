@@ -32,7 +32,7 @@ async def create(request: Call) -> Response[schemas.Destination]:
     """Create a destination."""
     deps = request.deps
     tenant = paths.tenant(request)
-    body = await bodies.read(request.receive, deps.settings.api_max_body_bytes)
+    body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
     form = destination_forms.destination_form(body, deps.now_ms())
     actor = auth.admin()
     done = await deps.destinations.create(actor, tenant, form)
@@ -90,7 +90,7 @@ async def update(request: Call) -> Response[schemas.Destination]:
     """Change a destination."""
     deps = request.deps
     tenant = paths.tenant(request)
-    body = await bodies.read(request.receive, deps.settings.api_max_body_bytes)
+    body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
     form = destination_forms.destination_form(body, deps.now_ms(), patch=True)
     actor = auth.admin()
     done = await deps.destinations.patch(actor, tenant, paths.named(request, "destination_id"), form)

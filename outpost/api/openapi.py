@@ -15,10 +15,10 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Components, SecurityScheme
 
-from outpost import settings
 from outpost.adapters import base
 from outpost.api import schemas
 
+API_VERSION = "1"  # of the API; anybody may read the document, and the release is nobody's business
 OPEN = "open"  # in `opt`: no API key is needed
 _BODY, _QUERY, _REQUIRED = "body", "query", "body_required"
 _SCHEME = "ApiKey"
@@ -60,7 +60,7 @@ _STRUCTS = (
 
 CONFIG = OpenAPIConfig(
     title="Outpost",
-    version=settings.VERSION,
+    version=API_VERSION,
     security=[{_SCHEME: []}],
     components=Components(security_schemes={_SCHEME: SecurityScheme(type="http", scheme="bearer")}),
     use_handler_docstrings=True,
@@ -134,7 +134,8 @@ def unready(struct: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
 
 
 def document(app: Litestar) -> bytes:
-    """The finished document as JSON."""
+    """The finished document as JSON. `app` has `CONFIG`, so it is not one that is served: it has pages about the
+    document, with scripts from elsewhere."""
     whole = app.openapi_schema.to_schema()
     _, components = msgspec.json.schema_components(_STRUCTS, ref_template=_REFERENCE)
     whole["components"]["schemas"] = components

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from litestar import Response, get
 
 from outpost import errors
@@ -42,10 +44,8 @@ async def root_readyz(request: Call) -> Response[schemas.Readiness]:
 @get("/openapi.json", include_in_schema=False, opt=_OPEN)
 async def openapi_json(request: Call) -> Response[bytes]:
     """The OpenAPI document of this API."""
-    state = request.app.state
-    if "openapi" not in state:
-        state.openapi = openapi.document(request.app)
-    return Response(state.openapi, media_type="application/json")
+    document = await asyncio.to_thread(request.app.state.document)  # the first time takes long
+    return Response(document, media_type="application/json")
 
 
 @get("/topics", operation_id="listTopics", tags=["Topics"], responses=openapi.errors(401))

@@ -16,7 +16,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import Send
 
-from outpost import errors, telemetry
+from outpost import errors, http_in_place, telemetry
 from outpost.api import schemas
 
 VALIDATION_ERROR = "validation error"
@@ -44,21 +44,13 @@ class Unauthorized(HTTPException):
     status_code = 401
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """A finished answer."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str]
-
-
 def handle(_request: Request[object, object, State], exc: Exception) -> Response[bytes]:
     """Litestar's handler of every exception."""
     answer = answer_to(exc)
     return Response(answer.body, status_code=answer.status, headers=answer.headers, media_type="application/json")
 
 
-async def send(answer: Answer, transmit: Send) -> None:
+async def send(answer: http_in_place.Answer, transmit: Send) -> None:
     """The answer over ASGI, without Litestar."""
     headers = [_JSON, (b"content-length", b"%d" % len(answer.body))]
     headers += [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
@@ -66,7 +58,7 @@ async def send(answer: Answer, transmit: Send) -> None:
     await transmit({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
-def answer_to(exc: Exception) -> Answer:
+def answer_to(exc: Exception) -> http_in_place.Answer:
     """What the client is told."""
     match exc:
         case errors.Invalid():
@@ -94,7 +86,7 @@ def answer_to(exc: Exception) -> Answer:
     return _unexpected(exc)
 
 
-def _invalid(exc: errors.Invalid) -> Answer:
+def _invalid(exc: errors.Invalid) -> http_in_place.Answer:
     problems = exc.problems
     if problems and all(problem.path.startswith(QUERY) for problem in problems):
         return _answer(422, exc.message, {problem.path: problem.sentence() for problem in problems})
@@ -104,7 +96,7 @@ def _invalid(exc: errors.Invalid) -> Answer:
     return _answer(422, message, [problem.sentence() for problem in problems])
 
 
-def _unexpected(exc: Exception) -> Answer:
+def _unexpected(exc: Exception) -> http_in_place.Answer:
     frames = traceback.extract_tb(exc.__traceback__, limit=-1)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     telemetry.emit_sampled("request_failed", "error", exception=type(exc).__name__, place=place)
@@ -116,5 +108,7 @@ def _answer(
     message: str,
     data: list[str] | dict[str, str] | None = None,
     headers: dict[str, str] | None = None,
-) -> Answer:
-    return Answer(status, msgspec.json.encode(schemas.Error(status, message, data or None)), headers or {})
+) -> http_in_place.Answer:
+    return http_in_place.Answer(
+        status, msgspec.json.encode(schemas.Error(status, message, data or None)), headers or {}
+    )

@@ -29,23 +29,23 @@ async def serve(deps: Deps, scope: Scope, receive: Receive, send: Send) -> None:
     """The route as an ASGI application. Answers every error itself."""
     try:
         auth.check(scope["headers"], deps.settings.api_key)
-        answer = await _publish(deps, receive)
+        answer = await _publish(deps, scope, receive)
     except Exception as exc:  # noqa: BLE001 - the border: whatever it is, the client gets an answer
         answer = problems.answer_to(exc)
     await problems.send(answer, send)
 
 
-async def _publish(deps: Deps, receive: Receive) -> problems.Answer:
+async def _publish(deps: Deps, scope: Scope, receive: Receive) -> http_in_place.Answer:
     settings = deps.settings
-    body = await bodies.read(receive, settings.api_max_body_bytes)
+    body = await bodies.read(scope, receive, settings.api_max_body_bytes)
     request = forms.publish_request(body, settings, deps.now_ms())
     actor = auth.admin()
     return _answer(actor, await deps.publisher.publish(actor, request))
 
 
-def _answer(actor: actors.Actor, done: commands.Published) -> problems.Answer:
+def _answer(actor: actors.Actor, done: commands.Published) -> http_in_place.Answer:
     content = _encode(schemas.Published(done.id, done.duplicate, done.destinations))
-    return problems.Answer(202, content, paths.written(actor, done.position))
+    return http_in_place.Answer(202, content, paths.written(actor, done.position))
 
 
 class InPlace:
@@ -59,26 +59,33 @@ class InPlace:
         self._tasks: set[asyncio.Task[None]] = set()
         self.max_body_bytes = deps.settings.api_max_body_bytes
 
-    def accept(self, headers: http_in_place.Headers, body: bytes, respond: http_in_place.Respond) -> None:
+    def refusal(self, headers: http_in_place.Headers) -> http_in_place.Answer | None:
+        """See `http_in_place.Route`."""
+        try:
+            auth.check(headers, self._deps.settings.api_key)
+        except problems.Unauthorized as exc:
+            return problems.answer_to(exc)
+        return None
+
+    def too_large(self) -> http_in_place.Answer:
+        """See `http_in_place.Route`."""
+        return problems.answer_to(problems.TooLarge(self.max_body_bytes))
+
+    def accept(self, body: bytes, respond: http_in_place.Respond) -> None:
         """See `http_in_place.Route`."""
         deps = self._deps
         try:
-            auth.check(headers, deps.settings.api_key)
             request = forms.publish_request(body, deps.settings, deps.now_ms())
             actor = auth.admin()
             under_way = deps.publisher.at_once(actor, request)
         except Exception as exc:  # noqa: BLE001 - the border: whatever it is, the client gets an answer
-            _respond(respond, problems.answer_to(exc))
+            respond(problems.answer_to(exc))
             return
         if under_way is None:
             self._slowly(actor, request, respond)
             return
         matched, appended = under_way
         appended.add_done_callback(lambda answered: self._answered(answered, actor, request, matched, respond))
-
-    def too_large(self, respond: http_in_place.Respond) -> None:
-        """See `http_in_place.Route`."""
-        _respond(respond, problems.answer_to(problems.TooLarge(self.max_body_bytes)))
 
     def _answered(
         self,
@@ -88,16 +95,16 @@ class InPlace:
         matched: commands.Matches,
         respond: http_in_place.Respond,
     ) -> None:
-        try:
-            done = commands.published(request, matched, answered.result())
-        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the same border
-            cause = exc if isinstance(exc, Exception) else errors.StoreUnavailable("redis", "shutting down")
-            _respond(respond, problems.answer_to(cause))
+        # `result()` would raise here, with a traceback that refers to this frame, hence to the future and back.
+        failed = _stopping() if answered.cancelled() else answered.exception()
+        if failed is not None:
+            respond(problems.answer_to(failed if isinstance(failed, Exception) else _stopping()))
             return
+        done = commands.published(request, matched, answered.result())
         if done is None:
             self._slowly(actor, request, respond)
         else:
-            _respond(respond, _answer(actor, done))
+            respond(_answer(actor, done))
 
     def _slowly(self, actor: actors.Actor, request: commands.Publish, respond: http_in_place.Respond) -> None:
         async def publish() -> None:
@@ -105,15 +112,15 @@ class InPlace:
                 answer = _answer(actor, await self._deps.publisher.publish(actor, request, fresh=True))
             except Exception as exc:  # noqa: BLE001 - the same border
                 answer = problems.answer_to(exc)
-            _respond(respond, answer)
+            respond(answer)
 
         task = asyncio.get_running_loop().create_task(publish())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-def _respond(respond: http_in_place.Respond, answer: problems.Answer) -> None:
-    respond(answer.status, answer.body, answer.headers)
+def _stopping() -> errors.StoreUnavailable:
+    return errors.StoreUnavailable("redis", "shutting down")
 
 
 @post(
@@ -126,6 +133,6 @@ def _respond(respond: http_in_place.Respond, answer: problems.Answer) -> None:
 )
 async def publish(request: Call) -> Response[schemas.Published]:
     """Publish an event. 202 means that it is in the log; with zero matching destinations it is stored as well."""
-    answer = await _publish(request.deps, request.receive)
+    answer = await _publish(request.deps, request.scope, request.receive)
     content: Any = answer.body  # encoded already; the annotation is for the document
     return Response(content, status_code=answer.status, headers=answer.headers, media_type="application/json")

@@ -28,7 +28,7 @@ async def retry(request: Call) -> Response[schemas.Success]:
     """Retry a delivery, now. 202 means that the request is in the log; an automatic attempt that waits takes place
     at once instead. The destination must have been matched when the event was published."""
     deps = request.deps
-    wanted = commands.wanted(await bodies.read(request.receive, deps.settings.api_max_body_bytes))
+    wanted = commands.wanted(await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes))
     store = request.store
     found = await request.settler.look(
         store,

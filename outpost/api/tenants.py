@@ -33,7 +33,7 @@ async def put_tenant(request: Call) -> Response[schemas.Tenant]:
     """Create a tenant (201), or replace the metadata of one (200)."""
     deps = request.deps
     id_ = paths.tenant(request)
-    body = await bodies.read(request.receive, deps.settings.api_max_body_bytes)
+    body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
     metadata = destination_forms.tenant_metadata(body)
     actor = auth.admin()
     done = await commands.put(deps.writer, actor, id_, metadata, deps.now_ms())

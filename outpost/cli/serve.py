@@ -15,9 +15,10 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from outpost import http_server, settings_load, supervise, telemetry, workers
+from outpost import settings_load, supervise, telemetry, workers
 from outpost.cli import receive
 from outpost.embedded import folder, stores
+from outpost.http_server import ports
 from outpost.settings import Settings
 
 LOOPBACK = "127.0.0.1"
@@ -59,8 +60,8 @@ def serve(settings: Settings, host: str, port: int, announce: Announce | None = 
         return uvloop.run(supervise.run(settings, listening, up))
 
     if settings.workers == 1:
-        return one(http_server.bind(host, port), announce)
-    with contextlib.closing(http_server.SharedPort(host, port)) as shared:
+        return one(ports.bind(host, port), announce)
+    with contextlib.closing(ports.SharedPort(host, port)) as shared:
         return workers.run(shared, settings.workers, one, announce)
 
 

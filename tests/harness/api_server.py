@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import httpx
 
-from outpost import crypto, http_server
+from outpost import crypto
 from outpost.adapters import registry as registries
 from outpost.api import app
 from outpost.api import publish as publish_route
 from outpost.commands import destinations, publish, writer
+from outpost.http_server import ports, server
 from outpost.log import append, client
 from outpost.settings import Settings
 from projections.config import cache
@@ -83,16 +84,20 @@ class Api:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """The API behind the HTTP server of the product; its base URL without the prefix."""
-        bound = http_server.bind("127.0.0.1", 0)
-        server = http_server.build(self.app, publish_route.InPlace(self.deps))
-        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        bound = ports.bind("127.0.0.1", 0)
+        http = self.http_server()
+        serving = asyncio.create_task(http.serve(bound))
         try:
-            await eventually(lambda: server.started)
+            await eventually(lambda: http.started)
             yield f"http://127.0.0.1:{bound.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            http.stop()
             await asyncio.wait_for(serving, 60)
             bound.close()
+
+    def http_server(self) -> server.Server:
+        """The HTTP server of the product in front of this API."""
+        return server.Server(self.app, self.deps.settings, publish_route.InPlace(self.deps), app.HEALTH_PATHS)
 
     def client(self, headers: dict[str, str]) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app)  # type: ignore[arg-type]

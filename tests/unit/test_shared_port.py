@@ -8,18 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from outpost import errors, http_server
+from outpost import errors
+from outpost.http_server import ports
 
 HOST = "127.0.0.1"
 
 
 @pytest.fixture
-def port() -> Iterator[http_server.SharedPort]:
-    with contextlib.closing(http_server.SharedPort(HOST, 0)) as shared:
+def port() -> Iterator[ports.SharedPort]:
+    with contextlib.closing(ports.SharedPort(HOST, 0)) as shared:
         yield shared
 
 
-def test_only_those_that_listen_are_reached(port: http_server.SharedPort) -> None:
+def test_only_those_that_listen_are_reached(port: ports.SharedPort) -> None:
     with port.socket(), port.socket() as listens:
         with socket.socket() as client:
             assert client.connect_ex((HOST, port.number))
@@ -29,7 +30,7 @@ def test_only_those_that_listen_are_reached(port: http_server.SharedPort) -> Non
                 pass
 
 
-def test_connections_are_spread_over_those_that_listen(port: http_server.SharedPort) -> None:
+def test_connections_are_spread_over_those_that_listen(port: ports.SharedPort) -> None:
     with port.socket() as one, port.socket() as two:
         for each in (one, two):
             each.listen(128)
@@ -51,14 +52,14 @@ def _accepted(listening: socket.socket, stack: contextlib.ExitStack) -> int:
         number += 1
 
 
-def test_another_server_cannot_have_it(port: http_server.SharedPort) -> None:
+def test_another_server_cannot_have_it(port: ports.SharedPort) -> None:
     with port.socket() as listens:
         listens.listen(1)
-        for other in (http_server.bind, http_server.SharedPort):
+        for other in (ports.bind, ports.SharedPort):
             with pytest.raises(errors.StartRefused, match="API_PORT"):
                 other(HOST, port.number)
 
 
 def test_a_port_that_another_server_has_is_refused() -> None:
-    with http_server.bind(HOST, 0) as taken, pytest.raises(errors.StartRefused, match="API_PORT"):
-        http_server.SharedPort(HOST, taken.getsockname()[1])
+    with ports.bind(HOST, 0) as taken, pytest.raises(errors.StartRefused, match="API_PORT"):
+        ports.SharedPort(HOST, taken.getsockname()[1])

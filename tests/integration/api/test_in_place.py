@@ -10,7 +10,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from outpost import http_in_place, http_server
+from outpost.http_server import server as http_server
 from outpost.log import partition as partitions
 from outpost.log import read
 from tests.harness.api_server import KEY, Api
@@ -207,27 +207,8 @@ async def test_a_head_that_was_sent_before_is_answered_the_same_whatever_comes_b
 async def test_heads_that_vary_for_ever_do_not_fill_the_memory(
     server: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_in_place, "MOST_HEADS", 3)
+    monkeypatch.setattr(http_server, "MAX_KNOWN_HEADS", 3)
     sent = [request(BODY, f"X-Trace: {number}") for number in range(10)]
     assert [202] * 10 == [status for status, *_ in await answers(server, sent, 10)]
-    long = request(BODY, "X-Long: " + "x" * http_in_place.MOST_HEAD_BYTES)
+    long = request(BODY, "X-Long: " + "x" * http_server.MAX_KNOWN_HEAD_BYTES)
     assert [202, 202] == [status for status, *_ in await answers(server, [long, long], 2)]
-
-
-async def test_a_connection_that_is_quiet_for_long_is_closed_and_a_busy_one_is_not(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 1)
-    await api.http.put("/tenants/acme")
-    async with api.listening() as url, asyncio.timeout(60):
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-        for _ in range(4):
-            writer.write(request())
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert b" 202 " in head.split(b"\r\n")[0]
-            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
-            await asyncio.sleep(0.4)  # less than the limit each, more than it in all
-        began = asyncio.get_running_loop().time()
-        assert b"" == await reader.read()
-        assert asyncio.get_running_loop().time() - began < 5
-        writer.close()
