@@ -8,10 +8,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
+from outpost.adapters import redaction
 from outpost.domain import delivery
 
 OK = "OK"  # the code of a success, where there is no HTTP status
 MOST_TEXT = 1_024  # characters of a provider's own text that are kept
+MAX_READ_CHARACTERS = 8_192  # of a provider's own text that are looked at: white space is taken out of it
 
 
 class Code(enum.StrEnum):
@@ -59,7 +61,7 @@ def failed(code: Code, text: str = "", secrets: Iterable[str] = ()) -> delivery.
 
 
 def cleaned(text: str, secrets: Iterable[str]) -> str:
-    """`text` without `secrets`, in one line, cut to `MOST_TEXT` characters."""
-    for secret in sorted((s for s in secrets if s), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return " ".join(text.split())[:MOST_TEXT]
+    """`text` without `secrets`, in one line, cut to `MOST_TEXT` characters. Of a longer text only the first
+    `MAX_READ_CHARACTERS` are looked at."""
+    kept = redaction.of(tuple(secrets)).cut(text, MAX_READ_CHARACTERS)
+    return " ".join(kept.split())[:MOST_TEXT]

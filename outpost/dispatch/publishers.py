@@ -7,11 +7,12 @@ effect at the next delivery. Bounded, least recently used out; one that is still
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import msgspec
 
 from outpost import crypto, errors, pacing, telemetry
-from outpost.adapters import base
+from outpost.adapters import base, redaction, secret_values
 from outpost.adapters import registry as registries
 from outpost.commands import sealing
 from outpost.domain import tenant as tenants
@@ -23,12 +24,14 @@ FAILED_S = 5.0  # how long a failed build answers for those that come after it
 IDLE_S = 60.0  # a publisher that was not used for so long is closed
 
 Place = tuple[str, str]  # tenant, destination
+NO_SECRETS = redaction.of(())  # of what cannot be sent to
 
 
 class Lease(msgspec.Struct):
     """A publisher in use. `publisher` is None where the stored destination cannot be used: `problem` says why.
     `kin`: those of its type, the least recently used one first, where the type bounds their number below `MOST`.
-    `again_at`: when a build that failed for a reason that may pass is tried again (the loop's clock)."""
+    `again_at`: when a build that failed for a reason that may pass is tried again (the loop's clock).
+    `redactor` cuts the destination's secrets out of what its receiver says."""
 
     place: Place
     version: int
@@ -40,6 +43,7 @@ class Lease(msgspec.Struct):
     retired: bool = False
     used_at: float = 0.0
     again_at: float | None = None
+    redactor: redaction.Redactor = NO_SECRETS
 
 
 class _Building(msgspec.Struct):
@@ -162,7 +166,9 @@ class Publishers:
             problem = "client_creation_failed" if adapter is None else str(adapter.description.unavailable)
             return Lease(place, stored.version, stored.type, None, problem)
         try:
-            publisher = await adapter.connect(sealing.open_destination(self._sealer, tenant, stored))
+            opened = sealing.open_destination(self._sealer, tenant, stored)
+            redactor = redaction.Redactor(functools.partial(secret_values.of, adapter.description, opened))
+            publisher = await adapter.connect(opened)
         except (errors.Invalid, errors.UnsealError) as exc:
             telemetry.emit(
                 "publisher_refused", "warning", tenant=tenant, destination=stored.id, kind=type(exc).__name__
@@ -173,7 +179,7 @@ class Publishers:
             again_at = asyncio.get_running_loop().time() + FAILED_S
             return Lease(place, stored.version, stored.type, None, "client_creation_failed", again_at=again_at)
         kin = self._kin.setdefault(stored.type, {}) if adapter.max_open < self._most else None
-        return Lease(place, stored.version, stored.type, publisher, kin=kin)
+        return Lease(place, stored.version, stored.type, publisher, kin=kin, redactor=redactor)
 
     def _keep(self, lease: Lease) -> None:
         old = self._leases.pop(lease.place, None)

@@ -203,7 +203,7 @@ class Senders:
         try:
             outcomes = await lease.publisher.send([_delivery(sending) for sending in group.sendings], deadline)
             for sending, outcome in zip(group.sendings, outcomes, strict=True):
-                sending.outcome = outcome
+                sending.outcome = lease.redactor.outcome(outcome)
         except Exception as exc:  # noqa: BLE001 -- a fault of an adapter is a failed attempt, not a lost one
             self._fail(group, type(exc).__name__, FAULTY)
 

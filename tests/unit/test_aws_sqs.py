@@ -173,7 +173,7 @@ def test_outcomes_go_by_the_id_of_the_entry_and_what_is_not_told_has_failed():
     answer: dict[str, Any] = {
         "Successful": [{"Id": "2", "MessageId": "m"}],
         "Failed": [
-            {"Id": "1", "Code": "RequestThrottled", "Message": "slow down, wJalr", "SenderFault": True},
+            {"Id": "1", "Code": "RequestThrottled", "Message": "slow down, wJalrXUt", "SenderFault": True},
             {
                 "Id": "0",
                 "Code": "InvalidParameterValue",
@@ -182,7 +182,7 @@ def test_outcomes_go_by_the_id_of_the_entry_and_what_is_not_told_has_failed():
             },
         ],
     }
-    too_large, throttled, sent, unsaid = aws_sqs.outcomes_of(answer, 4, ["wJalr"])
+    too_large, throttled, sent, unsaid = aws_sqs.outcomes_of(answer, 4, ["wJalrXUt"])
     assert delivery.Delivered("OK", {}) == sent
     assert isinstance(throttled, delivery.Failed)
     assert ("throttled", {"error": "RequestThrottled: slow down, ***"}) == (throttled.code, throttled.response)

@@ -49,5 +49,13 @@ def test_a_text_is_bounded_and_a_secret_at_the_cut_does_not_come_through():
     assert told.endswith("x***")
 
 
+def test_a_secret_that_the_first_cut_divides_does_not_come_through():
+    """A text is cut before it is cleared; white space in it can bring its end into what is kept."""
+    secret = "correct-horse-battery"
+    for at in range(codes.MAX_READ_CHARACTERS - 2, codes.MAX_READ_CHARACTERS + len(secret) + 2):
+        told = codes.cleaned(" " * at + secret + "y" * 100_000, (secret, "horse-"))
+        assert told in ("", "***")
+
+
 def test_a_secret_inside_another_does_not_leave_the_rest_of_it():
     assert "***" == codes.cleaned("hunter2-and-more", SECRETS)
