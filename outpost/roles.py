@@ -15,9 +15,9 @@ from outpost.adapters import registry as registries
 from outpost.api import app as api
 from outpost.api import publish as publish_route
 from outpost.commands import destinations, publish, writer
-from outpost.dispatch import dispatcher, lanes, payloads, publishers, reactors, scheduler, senders, worker
+from outpost.dispatch import dispatcher, lane, lanes, payloads, publishers, reactors, scheduler, senders, worker
 from outpost.domain import delivery
-from outpost.log import append, budget, client, lease, trim, usage
+from outpost.log import append, budget, client, lease, tasks, trim, usage
 from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.config import cache, catch_up
@@ -56,7 +56,9 @@ class Delivery:
         )
         self.dispatcher = dispatcher.Dispatcher(log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder)
         self.old = payloads.OldEvents(log, self.queue, self.lanes, functools.partial(originals.events_at, target))
-        self.scheduler = scheduler.Scheduler(log, self.queue, self.lanes, settings.delivery_watchdog_ms, self.old)
+        self.scheduler = scheduler.Scheduler(
+            log, self.queue, self.lanes, settings.delivery_watchdog_ms, self.old, longest_scores(settings)
+        )
 
     async def release(self) -> None:
         """Gives back every task that waits in this process. Raises errors.StoreUnavailable."""
@@ -121,6 +123,14 @@ def retry_policy(settings: Settings) -> delivery.RetryPolicy:
         schedule_ms=settings.retry_schedule_ms,
         jitter=settings.retry_jitter,
         retry_after_max_ms=settings.retry_after_max_ms,
+    )
+
+
+def longest_scores(settings: Settings) -> tasks.Longest:
+    """How far away a task can be that was not scored by a clock that was ahead."""
+    return tasks.Longest(
+        delay_ms=max(retry_policy(settings).longest_ms, settings.delivery_watchdog_ms, lane.MAX_DELAY_MS),
+        lease_ms=settings.delivery_timeout_ms + settings.delivery_lease_margin_ms,
     )
 
 

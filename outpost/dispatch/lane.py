@@ -22,6 +22,7 @@ LONGEST_DELAY_MS = 30_000
 # is read again.
 DOUBTED_DELAY_MS = (5_000, 30_000)
 SILENT_DELAY_MS = (30_000, 90_000)
+MAX_DELAY_MS = SILENT_DELAY_MS[1]  # of all of them
 RATE_OVER_S = 1.0  # the rate of a lane is that of its last second or so
 SOONER = 2.0  # what comes back too soon is read and put aside again; what comes too late leaves the lane idle
 

@@ -37,8 +37,10 @@ class Scheduler:
         lanes: lane_rules.Lanes,
         watchdog_ms: int,
         old: payloads.OldEvents | None = None,
+        longest: tasks.Longest | None = None,
     ) -> None:
         self._log = log
+        self._longest = longest or tasks.Longest()
         self._old = old
         self._queue = queue
         self._lanes = lanes
@@ -71,13 +73,13 @@ class Scheduler:
         longest_s = HOLD_STEP_S if self._round else LOOK_EVERY_S
         if self._lanes.full:
             return longest_s
-        claimed = await tasks.claim_due(self._log, self._watchdog_ms, CLAIM)
+        claimed = await tasks.claim_due(self._log, self._watchdog_ms, CLAIM, longest=self._longest)
         found = [(p, text) for p, c in claimed.items() for text in c.tasks]
         for at in range(0, len(found), HAND_OVER):
             if self._lanes.full:
                 break  # the rest comes back when its watchdog ends
             await self._hand_over(found[at : at + HAND_OVER])
-        if any(len(c.tasks) == CLAIM for c in claimed.values()):
+        if any(len(c.tasks) >= CLAIM for c in claimed.values()):
             return 0.0
         next_ms = min((c.next_in_ms for c in claimed.values() if c.next_in_ms is not None), default=None)
         return longest_s if next_ms is None else min(max(next_ms / 1000, SHORTEST_SLEEP_S), longest_s)

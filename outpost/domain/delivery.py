@@ -96,6 +96,13 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             delay_ms = min(self.interval_ms << (attempt - 1), MAX_DELAY_MS)
         return min(round(delay_ms * (1 + self.jitter * (2 * chance - 1))), MAX_DELAY_MS)
 
+    @property
+    def longest_ms(self) -> int:
+        """The longest delay that `delay_ms` can return."""
+        limit = len(self.schedule_ms) or self.max_retries
+        delays = [self.delay_ms(attempt, chance=1.0) or 0 for attempt in range(1, limit + 1)]
+        return max(*delays, round(self.retry_after_max_ms * (1 + self.jitter)), 0)
+
 
 MAX_DELAY_MS = 9_999_999_000  # the published ceiling of a delay, 9,999,999 s
 MIN_RETRY_AFTER_MS = 1_000  # the shortest delay that a schedule may have: a destination cannot ask for a busy loop

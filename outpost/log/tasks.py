@@ -77,6 +77,17 @@ class Recording(msgspec.Struct, frozen=True):
     detail: bytes
 
 
+class Longest(msgspec.Struct, frozen=True):
+    """The longest delay and the longest lease, in ms, that a score of `due` can have by the settings. What is
+    further away was scored while the clock of Redis was ahead."""
+
+    delay_ms: int = delivery.MAX_DELAY_MS
+    lease_ms: int = 60_000
+
+
+_LONGEST = Longest()
+
+
 class Claimed(msgspec.Struct, frozen=True):
     """What `claim_due` took from a partition, and in how many ms the next one is due (None: none waits)."""
 
@@ -197,9 +208,12 @@ async def claim_due(
     watchdog_ms: int,
     most: int,
     among: Sequence[int] = tuple(range(partitions.PARTITIONS)),
+    longest: Longest = _LONGEST,
 ) -> dict[int, Claimed]:
-    """Takes at most `most` tasks of each partition whose time has come."""
-    replies = await log.call(_CLAIM, [((log.keys.partitions[p].due,), (watchdog_ms, most)) for p in among])
+    """Takes at most `most` tasks of each partition whose time has come, and as many that are further away than
+    `longest`."""
+    args = (watchdog_ms, most, longest.delay_ms, longest.lease_ms)
+    replies = await log.call(_CLAIM, [((log.keys.partitions[p].due,), args) for p in among])
     return {p: _claimed(reply) for p, reply in zip(among, replies, strict=True)}
 
 

@@ -89,6 +89,38 @@ async def test_of_two_that_claim_each_task_goes_to_one(log: client.Log) -> None:
     assert [ONE, TWO, THREE] == first.tasks + second.tasks
 
 
+FAR = tasks.Longest(delay_ms=60_000, lease_ms=10_000)
+
+
+async def test_a_retry_that_a_clock_which_was_ahead_put_days_away_is_claimed_at_once(log: client.Log) -> None:
+    ten_days = worlds.NOW + 864_000_000
+    await worlds.make_due(log, a1=ten_days, a2=worlds.NOW + 60_000, a3=worlds.NOW + 60_001)
+    claimed = (await tasks.claim_due(log, 30_000, 100, [worlds.P], FAR))[worlds.P]
+    assert {ONE, THREE} == {*claimed.tasks}
+    assert 30_000 == claimed.next_in_ms
+    expected = {ONE: worlds.NOW + 30_000, TWO: worlds.NOW + 60_000, THREE: worlds.NOW + 30_000}
+    assert expected == await worlds.due(log)
+
+
+@pytest.mark.invariant("D9")
+async def test_a_lease_that_a_clock_which_was_ahead_put_days_away_ends_like_another(
+    log: client.Log, clock: worlds.Clock
+) -> None:
+    """Its holder may still send, so that it is not claimed before a lease can have ended."""
+    await worlds.make_due(log, a1=worlds.NOW + 864_000_000.5)
+    assert [] == (await tasks.claim_due(log, 30_000, 100, [worlds.P], FAR))[worlds.P].tasks
+    assert {ONE: worlds.NOW + 10_000.5} == await worlds.due(log)
+    await clock.advance(10_001)
+    assert [ONE] == (await tasks.claim_due(log, 30_000, 100, [worlds.P], FAR))[worlds.P].tasks
+
+
+async def test_as_many_that_are_too_far_away_are_claimed_as_are_due(log: client.Log) -> None:
+    scores = {f"{name}{n}": worlds.NOW + far for n in (1, 2, 3) for name, far in (("a", 0), ("b", 864_000_000))}
+    await worlds.make_due(log, **scores)
+    claimed = (await tasks.claim_due(log, 30_000, 2, [worlds.P], FAR))[worlds.P]
+    assert 4 == len(claimed.tasks)
+
+
 async def test_all_partitions_are_asked_in_one_round_trip(log: client.Log) -> None:
     claimed = await tasks.claim_due(log, 30_000, 10)
     assert dict.fromkeys(range(partitions.PARTITIONS), tasks.Claimed([], None)) == claimed

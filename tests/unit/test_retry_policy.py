@@ -51,3 +51,21 @@ def test_a_task_id_is_read_back_whatever_the_destination_is_called(
 def test_what_is_no_task_id_is_refused(text: str):
     with pytest.raises(ValueError):
         delivery.parse_task_id(text)
+
+
+@pytest.mark.parametrize(
+    ("policy", "longest_ms"),
+    [
+        (delivery.RetryPolicy(interval_ms=1_000, max_retries=3, retry_after_max_ms=0), 4_000),
+        (delivery.RetryPolicy(schedule_ms=(5_000, 9_000, 2_000), retry_after_max_ms=0), 9_000),
+        (delivery.RetryPolicy(schedule_ms=(5_000,), retry_after_max_ms=60_000), 60_000),
+        (delivery.RetryPolicy(schedule_ms=(10_000,), jitter=0.5, retry_after_max_ms=0), 15_000),
+        (delivery.RetryPolicy(interval_ms=30_000, max_retries=1_000), delivery.MAX_DELAY_MS),
+        (delivery.RetryPolicy(max_retries=0, retry_after_max_ms=0), 0),
+    ],
+)
+def test_no_delay_is_longer_than_the_longest(policy: delivery.RetryPolicy, longest_ms: int) -> None:
+    assert longest_ms == policy.longest_ms
+    asked = (None, 10**12)
+    delays = [policy.delay_ms(n, a, c) or 0 for n in range(1, 1_002) for a in asked for c in (0.0, 0.5, 1.0)]
+    assert longest_ms == max(delays)
