@@ -100,6 +100,8 @@ class Connection(asyncio.Protocol):
         self._usable = False
         if self._transport is not None:
             self._transport.abort()
+        else:  # it was never connected, or is closed already
+            self._reader.close()
 
     # Called by the event loop.
 
