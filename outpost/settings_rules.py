@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import urllib.parse
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Literal
@@ -16,9 +17,11 @@ import msgspec
 
 # A topic is stored with every event and compared at every publish; the API's bound for ids and topics.
 TOPIC_MAX_BYTES = 255
+MAX_PORT = 65_535
 
 HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9])?")
 HEADER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@]*)(?::(?P<port>[0-9]{1,5}))?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TRUE = frozenset({"true", "t", "1", "yes", "on"})
 _FALSE = frozenset({"false", "f", "0", "no", "off"})
@@ -204,9 +207,35 @@ def header_switch() -> Rule:
 
 
 def postgres_url() -> Rule:
-    """A libpq URL, several hosts allowed; connecting is what tests the rest."""
-    must = "must be a URL such as postgres://user:password@host:5432/database"
-    return text(r"postgres(?:ql)?://[^\s\x00]+", must)
+    """A libpq URL, several hosts allowed; connecting is what tests the rest.
+
+    A password with a raw `#`, `/`, `?` or `[` ends the host early. It is refused here, because the driver's error
+    would repeat a part of the password.
+    """
+    must = (
+        "must be a URL such as postgres://user:password@host:5432/database, "
+        "with special characters of user and password percent-encoded (# is %23, / is %2F, ? is %3F, @ is %40)"
+    )
+    shape = text(r"postgres(?:ql)?://[^\s\x00#]+", must)
+
+    def parse(given: str) -> str | Broken:
+        url = shape.parse(given)
+        return url if isinstance(url, Broken) or _has_hosts(url) else Broken(must)
+
+    return Rule(parse)
+
+
+def _has_hosts(url: str) -> bool:
+    """Whether hosts and ports stand where the driver looks for them."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    _, at, hosts = parts.netloc.rpartition("@")
+    if not at and "@" in parts.path + parts.query:
+        return False
+    found = [_HOST_AND_PORT.fullmatch(host) for host in hosts.split(",")]
+    return all(host is not None and int(host["port"] or 0) <= MAX_PORT for host in found)
 
 
 def _items(given: str) -> list[str]:

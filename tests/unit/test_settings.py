@@ -495,11 +495,11 @@ def test_neither_the_list_nor_a_problem_shows_any_character_of_a_secret():
     [
         ("postgres://u:hunter2@db:5432/outpost", "postgres://u:***@db:5432/outpost"),
         ("postgres://u@db/outpost?password=hunter2", "postgres://u@db/outpost"),
-        ("postgres://u:hunter2/x@db/outpost", "set"),
-        ("postgres://u:1?hunter2@db/outpost", "set"),
-        ("postgres://u:1#hunter2@db/outpost", "set"),
+        ("postgres://u:hunter2/x@db/outpost", "(invalid)"),
+        ("postgres://u:1?hunter2@db/outpost", "(invalid)"),
+        ("postgres://u:1#hunter2@db/outpost", "(invalid)"),
         ("postgres://u:hunt@er2@db/outpost", "postgres://u:***@db/outpost"),
-        ("postgres://[hunter2", "set"),
+        ("postgres://[hunter2", "(invalid)"),
     ],
 )
 def test_the_list_shows_where_postgres_is_without_the_password(url, shown):
