@@ -12,6 +12,7 @@
     +-- Halted                  the config projection stopped before an entry that it cannot decode
     +-- UndecodableEntry        one entry of a stream breaks a rule of the envelope
     +-- Contended               a tenant changed under a command more often than it retries
+    +-- Busy                    as much is being done of its kind as a process does at once
     +-- UnsealError             a sealed value does not open with this key and place
     +-- Invalid                 a request breaks rules; carries every problem with its path
     +-- Refused                 a request is well formed, and the present state forbids it
@@ -124,6 +125,15 @@ class Contended(OutpostError):
     def __init__(self, tenant: str) -> None:
         super().__init__("the tenant is being changed concurrently; try again")
         self.tenant = tenant
+
+
+class Busy(OutpostError):
+    """Nothing was done, since too much of the same kind waits already. `work` says of what kind, such as
+    `matching`; asking again later helps."""
+
+    def __init__(self, work: str) -> None:
+        super().__init__(f"too much {work} is under way; try again")
+        self.work = work
 
 
 class UnsealError(OutpostError):

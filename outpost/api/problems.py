@@ -67,7 +67,7 @@ def answer_to(exc: Exception) -> http_in_place.Answer:
             return _answer(400, message, data)
         case errors.NotFound():
             return _answer(404, str(exc))
-        case errors.Contended():
+        case errors.Contended() | errors.Busy():
             return _answer(503, str(exc), headers=RETRY_AFTER)
         case errors.Halted(position=position):
             return _answer(503, str(exc), {"position": position})

@@ -50,7 +50,8 @@ def _answer(actor: actors.Actor, done: commands.Published) -> http_in_place.Answ
 
 class InPlace:
     """The route for `http_in_place`: nothing is awaited but the flush that carries the event. The few requests
-    that need more (a tenant that is not in memory, or has changed) get a task of their own."""
+    that need more (a tenant that is not in memory or has changed, filters that are much work) get a task of their
+    own."""
 
     path = PATH.encode()
 
@@ -82,7 +83,7 @@ class InPlace:
             respond(problems.answer_to(exc))
             return
         if under_way is None:
-            self._slowly(actor, request, respond)
+            self._slowly(actor, request, respond, fresh=False)
             return
         matched, appended = under_way
         appended.add_done_callback(lambda answered: self._answered(answered, actor, request, matched, respond))
@@ -102,14 +103,16 @@ class InPlace:
             return
         done = commands.published(request, matched, answered.result())
         if done is None:
-            self._slowly(actor, request, respond)
+            self._slowly(actor, request, respond, fresh=True)
         else:
             respond(_answer(actor, done))
 
-    def _slowly(self, actor: actors.Actor, request: commands.Publish, respond: http_in_place.Respond) -> None:
+    def _slowly(
+        self, actor: actors.Actor, request: commands.Publish, respond: http_in_place.Respond, *, fresh: bool
+    ) -> None:
         async def publish() -> None:
             try:
-                answer = _answer(actor, await self._deps.publisher.publish(actor, request, fresh=True))
+                answer = _answer(actor, await self._deps.publisher.publish(actor, request, fresh=fresh))
             except Exception as exc:  # noqa: BLE001 - the same border
                 answer = problems.answer_to(exc)
             respond(answer)

@@ -41,7 +41,7 @@ async def retry(request: Call) -> Response[schemas.Success]:
         raise errors.NotFound("event")
     actor = auth.admin()
     event = _published(found.event, wanted.destination_id)
-    position = await commands.retry(deps.log, actor, found.delivery, event)
+    position = await commands.retry(deps.log, deps.publisher.matcher, actor, found.delivery, event)
     return Response(schemas.Success(), status_code=202, headers=paths.written(actor, position))
 
 

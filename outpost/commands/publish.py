@@ -10,11 +10,10 @@ import asyncio
 
 import msgspec
 
-from outpost import errors, json_values
+from outpost import errors
 from outpost.commands import actor as actors
-from outpost.domain import events, filters
-from outpost.domain import tenant as tenants
-from outpost.domain import topics as topic_rules
+from outpost.commands import matching
+from outpost.domain import events
 from outpost.log import append, envelope
 from outpost.log import partition as partitions
 from outpost.log import position as positions
@@ -24,20 +23,8 @@ TRIES = 5  # against a tenant that changes meanwhile
 
 
 Answer = append.Answer
-Matches = tuple[events.Matched, ...]
-
-
-class Publish(msgspec.Struct, frozen=True, gc=False):
-    """A checked request. `time` is RFC 3339 UTC with milliseconds, `data` a JSON object as received."""
-
-    tenant: str
-    id: str
-    topic: str
-    time: str
-    data: bytes
-    destination: str | None = None
-    eligible: bool = True
-    metadata: dict[str, str] = {}
+Publish = matching.Publish
+Matches = matching.Matches
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
@@ -55,27 +42,32 @@ class Publisher:
     def __init__(self, commit: append.GroupCommit, tenants: cache.TenantCache) -> None:
         self._commit = commit
         self._tenants = tenants
+        self.matcher = matching.Matcher()
 
     def at_once(self, actor: actors.Actor, request: Publish) -> tuple[Matches, asyncio.Future[Answer]] | None:
         """The append that `publish` would try first, on its way already, and what it was matched with; None if the
-        tenant is not in memory. An answer of `Stale` asks for `publish`. Raises errors.StoreUnavailable."""
+        tenant is not in memory, or matching takes too long. An answer of `Stale` asks for `publish`. Raises
+        errors.StoreUnavailable."""
         state = self._tenants.known(request.tenant)
         if state is None:
             return None
-        matched = match(state, request)
+        matched = self.matcher.at_once(state, request)
+        if matched is None:
+            return None
         item = _item(request, state.version, matched, actor.by)
         return matched, self._commit.put(partitions.partition_of(request.tenant), item)
 
     async def publish(self, actor: actors.Actor, request: Publish, *, fresh: bool = False) -> Published:
         """Appends the event once; `fresh`: what memory has of the tenant is known to be stale. Raises
-        errors.Contended, errors.Halted, errors.StoreUnavailable; then the event is in the log once or not at all,
+        errors.Invalid and errors.Busy as `Matcher.match` does; and errors.Contended, errors.Halted,
+        errors.StoreUnavailable: then the event is in the log once or not at all,
         and publishing it again with its id is safe."""
         partition = partitions.partition_of(request.tenant)
         state = None if fresh else self._tenants.known(request.tenant)
         for _ in range(TRIES):
             if state is None:
                 state = await self._tenants.refresh(request.tenant)
-            matched = match(state, request)
+            matched = await self.matcher.match(state, request)
             answer = await self._commit.append(partition, _item(request, state.version, matched, actor.by))
             done = published(request, matched, answer)
             if done is not None:
@@ -92,30 +84,6 @@ def published(request: Publish, matched: Matches, answer: Answer) -> Published |
         case append.Duplicate(position, first):
             return Published(request.id, True, tuple(m.destination for m in first), position)
     return None
-
-
-def match(state: tenants.TenantState, request: Publish) -> Matches:
-    """The destinations that the event goes to: enabled, of its topic, and passed by their filter."""
-    document = None
-    matched = []
-    for destination in state.destinations.values():
-        if request.destination is not None and destination.id != request.destination:
-            continue
-        if not destination.enabled or not topic_rules.matches(destination.topics, request.topic):
-            continue
-        if destination.filter:
-            if document is None:
-                document = _document(request)
-            if not filters.matches(destination.filter, document):
-                continue
-        matched.append(events.Matched(destination.id, destination.created))
-    return tuple(matched)
-
-
-def _document(request: Publish) -> dict[str, object]:
-    seconds = f"{request.time[:19]}Z"  # filters see the time without its fraction
-    data = json_values.decode(request.data)
-    return filters.document(request.id, request.topic, seconds, request.metadata, data)
 
 
 def _item(request: Publish, version: int, matched: tuple[events.Matched, ...], by: str) -> append.Item:

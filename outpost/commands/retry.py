@@ -10,7 +10,7 @@ import msgspec
 
 from outpost import errors
 from outpost.commands import actor as actors
-from outpost.commands import publish, values
+from outpost.commands import matching, values
 from outpost.log import client, requests
 from outpost.log import position as positions
 from projections.config import query
@@ -48,18 +48,22 @@ def wanted(body: bytes) -> Wanted:
 
 
 async def retry(
-    log: client.Log, actor: actors.Actor, delivery: requests.Delivery, event: publish.Publish
+    log: client.Log,
+    matcher: matching.Matcher,
+    actor: actors.Actor,
+    delivery: requests.Delivery,
+    event: matching.Publish,
 ) -> positions.Position:
     """Asks for a manual attempt and returns where that stands in the log. `event` is what was published, for this
-    destination. Raises errors.NotFound, errors.Refused, errors.Halted and errors.StoreUnavailable; then asking
-    again may make one attempt more."""
+    destination. Raises errors.NotFound, errors.Refused, what `Matcher.match` raises, errors.Halted and
+    errors.StoreUnavailable; then asking again may make one attempt more."""
     state = await query.fresh(log, delivery.tenant)
     present = state.destinations.get(delivery.destination)
     if present is None or present.created != delivery.created:  # one that was made again is another destination
         raise errors.NotFound("destination")
     if not present.enabled:
         raise errors.Refused("Destination is disabled", {"error": "destination_disabled"})
-    if not publish.match(state, event):
+    if not await matcher.match(state, event):
         raise errors.Refused("destination does not match event")
     answer = await requests.request(log, "retry", delivery, actor.by)
     if isinstance(answer, requests.Requested):

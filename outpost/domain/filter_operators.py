@@ -10,8 +10,15 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
-MAX_STEPS = 250_000  # of one evaluation, 0.3 s at worst; a step is about one comparison or one array element
-SCANNED_PER_STEP = 256  # characters of a text that is searched
+# A step is about one comparison or one array element, and takes a microsecond. Work that a long text makes longer
+# is paid for by its length.
+MAX_STEPS = 250_000  # of all filters over one event
+SEARCHED_PER_STEP = 256  # characters of a text that is searched
+# Below this length CPython may search by trying each place (Objects/stringlib/fastsearch.h), beyond it in linear
+# time.
+TRIED_EVERYWHERE = 30_000  # characters
+TRIED_PER_STEP = 16_384  # characters of the one text times those of the other
+COMPARED_PER_STEP = 4_096  # characters of texts that are compared
 
 MISSING = object()  # the value of a field that is not there
 
@@ -20,25 +27,25 @@ MISSING = object()  # the value of a field that is not there
 Indexes = tuple["Indexes", int] | None
 
 
+class Undecided(Exception):
+    """An evaluation ended before it had a result: it needs more steps than it has, or is nested too deep."""
+
+
 class Run:
-    """One evaluation: the document that references read, and the steps that are left. Once there are none, its
-    result means nothing."""
+    """The evaluations over one event: the document that references read, and the steps that are left for all of
+    them."""
 
     __slots__ = ("root", "steps")
 
-    def __init__(self, root: object) -> None:
+    def __init__(self, root: object = None, steps: int = MAX_STEPS) -> None:
         self.root = root
-        self.steps = MAX_STEPS
+        self.steps = steps
 
-    def spend(self, steps: int = 1) -> bool:
-        """Take steps; False once there are none left, and ever after."""
+    def spend(self, steps: int = 1) -> None:
+        """Takes steps. Raises Undecided if there are not as many left."""
         self.steps -= steps
-        return self.steps >= 0
-
-    def give_up(self) -> bool:
-        """Leave no steps. Always False."""
-        self.steps = -1
-        return False
+        if self.steps < 0:
+            raise Undecided
 
 
 Comparison = Callable[[Run, object, object], bool]  # of a value with an operand
@@ -51,8 +58,7 @@ def leaves(run: Run, array: list[object], indexes: Indexes) -> Iterator[tuple[In
     while pending:
         at, elements = pending[-1]
         for index, element in elements:
-            if not run.spend():
-                return
+            run.spend()
             if isinstance(element, list):
                 pending.append(((at, index), enumerate(element)))
                 break
@@ -69,15 +75,24 @@ def same(run: Run, left: object, right: object) -> bool:
         a, b = pending.pop()
         if isinstance(a, dict):
             # Paid before the members are queued: they may be many, and the first one compared may differ.
-            if not (isinstance(b, dict) and run.spend(len(a)) and a.keys() == b.keys()):
+            if not isinstance(b, dict):
+                return False
+            run.spend(len(a))
+            if a.keys() != b.keys():
                 return False
             pending.extend((a[key], b[key]) for key in a)
         elif isinstance(a, list):
-            if not (isinstance(b, list) and len(a) == len(b) and run.spend(len(a))):
+            if not (isinstance(b, list) and len(a) == len(b)):
                 return False
+            run.spend(len(a))
             pending.extend(zip(a, b, strict=True))
-        elif isinstance(b, dict | list) or isinstance(a, bool) != isinstance(b, bool) or a != b:
+        elif isinstance(b, dict | list) or isinstance(a, bool) != isinstance(b, bool):
             return False
+        else:
+            if isinstance(a, str) and len(a) > COMPARED_PER_STEP:
+                run.spend(len(a) // COMPARED_PER_STEP)
+            if a != b:
+                return False
     return True
 
 
@@ -93,8 +108,9 @@ def equals_or_holds(run: Run, value: object, other: object) -> bool:
 
 
 def _ordered(compare: Callable[[Any, Any], bool]) -> Comparison:
-    def ordered(_run: Run, value: object, operand: object) -> bool:
+    def ordered(run: Run, value: object, operand: object) -> bool:
         if isinstance(value, str):
+            run.spend(len(value) // COMPARED_PER_STEP)
             return isinstance(operand, str) and compare(value, operand)
         return _is_number(value) and _is_number(operand) and compare(value, operand)
 
@@ -110,7 +126,10 @@ def _affixed(test: Callable[[str, tuple[str, ...]], bool]) -> Comparison:
         listed = operand if isinstance(operand, list) else [operand]
         run.spend(len(listed))
         texts = tuple(text for text in listed if isinstance(text, str))
-        return isinstance(value, str) and len(texts) == len(listed) and test(value, texts)
+        if not isinstance(value, str) or len(texts) != len(listed):
+            return False
+        run.spend(len(value) // COMPARED_PER_STEP)
+        return test(value, texts)
 
     return affixed
 
@@ -126,7 +145,8 @@ def _contains(run: Run, value: object, operand: object) -> bool | None:
         run.spend(len(value))
         return any(same(run, each, operand) for each in value)
     if isinstance(value, str) and isinstance(operand, str):
-        run.spend(len(value) // SCANNED_PER_STEP)
+        tried = len(value) * len(operand) if len(value) < TRIED_EVERYWHERE else 0
+        run.spend(len(value) // SEARCHED_PER_STEP + tried // TRIED_PER_STEP)
         return operand in value
     return None
 

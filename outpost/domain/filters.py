@@ -1,8 +1,9 @@
 """The filter of a destination: a JSON object that an event must fit to be delivered there.
 
 The language is that of the npm package simple-json-match: ordinary keys name fields, `$` keys are operators,
-and everything in one object must hold. Pure. Filters and events are both written by users, so one evaluation
-takes a bounded number of steps, and a filter that needs more, or is nested too deep, does not match.
+and everything in one object must hold. Pure. Filters and events are both written by users, so all evaluations
+over one event take a bounded number of steps; what needs more has no result, and raises
+`filter_operators.Undecided`.
 """
 
 from __future__ import annotations
@@ -43,14 +44,10 @@ def document(
     }
 
 
-def matches(schema: Mapping[str, object] | None, document: Mapping[str, object]) -> bool:
-    """Whether the document fits the filter. None and the empty filter fit everything."""
-    if not schema:
-        return True
-    top = dict(document)
-    run = ops.Run(top)
-    fits = _fits(run, top, dict(schema), None, 0)
-    return fits and run.steps >= 0
+def matches(schema: dict[str, object] | None, run: ops.Run) -> bool:
+    """Whether the document of `run` fits the filter. None and the empty filter fit everything. Raises
+    filter_operators.Undecided."""
+    return not schema or _fits(run, run.root, schema, None, 0)
 
 
 def problem(schema: object) -> str | None:
@@ -71,9 +68,8 @@ def problem(schema: object) -> str | None:
 
 def _fits(run: ops.Run, value: object, schema: object, indexes: ops.Indexes, depth: int) -> bool:
     if depth > MAX_DEPTH:
-        return run.give_up()
-    if not run.spend():
-        return False
+        raise ops.Undecided
+    run.spend()
     if isinstance(schema, dict):
         return _fits_object(run, value, schema, indexes, depth)
     if isinstance(schema, list):  # a subset: each of its elements is found
@@ -133,8 +129,7 @@ def _fits_logical(
 
 def _any_element(run: ops.Run, array: list[object], wanted: object, indexes: ops.Indexes, depth: int) -> bool:
     for index, element in enumerate(array):
-        if not run.spend():
-            return False
+        run.spend()
         if _fits(run, element, wanted, (indexes, index), depth):
             return True
     return False
@@ -149,11 +144,13 @@ def _operand(run: ops.Run, operand: object, indexes: ops.Indexes) -> object:
 def _referenced(run: ops.Run, reference: object, indexes: ops.Indexes) -> object:
     """The value that a path from the top of the document leads to; null if it leads nowhere."""
     path = _parsed(reference) if isinstance(reference, str) else None
-    if path is None or not run.spend(len(path)):
+    if path is None:
         return _UNRESOLVED
+    run.spend(len(path))
     positions: list[int] = []
     if _ELEMENT in path:
-        while indexes is not None and run.spend():
+        while indexes is not None:
+            run.spend()
             indexes, position = indexes
             positions.append(position)
     value = run.root

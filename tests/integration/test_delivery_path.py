@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from outpost import errors
-from outpost.commands import publish
-from outpost.domain import events
+from outpost.commands import matching, publish
+from outpost.domain import events, filter_operators
 from outpost.domain import tenant as tenants
 from outpost.log import append, client, consumers, read, tasks
 from outpost.log import partition as partitions
@@ -362,7 +362,7 @@ async def assert_matches_are_of_their_place(node: Node) -> None:
     seen = defaultdict(int)
     for position, event in found:
         request = publish.Publish(TENANT, event.id, event.topic, event.time, event.data)
-        assert publish.match(states[event.version], request) == event.matched
+        assert matching.match(states[event.version], request, filter_operators.Run()) == event.matched
         assert began[event.version] <= position.ms <= began.get(event.version + 1, position.ms)
         seen[event.version] += 1
     assert len(seen) > 3

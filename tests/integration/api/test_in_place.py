@@ -212,3 +212,28 @@ async def test_heads_that_vary_for_ever_do_not_fill_the_memory(
     assert [202] * 10 == [status for status, *_ in await answers(server, sent, 10)]
     long = request(BODY, "X-Long: " + "x" * http_server.MAX_KNOWN_HEAD_BYTES)
     assert [202, 202] == [status for status, *_ in await answers(server, [long, long], 2)]
+
+
+LONG = b'{"tenant_id":"acme","topic":"user.created","data":{"a":[%b]}}' % b",".join(
+    b"%d" % n for n in range(1_500)
+)
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}?x=1"], ids=["in place", "through ASGI"])
+async def test_costly_filters_are_matched_nevertheless(server: Listening, path: str) -> None:
+    """Twenty such destinations and an event of 3 kB held the loop for seconds."""
+    last, absent = ({"$or": [*({"a": -number} for number in range(1, 5)), {"a": at}]} for at in (1_499, -9))
+    made = [await server.api.destination(filter={"data": each}) for each in (last, absent)]
+    [(status, _, body)] = await answers(server, [request(LONG, path=path)], 1)
+    assert 202 == status
+    assert [made[0]["id"]] == json.loads(body)["destination_ids"]
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}?x=1"], ids=["in place", "through ASGI"])
+async def test_filters_beyond_their_budget_refuse_the_publish(server: Listening, path: str) -> None:
+    await server.api.destination(filter={"data": {"$or": [{"a": -number} for number in range(1, 200)]}})
+    [(status, _, body)] = await answers(server, [request(LONG, path=path)], 1)
+    assert 422 == status
+    assert "the filters of the tenant need more than 250000 steps over this event" == json.loads(body)["message"]
+    [(status, _, _)] = await answers(server, [request(path=path)], 1)
+    assert 202 == status
