@@ -83,7 +83,7 @@ _DELIVERY = [
 _STORES = [
     _sets("log_batch_size", "LOG_BATCH_SIZE", rules.integer(1, 10_000)),
     # A year: what stays in Redis is bounded by its memory long before.
-    _sets("stream_retention_ms", "STREAM_RETENTION_SECONDS", rules.seconds(1, 31_536_000)),
+    _sets("stream_retention_ms", "STREAM_RETENTION_SECONDS", rules.seconds(20, 31_536_000)),
     _sets("redis_host", "REDIS_HOST", _HOST, yaml="redis.host"),
     _sets("redis_port", "REDIS_PORT", rules.integer(1, 65_535), yaml="redis.port"),
     _sets("redis_unix_socket", "REDIS_UNIX_SOCKET", _SOCKET, yaml="redis.unix_socket"),

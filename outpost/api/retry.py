@@ -13,6 +13,8 @@ from outpost.commands import retry as commands
 from outpost.domain import times
 from projections.logs import deliveries, rows
 
+LOOKS = 3  # at the log tables, where the log was trimmed between a look and the request
+
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -30,18 +32,25 @@ async def retry(request: Call) -> Response[schemas.Success]:
     deps = request.deps
     wanted = commands.wanted(await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes))
     store = request.store
-    found = await request.settler.look(
-        store,
-        "dlv",
-        [wanted.tenant_id] if wanted.tenant_id else [],
-        lambda: deliveries.newest(store, wanted.event_id, wanted.destination_id, wanted.tenant_id),
-        lambda seen: seen is not None and seen.event is not None,
-    )
-    if found is None or found.event is None:
-        raise errors.NotFound("event")
     actor = auth.admin()
-    event = _published(found.event, wanted.destination_id)
-    position = await commands.retry(deps.log, deps.publisher.matcher, actor, found.delivery, event)
+    for looks in range(1, LOOKS + 1):
+        found = await request.settler.look(
+            store,
+            "dlv",
+            [wanted.tenant_id] if wanted.tenant_id else [],
+            lambda: deliveries.newest(store, wanted.event_id, wanted.destination_id, wanted.tenant_id),
+            lambda seen: seen is not None and seen.event is not None,
+        )
+        if found is None or found.event is None:
+            raise errors.NotFound("event")
+        event = _published(found.event, wanted.destination_id)
+        try:
+            position = await commands.retry(deps.log, deps.publisher.matcher, actor, found.delivery, event)
+        except commands.Outdated:
+            if looks == LOOKS:
+                raise
+        else:
+            break
     return Response(schemas.Success(), status_code=202, headers=paths.written(actor, position))
 
 

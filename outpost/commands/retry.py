@@ -18,6 +18,13 @@ from projections.config import query
 _REQUIRED = ("event_id", "destination_id")
 
 
+class Outdated(errors.StoreUnavailable):
+    """What was handed in of the delivery is older than what the log still holds: look again, and ask again."""
+
+    def __init__(self) -> None:
+        super().__init__("postgres", "what it says of the delivery is older than the log")
+
+
 class Wanted(msgspec.Struct, frozen=True):
     """A checked body: which delivery. `tenant_id` None: of any tenant."""
 
@@ -55,7 +62,7 @@ async def retry(
     event: matching.Publish,
 ) -> positions.Position:
     """Asks for a manual attempt and returns where that stands in the log. `event` is what was published, for this
-    destination. Raises errors.NotFound, errors.Refused, what `Matcher.match` raises, errors.Halted and
+    destination. Raises Outdated, errors.NotFound, errors.Refused, what `Matcher.match` raises, errors.Halted and
     errors.StoreUnavailable; then asking again may make one attempt more."""
     state = await query.fresh(log, delivery.tenant)
     present = state.destinations.get(delivery.destination)
@@ -68,14 +75,19 @@ async def retry(
     answer = await requests.request(log, "retry", delivery, actor.by)
     if isinstance(answer, requests.Requested):
         return answer.position
+    if isinstance(answer, requests.Outdated):
+        raise Outdated
     raise errors.StoreUnavailable("redis", "the delivery is being opened or mended")
 
 
 async def cancel(
     log: client.Log, actor: actors.Actor, delivery: requests.Delivery
 ) -> requests.Requested | requests.Cancelled | requests.Closed:
-    """Lets no further attempt follow; one that is being made is the last. Raises errors.StoreUnavailable."""
+    """Lets no further attempt follow; one that is being made is the last. Raises Outdated and
+    errors.StoreUnavailable."""
     answer = await requests.request(log, "cancel", delivery, actor.by)
+    if isinstance(answer, requests.Outdated):
+        raise Outdated
     if isinstance(answer, requests.Unopened):
         raise errors.StoreUnavailable("redis", "the delivery is being opened or mended")
     return answer

@@ -52,6 +52,7 @@ class PartitionKeys(msgspec.Struct, frozen=True):
     due: str
     want: str
     mend: str
+    cut: str
     gen: str
 
     def stream(self, name: Stream) -> str:
@@ -99,5 +100,5 @@ def keys_of(deployment_id: str = "") -> Keys:
 
 
 def _partition(prefix: str) -> PartitionKeys:
-    names = ("cfg", "evt", "dlv", "ver", "due", "want", "mend", "gen")
+    names = ("cfg", "evt", "dlv", "ver", "due", "want", "mend", "cut", "gen")
     return PartitionKeys(prefix, *(f"{prefix}:{name}" for name in names))

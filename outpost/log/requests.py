@@ -19,7 +19,7 @@ from outpost.log import partition as partitions
 from outpost.log import position as positions
 
 PAGE = 250  # entries that a call reads: 0.9 ms of Redis (measured, entries of 500 bytes)
-LIMIT_S = 4.0  # after which a caller hears that the store is away; far below the time for which `dlv` is kept
+LIMIT_S = 4.0  # after which a caller hears that the store is away
 RETRY_PAUSE_S = 0.05
 
 _SCRIPT = client.load_script("request")
@@ -64,7 +64,11 @@ class Unopened(msgspec.Struct, frozen=True, tag=True):
     """The dispatcher has not opened the event yet, or its tasks are being mended."""
 
 
-Answer = Requested | Cancelled | Closed | Unopened
+class Outdated(msgspec.Struct, frozen=True, tag=True):
+    """Entries behind `seen` have been trimmed; nothing changed. Look at the log tables again, and ask again."""
+
+
+Answer = Requested | Cancelled | Closed | Unopened | Outdated
 
 
 async def request(log: client.Log, what: Literal["retry", "cancel"], delivery: Delivery, by: str) -> Answer:
@@ -77,7 +81,7 @@ async def request(log: client.Log, what: Literal["retry", "cancel"], delivery: D
     give_up = time.monotonic() + LIMIT_S
     while True:
         try:
-            [reply] = await log.call(_SCRIPT, [((keys.due, keys.want, keys.dlv), (*fixed, *told, PAGE))])
+            [reply] = await log.call(_SCRIPT, [((keys.due, keys.want, keys.dlv, keys.cut), (*fixed, *told, PAGE))])
         except errors.StoreFull:
             raise
         except errors.StoreUnavailable:
@@ -102,4 +106,6 @@ def _answer(partition: int, reply: list[bytes]) -> Answer:
             return Closed()
         case [b"unopened"]:
             return Unopened()
+        case [b"outdated"]:
+            return Outdated()
     raise TypeError("request was answered in an unknown form")

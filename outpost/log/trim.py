@@ -2,8 +2,9 @@
 
 The cut is computed, never a length: behind it stand the window, the checkpoint of every projection, and in `evt`
 the first entry that the dispatcher's group has not read or not acknowledged. An attempt outlives the event it is
-of, so that a fold of what is left never takes a delivery for open that was closed. A crash at any point is
-harmless: the next pass goes on.
+of, so that a fold of what is left never takes a delivery for open that was closed. What has left `dlv` stands
+before the key `cut`: a request for a retry that looked at the log tables before that has to look again. A crash at
+any point is harmless: the next pass goes on.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ async def _trim(
     """None: nothing is to be trimmed now."""
     keys = log.keys.partitions[partition]
     args = (partitions.GROUP, _text(checkpoint), _text(keep), window_ms, MOST)
-    reply = (await log.call(_SCRIPT, [((keys.stream(stream), keys.evt, keys.mend), args)]))[0]
+    reply = (await log.call(_SCRIPT, [((keys.stream(stream), keys.evt, keys.mend, keys.cut), args)]))[0]
     if reply is None:
         return None
     trimmed, more, first, edge = reply

@@ -19,7 +19,7 @@ ASK_LIMIT_S = 120.0
 PAUSE_S = 0.1
 ENVIRONMENT = {
     "LOG_LEVEL": "info",
-    "STREAM_RETENTION_SECONDS": "5",  # the trimmer is part of it, and retries of what it took away
+    "STREAM_RETENTION_SECONDS": "20",  # the trimmer is part of it, and retries of what it took away
     "RETRY_SCHEDULE": ",".join(["1"] * 100),  # nothing is given up: at the end everything is delivered
     "DELIVERY_MAX_CONCURRENCY": "100",
 }

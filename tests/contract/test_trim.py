@@ -6,11 +6,12 @@ import asyncio
 import itertools
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from outpost import errors
 from outpost.domain import events
-from outpost.log import append, client, lease, read, tasks, trim
+from outpost.log import append, client, lease, read, requests, tasks, trim
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from projections.due import repair as driver
@@ -340,3 +341,39 @@ async def test_a_server_without_memory_is_trimmed_all_the_same(log: client.Log, 
         assert trim.Trimmed(5, 0) == await trim.Trimmer(log, [projected], AT_ONCE).step()
     finally:
         await log.command("CONFIG", "SET", "maxmemory", 0)
+
+
+@pytest.mark.invariant("D2")
+async def test_a_request_that_looked_before_a_trim_is_refused_and_makes_no_second_record(log: client.Log) -> None:
+    [entry_id] = await _opened(log, 1)
+    first = await worlds.record(log, _task(entry_id))
+    assert first is not None
+    look = requests.Delivery(worlds.TENANT, "e1", entry_id, "d", 1, last=1, closed=True, seen=first.entry_id)
+    assert isinstance(await requests.request(log, "retry", look, "admin/q1"), requests.Requested)
+    await worlds.show(log, worlds.destination())
+    assert isinstance((await worlds.begin(log, _task(entry_id, 2)))[0], tasks.Begun)
+    second = await worlds.record(log, _task(entry_id, 2))
+    assert second is not None
+    assert trim.Trimmed(1, 3) == await _trim(log)
+    for what in ("retry", "cancel"):
+        assert requests.Outdated() == await requests.request(log, what, look, f"admin/{what}")
+    assert {} == await worlds.due(log)
+    fresh = msgspec.structs.replace(look, last=2, seen=second.entry_id)
+    assert isinstance(await requests.request(log, "retry", fresh, "admin/q2"), requests.Requested)
+    assert [_task(entry_id, 3)] == [*await worlds.due(log)]
+
+
+async def test_a_look_at_the_last_entry_that_was_trimmed_is_new_enough(log: client.Log) -> None:
+    ids = await _opened(log, 2)
+    first = await worlds.record(log, _task(ids[0]))
+    assert first is not None
+    assert trim.Trimmed(2, 1) == await _trim(log)
+    await worlds.record(log, _task(ids[1]))
+    look = requests.Delivery(worlds.TENANT, "e2", ids[1], "d", 1, last=0, closed=False, seen=first.entry_id)
+    assert isinstance(await requests.request(log, "retry", look, "admin/q1"), requests.Requested)
+
+
+async def test_a_trim_that_takes_nothing_moves_no_cut(log: client.Log) -> None:
+    await _opened(log, 1)
+    await _trim(log)
+    assert 0 == await log.command("EXISTS", log.keys.partitions[P].cut)

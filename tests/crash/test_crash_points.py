@@ -175,7 +175,7 @@ async def test_a_trimmer_killed_between_the_two_streams_leaves_attempts_that_out
     for dies in (True, False):
         # The first call with entries to look at: partitions without any events are passed over.
         crash = Crash("outpost.log.trim:_event_of") if dies else None
-        log = serve("log", crash=crash, STREAM_RETENTION_SECONDS="1")
+        log = serve("log", crash=crash, STREAM_RETENTION_SECONDS="20")
         try:
             log.spawn()
             if dies:

@@ -196,7 +196,12 @@ def test_no_variable_and_no_yaml_path_stands_twice_in_the_table():
         *(("IDGEN_EVENT_PREFIX", "a/b"), ("IDGEN_EVENT_PREFIX", "a" * 65), ("DELIVERY_TIMEOUT_SECONDS", "-1")),
         *(("DELIVERY_TIMEOUT_SECONDS", "301"), ("DELIVERY_TIMEOUT_SECONDS", "1e3"), ("LOG_BATCH_SIZE", "0")),
         *(("DELIVERY_MAX_CONCURRENCY", "0"), ("DELIVERY_WATCHDOG_MS", "0"), ("DELIVERY_LEASE_MARGIN_MS", "0")),
-        *(("RETRY_SCHEDULE", "5,0"), ("RETRY_SCHEDULE", "5;6"), ("RETRY_INTERVAL_SECONDS", "0")),
+        *(
+            ("STREAM_RETENTION_SECONDS", "19.9"),
+            ("RETRY_SCHEDULE", "5,0"),
+            ("RETRY_SCHEDULE", "5;6"),
+            ("RETRY_INTERVAL_SECONDS", "0"),
+        ),
         *(("RETRY_JITTER", "1.001"), ("RETRY_JITTER", "-0.1"), ("RETRY_AFTER_MAX_SECONDS", "0.5")),
         *(("RETRY_SCHEDULE", "0.999"), ("RETRY_SCHEDULE", "10000000"), ("RETRY_INTERVAL_SECONDS", "0.9")),
         *(("RETRY_POLL_BACKOFF_MS", "-1"), ("MAX_RETRY_LIMIT", "-1"), ("REDIS_HOST", "host:6379")),

@@ -1,10 +1,10 @@
 -- Asks for one more attempt of a delivery, or for its cancellation.
 --
--- KEYS: 1 due, 2 want, 3 dlv
+-- KEYS: 1 due, 2 want, 3 dlv, 4 cut
 -- ARGV: 1 'retry' or 'cancel', 2 delivery (a task id from its first '/' on), 3 tenant, 4 event, 5 by, 6 number of its
 --       last attempt, 7 1 if it is closed, 8 the entry of `dlv` up to which 6 and 7 hold, 9 how many to read behind it
--- Returns {'requested', id} | {'cancelled', id} | {'closed'} | {'unopened'}, or, with nothing changed, the arguments
---       6 to 8 to call again with: {'more', last, closed, seen}
+-- Returns {'requested', id} | {'cancelled', id} | {'closed'} | {'unopened'}, or, with nothing changed, {'outdated'}
+--       where entries behind 8 were trimmed, or the arguments 6 to 8 to call again with: {'more', last, closed, seen}
 -- Invariant: a retry that is accepted is followed by an attempt of its own, a cancellation by none; the same `by`
 -- asks once.
 local time = redis.call('TIME')
@@ -16,6 +16,12 @@ local function field(entry, name)
     if entry[2][i] == name then return entry[2][i + 1] end
   end
   return ''
+end
+local cut_ms, cut_seq = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+)-(%d+)$')
+if cut_ms then
+  local ms, seq = string.match(seen, '^(%d+)-(%d+)$')
+  local apart = tonumber(cut_ms) - tonumber(ms)
+  if apart > 0 or apart == 0 and tonumber(cut_seq) > seq + 1 then return {'outdated'} end
 end
 local entries = redis.call('XRANGE', KEYS[3], '(' .. seen, '+', 'COUNT', most)
 for _, entry in ipairs(entries) do

@@ -1,11 +1,11 @@
 -- Trims one stream up to the first entry that somebody still needs.
 --
--- KEYS: 1 the stream (`evt` or `dlv`), 2 evt, 3 mend
+-- KEYS: 1 the stream (`evt` or `dlv`), 2 evt, 3 mend, 4 cut
 -- ARGV: 1 group, 2 checkpoint of the slowest projection, 3 first entry to keep, 4 window ms, 5 about how many at most
 -- Returns {trimmed, 1 if more could go, first entry that is or will be in the stream, the window's edge}; false, with
 --       nothing changed, while the group is missing or `mend` is set, or where the stream ends before the checkpoint.
 -- Invariant: in `evt` nothing goes that the group has not read or not acknowledged; in neither stream what is inside
--- the window.
+-- the window. What has left `dlv` stands before `cut`.
 local function parse(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(seq)
@@ -41,5 +41,6 @@ end
 local trimmed = redis.call('XTRIM', KEYS[1], 'MINID', '~', cut, 'LIMIT', ARGV[5])
 local more = trimmed * 2 > tonumber(ARGV[5]) -- whole nodes only, so that it may stop short of the limit
 if not more then trimmed = trimmed + redis.call('XTRIM', KEYS[1], 'MINID', cut) end
+if trimmed > 0 and KEYS[1] ~= KEYS[2] then redis.call('SET', KEYS[4], cut) end
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 return {trimmed, more and 1 or 0, first and first[1] or after(last), edge}
