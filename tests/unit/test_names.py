@@ -156,6 +156,21 @@ async def test_a_failure_is_remembered_the_longer_the_longer_it_took(known: name
     assert {0.1: 3.0, 5.0: 15.0, 100.0: 30.0} == pytest.approx(kept, abs=1.0)
 
 
+async def test_threads_that_have_nothing_to_do_are_ended_and_begun_again_when_needed(
+    known: names.Names, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(names, "IDLE_THREAD_SECONDS", 0.05)
+    before = threading.active_count()
+    slow = ask_all(known, "slow", 1)
+    assert [GOOD] * 30 == await asyncio.gather(*ask_all(known, "t", 30, "good"))
+    await eventually(lambda: (1, before + 1) == (known._threads, threading.active_count()), LIMIT_S)
+    assert [GOOD] * 30 == await asyncio.gather(*ask_all(known, "u", 30, "good"))
+    resolver.go_on.set()
+    await asyncio.gather(*slow)
+    await eventually(lambda: (0, before) == (known._threads, threading.active_count()), LIMIT_S)
+    assert known._trimmer is None
+
+
 async def test_closing_answers_all_who_wait(known: names.Names, resolver: Resolver):
     tasks = ask_all(known, "t", 20)
     await eventually(lambda: resolver.asked)

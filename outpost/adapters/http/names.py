@@ -29,6 +29,7 @@ KEEP_FAILURE_FACTOR = 3  # times the time it took: it then holds a thread for a 
 SLOW_SECONDS = 1.0  # a look-up that takes longer counts as slow
 LOOKUP_SECONDS = 10.0  # then those who wait are told that there is no address
 DOUBT_SECONDS = 60.0  # how long a tenant's new names are doubted after one that was slow
+IDLE_THREAD_SECONDS = 30.0  # how often threads that have nothing to do are ended
 MAX_DOUBTED_TENANTS = 10_000
 
 Lookup = Callable[[str], Sequence[str]]  # blocking; raises OSError or ValueError where there is no address
@@ -68,6 +69,7 @@ class Names:
         self._doubted: OrderedDict[str, float] = OrderedDict()  # tenant -> until when its new names are doubted
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads = 0
+        self._trimmer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def resolve(self, name: str, tenant: str) -> Verdict:
@@ -99,6 +101,8 @@ class Names:
     def close(self) -> None:
         """Ends the threads that are idle; the others end with their look-up. Those who wait get no address."""
         self._closed = True
+        if self._trimmer is not None:
+            self._trimmer.cancel()
         for _ in range(self._threads):
             self._jobs.put(None)
         for job in list(self._asked.values()):
@@ -163,6 +167,15 @@ class Names:
             del self._asked[job.name]
             self._learn(loop, job, verdict)
             self._start(loop)
+            if self._trimmer is None:
+                self._trimmer = loop.call_later(IDLE_THREAD_SECONDS, self._trim, loop)
+
+    def _trim(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends the threads that have nothing to do, and comes again while others have."""
+        for _ in range(self._threads - self._turns.running):
+            self._jobs.put(None)
+        self._threads = self._turns.running
+        self._trimmer = loop.call_later(IDLE_THREAD_SECONDS, self._trim, loop) if self._threads else None
 
     def _learn(self, loop: asyncio.AbstractEventLoop, job: Job, verdict: Verdict) -> None:
         assert job.started is not None
