@@ -3,7 +3,7 @@
 A look-up that blocks cannot be stopped, so what a slow one may hold is decided before it starts. There are three
 levels. Names that were answered promptly last time may use every thread. Names that nobody has looked up before
 leave some threads for those. Names that were slow last time, and new names of a tenant that had a slow one lately,
-leave half of the threads for the two other levels. Each level has some threads that no other level keeps from it.
+leave most of the threads for the two other levels. Each level has some threads that no other level keeps from it.
 Within a level the tenants take turns, and each of them runs no more than its share at once.
 """
 
@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 
 V = TypeVar("V")
 
-THREADS = 64
-UNPROVEN_THREADS = 48  # of them for look-ups that are not known to be prompt
+THREADS = 128  # a slow one costs some 50 kB and no CPU
+UNPROVEN_THREADS = 112  # of them for look-ups that are not known to be prompt
 DOUBTFUL_THREADS = 32  # of them for look-ups that are expected to be slow
 GUARANTEED_THREADS = 8  # of each level: the next free thread is its own while it runs less
 TENANT_THREADS = 8  # of one tenant at once
