@@ -6,13 +6,21 @@ import asyncio
 import contextlib
 
 import pytest
+import uvloop
 
 from outpost.http_server import connection, connections, wire
 from tests.harness import raw_http, stub_http
 from tests.harness.polling import eventually
 from tests.harness.stub_http import get, post
 
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
+
 PARTIAL_HEAD = b"GET / HTTP/1.1\r\nX-A: "
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    return request.param()
 
 
 @pytest.mark.parametrize(
