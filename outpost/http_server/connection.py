@@ -69,6 +69,7 @@ class Connection(wire.Wire):
     def eof_received(self) -> bool:
         """A client that has sent a whole request may close its half, and still gets the answer."""
         self._keep = False
+        self._peer_ended = True
         return self._state == _BUSY and self._reader is None
 
     def connection_lost(self, exc: Exception | None) -> None:

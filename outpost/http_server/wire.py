@@ -22,7 +22,7 @@ class Wire(asyncio.Protocol):
     """What every connection does whatever it carries. `server` has what all connections share."""
 
     __slots__ = (
-        "_lingered", "_reading", "_server", "_spare", "_transport", "_writable",
+        "_lingered", "_peer_ended", "_reading", "_server", "_spare", "_transport", "_writable",
         "address", "deadline", "idle_since", "peer", "proven", "write_deadline",
     )  # fmt: skip
 
@@ -32,7 +32,8 @@ class Wire(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None  # there while the client does not take what was written
         self._reading = True
         self._spare = False
-        self._lingered = -1  # bytes dropped since the last answer; -1 before it
+        self._lingered = 0  # bytes dropped since the last answer
+        self._peer_ended = False
         self.peer: tuple[str, int] | None = None
         self.address = ""
         self.proven = False
@@ -106,13 +107,15 @@ class Wire(asyncio.Protocol):
         its connection, so that what it sends is read and dropped for a while."""
         if self._transport is None or self._transport.is_closing():
             return
-        if all_read and self._reading:
+        if self._peer_ended or (all_read and self._reading):
             self.deadline = self._server.now + self._server.write_timeout_s
             self._transport.close()
             return
-        self._lingered = 0
         self.deadline = self._server.now + LINGER_S
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client is gone, and nothing told us yet
+            self._transport.abort()
         self._read(on=True)
 
     def _linger(self, data: bytes) -> None:
