@@ -26,6 +26,7 @@ class Held(Generic[T]):
         self._client: T | None = None
         self._opening: asyncio.Task[T] | None = None
         self._failure: tuple[float, Exception] | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
         self._ends: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -48,6 +49,8 @@ class Held(Generic[T]):
             if opening.cancelled() and self._closed:  # not the caller, but this was ended
                 raise ConnectionAbortedError from None
             raise
+        finally:
+            del opening  # it has the error, whose traceback has this frame
 
     def discard(self, client: T) -> None:
         """`client` was cut off in the middle of something, or broke: the next `get` opens another."""
@@ -58,6 +61,7 @@ class Held(Generic[T]):
     async def close(self) -> None:
         """Ends the client; who still uses it fails."""
         self._closed = True
+        self._forget()
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
@@ -79,7 +83,16 @@ class Held(Generic[T]):
             if self._closed:
                 self.discard(self._client)
         elif isinstance(failure, Exception):
+            self._forget()
             self._failure = (time.monotonic() + REMEMBERED_S, failure)
+            self._forgetting = asyncio.get_running_loop().call_later(REMEMBERED_S, self._forget)
+
+    def _forget(self) -> None:
+        """Lets go of the last failure: its traceback holds the frames, and so the events, of who heard of it."""
+        self._failure = None
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
 
     def _end(self, client: T) -> None:
         task = asyncio.create_task(self._shut_within(client))

@@ -55,6 +55,7 @@ class Together:
         finally:
             if group in self._under_way and all(other.done.done() for other in self._under_way):
                 self._cut_off()
+            del group  # it may have an error, whose traceback has this frame
 
     async def close(self) -> None:
         """Cuts off what is under way; who waits gets a failure."""
@@ -100,6 +101,7 @@ class Together:
             for group in groups:
                 if not group.done.done():
                     group.done.set_exception(exc)
+            del group, groups  # the traceback of the error has this frame
             return
         at = 0
         for group in groups:

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from outpost.adapters import held
+from tests.harness import cycles
+from tests.harness.polling import eventually
 
 
 class Client:
@@ -172,6 +174,43 @@ async def test_closing_ends_a_client_that_was_opened_all_the_same(service: Servi
     await asyncio.wait_for(client.close(), 60)
     await asyncio.gather(task, return_exceptions=True)
     assert [7] == service.shut
+
+
+async def test_a_failed_opening_leaves_no_cycle_and_is_forgotten(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(held, "REMEMBERED_S", 0.01)
+    client = service.held()
+
+    async def open_() -> Client:
+        raise ConnectionRefusedError(111, "refused")
+
+    monkeypatch.setattr(client, "_open", open_)
+
+    async def send(payload: bytes) -> bytes:
+        await client.get()
+        return payload
+
+    async def fail() -> None:
+        tasks = [asyncio.ensure_future(send(bytes(100_000))) for _ in range(3)]
+        assert [ConnectionRefusedError] * 3 == [
+            type(each) for each in await asyncio.gather(*tasks, return_exceptions=True)
+        ]
+        del tasks
+        await eventually(lambda: client._failure is None)
+
+    left = await cycles.left_behind(fail)
+    assert ({}, 0) == (dict(left.types), left.payload_bytes)
+    await client.close()
+
+
+async def test_closing_forgets_the_last_failure(service: Service):
+    client = service.held()
+    service.failure = ConnectionRefusedError(111, "refused")
+    with pytest.raises(ConnectionRefusedError):
+        await client.get()
+    await client.close()
+    assert (None, None) == (client._failure, client._forgetting)
 
 
 async def test_after_closing_there_is_no_client(service: Service):

@@ -8,6 +8,7 @@ import pytest
 
 from outpost.adapters import base, together
 from outpost.domain import delivery
+from tests.harness import cycles
 
 LIMIT_S = 5.0
 
@@ -108,3 +109,42 @@ async def test_a_post_that_raises_raises_for_those_who_wait_for_it():
     for _ in range(2):
         with pytest.raises(ValueError, match="1"):
             await sends.send([event], asyncio.get_running_loop().time() + LIMIT_S)
+
+
+EVENT_BYTES = 100_000
+
+
+@pytest.mark.parametrize("ending", ["success", "error", "time-out", "cancelled", "closed"])
+async def test_however_a_send_ends_it_leaves_no_cycle(ending: str):
+    loop = asyncio.get_running_loop()
+
+    async def use() -> None:
+        arrived = asyncio.Event()
+
+        async def post(events: list[base.Delivery]) -> list[delivery.Outcome]:
+            arrived.set()
+            if ending == "error":
+                raise RuntimeError("a bug of the library")
+            if ending != "success":
+                await asyncio.Event().wait()
+            return [delivery.Delivered(event.event_id) for event in events]
+
+        one = together.Together(post, 3)
+        until = loop.time() + (0.01 if ending == "time-out" else 60)
+        sends = [
+            asyncio.ensure_future(
+                one.send([base.Delivery(name, "t", "2026-01-01T00:00:00Z", {}, bytes(EVENT_BYTES), 1)], until)
+            )
+            for name in "abcd"
+        ]
+        await arrived.wait()
+        if ending == "cancelled":
+            for send in sends:
+                send.cancel()
+        if ending == "closed":
+            await one.close()
+        await asyncio.gather(*sends, return_exceptions=True)
+        await one.close()
+
+    left = await cycles.left_behind(use)
+    assert ({}, 0) == (dict(left.types), left.payload_bytes), left
