@@ -42,6 +42,7 @@ class Code(enum.StrEnum):
     TOPIC_NOT_FOUND = "topic_not_found"  # kafka
     UNROUTABLE = "unroutable"
     MESSAGE_TOO_LARGE = "message_too_large"
+    ANSWER_TOO_LARGE = "answer_too_large"  # it says more than is read from it
     THROTTLED = "throttled"
     CHANNEL_ERROR = "channel_error"  # rabbitmq
     CONNECTION_FORCED = "connection_forced"  # rabbitmq
