@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 import threading
+import traceback
 from typing import Any
 
 import msgspec
@@ -57,9 +58,13 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Built at first use. `config` is further `botocore.config.Config` of the type."""
+    """Built at first use. An answer may have `max_answer_bytes`, aws_sockets.MAX_ANSWER_BYTES where it is None;
+    `config` is further `botocore.config.Config` of the type."""
 
-    def __init__(self, shared: shared_.Shared, place: Place, **config: Any) -> None:
+    def __init__(
+        self, shared: shared_.Shared, place: Place, *, max_answer_bytes: int | None = None, **config: Any
+    ) -> None:
+        self._max_answer_bytes = max_answer_bytes
         self._shared = shared
         self._addresses = shared.addresses.for_tenant(place.tenant)
         self._place = place
@@ -94,7 +99,8 @@ class Client:
         from outpost.adapters import aws_sockets
 
         loop = asyncio.get_running_loop()
-        call = aws_sockets.Call(self._addresses, loop, deadline)
+        max_bytes = self._max_answer_bytes or aws_sockets.MAX_ANSWER_BYTES
+        call = aws_sockets.Call(self._addresses, loop, deadline, max_bytes)
         self._calls.add(call)
         try:
             ask = functools.partial(_ask, call, self._place, getattr(client, operation), parameters)
@@ -123,13 +129,23 @@ def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> di
             answered: dict[str, Any] = method(**parameters)
             return answered
     except exceptions.ClientError as exc:
+        _forget_frames(exc)
         return _refused(exc, place)
     except Exception as exc:  # noqa: BLE001 -- whatever it is, there was no answer
+        _forget_frames(exc)
         if call.failure is not None:
             code, text = aws_errors.unconnected(call.failure)
         else:
             code, text = _broken(exc)
         return Refusal(codes.failed(code, text, place.secrets))
+
+
+def _forget_frames(exc: BaseException | None) -> None:
+    """botocore and urllib3 keep errors in the variables of the frames that raise them: a cycle, which holds the
+    request and its payload. No frame of an error in this thread runs on."""
+    while exc is not None:
+        traceback.clear_frames(exc.__traceback__)
+        exc = exc.__context__
 
 
 def _refused(exc: Any, place: Place) -> Refusal:

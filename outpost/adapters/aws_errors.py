@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import ssl
 
-from outpost.adapters import addresses
+from outpost.adapters import addresses, answers
 from outpost.adapters.codes import Code
 from outpost.adapters.http import failures
 
@@ -106,12 +106,14 @@ def code_of(name: str, status: int = 0, text: str = "") -> Code:
 
 
 def unconnected(failure: OSError) -> tuple[Code, str]:
-    """The code where there was no connection, and what is worth telling of it."""
+    """The code where there was no connection or it was given up, and what is worth telling of it."""
     match failure:
         case addresses.Blocked():
             return Code.BLOCKED_ADDRESS, ""
         case addresses.Unknown():
             return Code.DNS_ERROR, ""
+        case answers.AnswerTooLarge():
+            return Code.ANSWER_TOO_LARGE, str(failure)
         case TimeoutError():
             return Code.TIMEOUT, ""
         case ssl.SSLError():

@@ -18,6 +18,7 @@ from outpost.adapters import shared as shared_
 from outpost.domain import delivery, times
 
 TYPE = "aws_eventbridge"
+NO_EVENT_ID = "the service gave the event no id"
 DEFAULT_BUS = "default"
 
 # "The total entry size must be less than 1MB", of all entries of a call together: botocore 1.44 quotes
@@ -130,4 +131,6 @@ def _outcome(entry: Mapping[str, Any], secrets: Iterable[str]) -> delivery.Outco
     if event_id := entry.get("EventId"):
         return delivery.Delivered(codes.OK, {"event_id": event_id})
     name, text = entry.get("ErrorCode", ""), entry.get("ErrorMessage", "")
+    if not name:
+        return codes.failed(codes.Code.ERR, NO_EVENT_ID)
     return codes.failed(aws_errors.code_of(name, text=text), f"{name}: {text}", secrets)

@@ -26,6 +26,8 @@ TEMPLATE = "partition_key_template"
 LIMITS = aws_batch.Limits(entries=500, bytes=10 * 1024 * 1024)
 USUAL_RECORD_BYTES = 1024 * 1024  # what a stream takes whose owner has not raised it
 MOST_KEY_CHARACTERS = 256
+MAX_ANSWER_BYTES = 262_144  # 500 records that all failed with a text take some 200 kB
+NO_SEQUENCE_NUMBER = "the service gave the record no sequence number"
 _FAULT_OF_ONE = frozenset({"InvalidArgumentException", "ValidationException"})  # for which all others are refused
 
 
@@ -59,7 +61,7 @@ class Kinesis(declared.Declared):
             destination.tenant,
         )
         return Publisher(
-            aws_client.Client(self._shared, place),
+            aws_client.Client(self._shared, place, max_answer_bytes=MAX_ANSWER_BYTES),
             writer,
             destination.config.get("stream_name", ""),
             place.secrets,
@@ -144,7 +146,7 @@ class Publisher:
     async def _put_one(self, value: dict[str, Any], deadline: float) -> delivery.Outcome:
         answer = await self._client.call("put_record", {"StreamName": self._stream, **value}, deadline)
         if not isinstance(answer, aws_client.Refusal):
-            return _delivered(answer, value)
+            return _taken(answer, value)
         size = len(value["Data"]) + len(value["PartitionKey"].encode())
         if size > USUAL_RECORD_BYTES and answer.name in _FAULT_OF_ONE:
             text = (answer.outcome.response or {}).get("error", "")
@@ -166,14 +168,17 @@ def outcomes_of(
             text = f"{name}: {entry.get('ErrorMessage', '')}"
             found.append(codes.failed(aws_errors.code_of(name), text, secrets))
         else:
-            found.append(_delivered(entry, value))
+            found.append(_taken(entry, value))
     return found
 
 
-def _delivered(entry: Mapping[str, Any], value: dict[str, Any]) -> delivery.Delivered:
+def _taken(entry: Mapping[str, Any], value: dict[str, Any]) -> delivery.Outcome:
+    """The sequence number is what says that the stream has the record."""
+    if not entry.get("SequenceNumber"):
+        return codes.failed(codes.Code.ERR, NO_SEQUENCE_NUMBER)
     response: dict[str, object] = {
         "shard_id": entry.get("ShardId", ""),
-        "sequence_number": entry.get("SequenceNumber", ""),
+        "sequence_number": entry["SequenceNumber"],
         "partition_key": value["PartitionKey"],
     }
     return delivery.Delivered(codes.OK, response)

@@ -21,6 +21,7 @@ from outpost.domain import delivery, times
 TYPE = "aws_s3"
 TEMPLATE = "key_template"
 USUAL_CLASS = "STANDARD"
+NO_ETAG = "the service gave the object no ETag"
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html#AmazonS3-PutObject-request-header-StorageClass
 CLASSES = frozenset(
@@ -175,4 +176,6 @@ class Publisher:
         answer = await self._client.call("put_object", asked, deadline)
         if isinstance(answer, aws_client.Refusal):
             return answer.outcome
+        if not answer.get("ETag"):  # some services answer 200 and an error, or anything, for what they do not know
+            return codes.failed(codes.Code.ERR, NO_ETAG)
         return delivery.Delivered(codes.OK, {"bucket": self._fixed["Bucket"], "key": key})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import io
 import socket
 import ssl
 import threading
@@ -17,24 +18,32 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-from botocore import awsrequest, httpsession
+from botocore import awsrequest, exceptions, httpsession
 
-from outpost.adapters import addresses
+from outpost.adapters import addresses, answers
 from outpost.adapters.http import trust
 
 SHORTEST_S = 0.001  # a time-out of 0 would mean a socket that does not wait
+# Of the answers to one call, heads and bodies together, unless the type says otherwise. They take a few kilobytes,
+# and botocore's parsers hold the whole process while they read: 64 kB of XML take 15 ms.
+MAX_ANSWER_BYTES = 65_536
+_DECLARATION = b"<!DOCTYPE"  # where entities are declared, a few of which expand to any size
 
 
 class Call:
-    """One call of the SDK. `deadline` is by the clock of `loop`, on which names are looked up. `failure`: why
-    there was no connection, which the SDK's own error does not always tell."""
+    """One call of the SDK. `deadline` is by the clock of `loop`, on which names are looked up; the answer may have
+    `max_bytes`. `failure`: why there was no connection, which the SDK's own error does not always tell."""
 
-    def __init__(self, judge: addresses.Addresses, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+    def __init__(
+        self, judge: addresses.Addresses, loop: asyncio.AbstractEventLoop, deadline: float, max_bytes: int
+    ) -> None:
         self.failure: OSError | None = None
+        self._allowance = answers.Allowance(max_bytes)
         self._judge = judge
         self._loop = loop
         self._until = time.monotonic() + deadline - loop.time()
         self._sockets: list[socket.socket] = []
+        self._answers: list[io.BufferedReader] = []
         self._lock = threading.Lock()
         self._cut = False
 
@@ -68,6 +77,25 @@ class Call:
         """`used` goes back to the pool, where another call may take it."""
         with self._lock, contextlib.suppress(ValueError):  # one that was closed
             self._sockets.remove(used)  # type: ignore[arg-type]
+
+    def read_from(self, answer: io.BufferedReader) -> None:
+        """An answer is read from there. What was not read to its end would keep its socket open."""
+        self._answers.append(answer)
+
+    def end(self) -> None:
+        """The SDK has returned: nothing is read any more. Called in the thread of the call."""
+        for answer in self._answers:
+            with contextlib.suppress(OSError, ValueError):
+                answer.close()
+        self._answers.clear()
+
+    def received(self, count: int) -> None:
+        """Counts bytes that came in. Raises AnswerTooLarge, which becomes the reason of the failure."""
+        try:
+            self._allowance.take(count)
+        except answers.AnswerTooLarge as exc:
+            self.failure = exc
+            raise
 
     def cut(self) -> None:
         """Ends the call, from another thread: its sockets are shut down and not used again. Harmless after its
@@ -104,6 +132,7 @@ def calling(call: Call) -> Iterator[None]:
         yield
     finally:
         del _current.call
+        call.end()
 
 
 def _call() -> Call:
@@ -114,8 +143,40 @@ def _call() -> Call:
     return call
 
 
+class _Counted(io.RawIOBase):
+    """What a socket receives, counted for the call that reads it: heads, bodies and what stands between chunks."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__()
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        count: int | None = self._raw.readinto(buffer)
+        _call().received(count or 0)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(awsrequest.AWSHTTPResponse):  # type: ignore[misc]
+    """An answer of which no more is read than the call may have."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("status_tuple", None)
+        super().__init__(*args, **kwargs)
+        self.fp: Any = io.BufferedReader(_Counted(self.fp.detach()))
+        _call().read_from(self.fp)
+
+
 class _Judged:
     """What the connections of both schemes have in common."""
+
+    response_class = _Answer
 
     def _new_conn(self) -> socket.socket:
         made = _call().connected(self._dns_host, self.port)  # type: ignore[attr-defined]
@@ -174,6 +235,13 @@ class Session(httpsession.URLLib3Session):  # type: ignore[misc]
     def __init__(self, timeout_s: float, most_kept: int) -> None:
         super().__init__(proxies={}, timeout=timeout_s, max_pool_connections=most_kept, socket_options=_OPTIONS)
         self._manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _EncryptedPool}
+
+    def send(self, request: Any) -> Any:
+        """Raises HTTPClientError for an XML that declares entities, before anybody expands them."""
+        answer = super().send(request)
+        if _DECLARATION in answer.content:
+            raise exceptions.HTTPClientError(error="the answer declares entities")
+        return answer
 
     def _get_ssl_context(self) -> ssl.SSLContext:
         return trust.system()

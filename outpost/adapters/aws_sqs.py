@@ -23,6 +23,7 @@ from outpost.domain import delivery
 TYPE = "aws_sqs"
 ATTRIBUTE, ATTRIBUTE_TYPE = "metadata", "String"
 FIFO = ".fifo"
+NO_MESSAGE_ID = "the service gave the message no id"
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-batch-api.html: the bodies and
 # attributes of a call together. It was 256 KiB until August 2025; a queue of less refuses the message itself.
@@ -127,10 +128,13 @@ class Publisher:
 def outcomes_of(answer: Mapping[str, Any], count: int, secrets: Iterable[str]) -> list[delivery.Outcome]:
     """One outcome an entry, by its id: the service does not keep the order."""
     sent = delivery.Delivered(codes.OK, {})
-    found: dict[str, delivery.Outcome] = {str(entry["Id"]): sent for entry in answer.get("Successful", ())}
+    unnamed = codes.failed(codes.Code.ERR, NO_MESSAGE_ID)
+    found: dict[str, delivery.Outcome] = {
+        str(entry.get("Id")): sent if entry.get("MessageId") else unnamed for entry in answer.get("Successful", ())
+    }
     for entry in answer.get("Failed", ()):
         name, text = entry.get("Code", ""), entry.get("Message", "")
-        found[str(entry["Id"])] = codes.failed(aws_errors.code_of(name, text=text), f"{name}: {text}", secrets)
+        found[str(entry.get("Id"))] = codes.failed(aws_errors.code_of(name, text=text), f"{name}: {text}", secrets)
     unsaid = codes.failed(codes.Code.ERR, "the service did not say what became of the message")
     return [found.get(str(place), unsaid) for place in range(count)]
 

@@ -164,3 +164,8 @@ def test_an_entry_that_failed_in_a_call_that_did_not_is_a_failed_attempt(name: s
 def test_an_answer_for_fewer_events_than_were_asked_is_a_failure_of_all():
     outcomes = aws_eventbridge.outcomes_of({"Entries": [{"EventId": "e-1"}]}, 2, [])
     assert ["ERR", "ERR"] == [outcome.code for outcome in outcomes]
+
+
+def test_an_entry_without_an_id_or_an_error_is_no_success():
+    expected = codes.failed(codes.Code.ERR, "the service gave the event no id")
+    assert [expected] == aws_eventbridge.outcomes_of({"Entries": [{}]}, 1, [])

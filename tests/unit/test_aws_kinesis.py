@@ -252,6 +252,14 @@ async def test_each_record_of_a_call_has_an_outcome_of_its_own():
     ] == outcomes
 
 
+@pytest.mark.parametrize("told", [{}, {"ShardId": "s-1"}, {"ShardId": "s-1", "SequenceNumber": ""}])
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_record_without_a_sequence_number_is_not_delivered(told: dict[str, str], count: int):
+    outcomes = await publisher(Service(lambda data: told)).send(numbered(count), DEADLINE)
+    expected = codes.failed(codes.Code.ERR, "the service gave the record no sequence number")
+    assert [expected] * count == outcomes
+
+
 async def test_an_answer_for_another_number_of_records_is_no_success():
     short = Service(whole=lambda data: {"Records": [{"ShardId": "s-0", "SequenceNumber": "1"}]})
     outcomes = await publisher(short).send(numbered(2), DEADLINE)

@@ -186,7 +186,7 @@ def publisher(service: Service, template: str = "") -> aws_s3.Publisher:
 
 @pytest.mark.behaviour(130, 133)
 async def test_an_object_holds_the_data_and_says_when_it_was_sent():
-    service = Service({})
+    service = Service({"ETag": '"0"'})
     [outcome] = await publisher(service).send([EVENT], 5.0)
     expected = "2026-01-02T03:04:05.6Z_evt_1.json"
     assert delivery.Delivered("OK", {"bucket": "my-bucket", "key": expected}) == outcome
@@ -213,6 +213,12 @@ async def test_a_template_that_says_nothing_fails_the_delivery_and_asks_nobody()
     service = Service({})
     assert [codes.UNFORMATTED] == await publisher(service, "data.missing").send([EVENT], 5.0)
     assert [] == service.asked
+
+
+@pytest.mark.parametrize("answer", [{}, {"ETag": ""}, {"Error": {"Code": "InternalError"}}])
+async def test_an_answer_without_an_etag_is_no_success(answer: dict[str, Any]):
+    expected = codes.failed(codes.Code.ERR, "the service gave the object no ETag")
+    assert [expected] == await publisher(Service(answer)).send([EVENT], 5.0)
 
 
 async def test_a_refusal_is_the_outcome():

@@ -191,6 +191,12 @@ def test_outcomes_go_by_the_id_of_the_entry_and_what_is_not_told_has_failed():
     assert "ERR" == unsaid.code
 
 
+@pytest.mark.parametrize("told", [{"Id": "0"}, {"Id": "0", "MessageId": ""}])
+def test_a_success_without_a_message_id_is_none(told: dict[str, Any]):
+    expected = codes.failed(codes.Code.ERR, "the service gave the message no id")
+    assert [expected] == aws_sqs.outcomes_of({"Successful": [told]}, 1, [])
+
+
 async def test_a_stored_queue_url_that_cannot_be_used_makes_no_publisher(adapter: aws_sqs.Sqs):
     destination = base.OpenDestination("t", "d", "aws_sqs", {"queue_url": "https://"}, CREDENTIALS, {})
     with pytest.raises(errors.Invalid):
