@@ -82,6 +82,8 @@ class AzureServiceBus(declared.Declared):
         parsed = servicebus_string.parse(destination.credentials.get(STRING, ""))
         if isinstance(parsed, str):
             raise errors.Invalid([errors.Problem(f"credentials.{STRING}", parsed)])
+        await self._shared.imported("outpost.adapters.servicebus_frames")
+        await self._shared.imported("azure.servicebus.aio")
         trust = self._trust or servicebus_link.trust()
         merger = self._metadata(destination)
         return Publisher(self._shared, destination.tenant, parsed, destination.config["name"], merger, trust)

@@ -83,11 +83,12 @@ class Kafka(declared.Declared):
 
     async def connect(self, destination: base.OpenDestination) -> base.Publisher:
         """A publisher; opens no connection yet. Raises errors.Invalid where what is stored cannot be used."""
-        from outpost.adapters import kafka_publisher, kafka_wire  # only here the library is needed
-
         config, credentials = self.completed(dict(destination.config), dict(destination.credentials))
         if found := self._found(config, credentials):
             raise errors.Invalid(found)
+        await self._shared.imported("outpost.adapters.kafka_publisher")
+        from outpost.adapters import kafka_publisher, kafka_wire  # only here the library is needed
+
         access = kafka_wire.Access(
             addresses=self._shared.addresses.for_tenant(destination.tenant),
             trust=self.trust() if config["tls"] == "true" else None,

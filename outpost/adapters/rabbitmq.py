@@ -84,6 +84,7 @@ class RabbitMQ(declared.Declared):
 
     async def connect(self, destination: base.OpenDestination) -> base.Publisher:
         """A publisher; opens no connection yet. Raises errors.Invalid where what is stored cannot be used."""
+        await self._shared.imported("outpost.adapters.rabbitmq_publisher")
         from outpost.adapters import rabbitmq_publisher, rabbitmq_wire
 
         config = destination.config

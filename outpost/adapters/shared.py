@@ -5,8 +5,10 @@ Nothing is opened before it is used; `close` ends all.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import functools
+import importlib
 
 from outpost import settings as settings_
 from outpost.adapters import addresses, egress
@@ -19,6 +21,7 @@ class Shared:
 
     def __init__(self, settings: settings_.Settings) -> None:
         self.settings = settings
+        self._imported: set[str] = set()
         self.guard = egress.Guard(settings.destinations_allowed_cidrs, settings.destinations_allowed_hosts)
         self.names = names.Names(self.guard)
         self.addresses = addresses.Addresses(self.guard, known=self.names)
@@ -36,6 +39,14 @@ class Shared:
         return concurrent.futures.ThreadPoolExecutor(
             self.settings.delivery_max_concurrency, thread_name_prefix="outpost-send"
         )
+
+    async def imported(self, module: str) -> None:
+        """Imports a module that brings a library with it. The first time that takes up to a second, in which
+        nothing else would run, so it happens in a thread."""
+        if module not in self._imported:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self.threads, importlib.import_module, module)
+            self._imported.add(module)
 
     async def close(self) -> None:
         """Ends what was opened; threads that still wait for a service end with their time-outs."""
