@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import ssl
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from outpost.adapters import addresses, servicebus_string
+from outpost.adapters import addresses, answers, servicebus_string
 from outpost.adapters.codes import Code
 from outpost.adapters.http import failures
 
@@ -45,6 +47,10 @@ _BY_CONDITION = {
     b"amqp:unknown-error": Code.CONNECTION_RESET,
 }
 
+_UNREADABLE = (TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, struct.error)
+# Every failure is an outcome of ours; the library would say it again, with a traceback.
+logging.getLogger("azure.servicebus").setLevel(logging.CRITICAL + 1)
+
 
 class Link:
     """An open sender. `largest` and `largest_batch` are bytes, as the service wants them on this link."""
@@ -54,6 +60,7 @@ class Link:
         self._handlers = handlers
         self._link = handlers[-1]._link  # noqa: SLF001
         self._wire = handlers[-1]._connection._transport  # noqa: SLF001
+        self._allowance = self._wire.allowance
         self.largest: int = sender._max_message_size_on_link  # noqa: SLF001
         self.largest_batch = min(self.largest, sender._max_batch_size_on_link)  # noqa: SLF001
 
@@ -72,6 +79,7 @@ class Link:
         """Until the service has it. Raises what `told_by` knows."""
         if self.lost:
             raise ConnectionResetError  # the library would open another one by itself
+        self._allowance.refill()
         try:
             await self._sender.send_messages(parcel)
         except Exception as exc:
@@ -96,18 +104,19 @@ async def open_link(
         sender, handlers = _sender(namespace, entity, address, trust)
         try:
             await sender.__aenter__()
+            return Link(sender, handlers)
         except BaseException as exc:
             _abort(handlers)
             if not isinstance(exc, Exception) or told_by(exc)[0] not in _NEXT_ADDRESS:
                 raise
             last = exc
-        else:
-            return Link(sender, handlers)
     raise last
 
 
 def told_by(exc: BaseException) -> tuple[Code, str]:
     """The word for what opening or sending raised, and the text that says most about it."""
+    if (too_much := answers.reason(exc)) is not None:
+        return too_much
     match exc:
         case TimeoutError():
             return Code.TIMEOUT, ""
@@ -124,6 +133,8 @@ def told_by(exc: BaseException) -> tuple[Code, str]:
         return told_by(inner)
     if _is_about_the_token(exc):
         return _BY_STATUS.get(getattr(exc, "status_code", 0), Code.INVALID_CREDENTIALS), str(exc)
+    if isinstance(exc, _UNREADABLE):  # their texts are about the library
+        return Code.ERR, f"the service gave no answer to be read: {type(exc).__name__}"
     condition = getattr(exc, "condition", None)
     return _BY_CONDITION.get(bytes(condition) if condition else b"", Code.ERR), str(exc)
 
@@ -185,10 +196,15 @@ def _sender(
 
 @functools.cache
 def _watched() -> Any:
-    """The library's sender, which tells the handlers that it makes."""
+    """The library's sender, which tells the handlers that it makes. Each reads within the limits of
+    `servicebus_frames`: the library has no other place to say with what a connection reads."""
     from azure.core.settings import settings
+    from azure.servicebus._pyamqp.aio import _connection_async
     from azure.servicebus.aio import ServiceBusSender
 
+    from outpost.adapters import servicebus_frames
+
+    _connection_async.SASLTransport = servicebus_frames.Transport  # type: ignore[attr-defined]
     settings.tracing_implementation = None  # else AZURE_SDK_TRACING_IMPLEMENTATION is read, and adds metadata
 
     class Watched(ServiceBusSender):
@@ -198,6 +214,7 @@ def _watched() -> Any:
 
         def _create_handler(self, auth: Any) -> None:
             super()._create_handler(auth)
+            self._handler._max_frame_size = servicebus_frames.MAX_FRAME_BYTES  # noqa: SLF001
             self.handlers.append(self._handler)
 
     return Watched
