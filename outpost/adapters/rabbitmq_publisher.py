@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from aiormq import exceptions, spec
 
 from outpost.adapters import addresses as judged
-from outpost.adapters import base, codes, held, metadata
+from outpost.adapters import answers, base, codes, held, metadata
 from outpost.adapters import rabbitmq_wire as wires
 from outpost.adapters.http import failures
 from outpost.domain import delivery
@@ -71,6 +71,7 @@ class Publisher:
         headers = self._merger.merged(event)
         if not _has_names(event, headers):
             return codes.UNFORMATTED
+        size = _size(headers)
         lane: wires.Lane | None = None
         try:
             async with asyncio.timeout_at(deadline):
@@ -79,10 +80,10 @@ class Publisher:
                     if not lane.open:
                         self._discard(lane)
                         continue
-                    if not _fit(headers, lane):
+                    if size > lane.wire.connection.connection_tune.frame_max - FRAME_REST_BYTES:
                         return codes.failed(codes.Code.MESSAGE_TOO_LARGE, HEADERS_TOO_LARGE)
                     with contextlib.suppress(exceptions.ChannelInvalidStateError):  # closed before it went out
-                        await self._publish(lane, event, headers)
+                        await self._publish(lane, event, headers, size)
                         return DELIVERED
             return codes.failed(codes.Code.CONNECTION_RESET)
         except TimeoutError:
@@ -100,7 +101,9 @@ class Publisher:
                 self._discard(lane)
             return failed(exc, event, (self._login.password,))
 
-    async def _publish(self, lane: wires.Lane, event: base.Delivery, headers: dict[str, str]) -> None:
+    async def _publish(
+        self, lane: wires.Lane, event: base.Delivery, headers: dict[str, str], headers_bytes: int
+    ) -> None:
         has_room = len(event.event_id.encode()) <= LONGEST_NAME_BYTES  # it is among the headers as well
         properties = spec.Basic.Properties(
             content_type="application/json",
@@ -110,7 +113,7 @@ class Publisher:
         )
         while (other := self._under_way.get(event.event_id)) is not None:
             await other.wait()
-        with self._alone(event.event_id), lane.wire.use():
+        with self._alone(event.event_id), lane.wire.use(len(event.data), headers_bytes):
             await lane.channel.basic_publish(
                 event.data,
                 exchange=self._exchange,
@@ -160,11 +163,9 @@ def _has_names(event: base.Delivery, headers: dict[str, str]) -> bool:
     return longest <= LONGEST_KEY_BYTES and len(event.topic.encode()) <= LONGEST_NAME_BYTES
 
 
-def _fit(headers: dict[str, str], lane: wires.Lane) -> bool:
-    """Whether the one frame that headers stand in takes them; the broker would end the connection."""
-    most = lane.wire.connection.connection_tune.frame_max
-    size = sum(len(key.encode()) + len(value.encode()) + HEADER_BYTES for key, value in headers.items())
-    return not most or size <= most - FRAME_REST_BYTES
+def _size(headers: dict[str, str]) -> int:
+    """Bytes that headers take in the one frame that they stand in; the broker ends the connection beyond it."""
+    return sum(len(key.encode()) + len(value.encode()) + HEADER_BYTES for key, value in headers.items())
 
 
 def failed(exc: Exception, event: base.Delivery, secrets: Sequence[str]) -> delivery.Failed:
@@ -174,6 +175,8 @@ def failed(exc: Exception, event: base.Delivery, secrets: Sequence[str]) -> deli
 
 
 def _reason(exc: Exception, event: base.Delivery) -> tuple[codes.Code, str]:
+    if (too_much := answers.reason(exc)) is not None:
+        return too_much
     match exc:
         case judged.Blocked():
             return codes.Code.BLOCKED_ADDRESS, ""
@@ -189,7 +192,7 @@ def _reason(exc: Exception, event: base.Delivery) -> tuple[codes.Code, str]:
             return _of_connection(exc), _words(exc)
         case OSError():
             return codes.Code(failures.code_of(exc)), str(exc)
-        case RuntimeError():  # closed meanwhile
+        case RuntimeError() if type(exc) is RuntimeError:  # closed meanwhile
             return codes.Code.CONNECTION_RESET, ""
         case _:
             return codes.Code.RABBITMQ_ERROR, type(exc).__name__

@@ -20,6 +20,7 @@ import yarl
 from aiormq import exceptions, spec
 
 from outpost.adapters import addresses as judged
+from outpost.adapters import rabbitmq_frames
 
 # Keeps idle connections alive in whatever stands between. Who sends notices a dead broker at its deadline.
 HEARTBEAT_S = 30
@@ -47,9 +48,12 @@ class Wire:
     """One connection. Whoever sends over it does so within `use`, so that it is not closed under those that were
     sending when somebody else gave it up."""
 
-    def __init__(self, connection: aiormq.Connection, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, connection: aiormq.Connection, writer: asyncio.StreamWriter, frames: rabbitmq_frames.Frames
+    ) -> None:
         self.connection = connection
         self._writer = writer
+        self._frames = frames
         self._users = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -60,13 +64,15 @@ class Wire:
         return self.connection.is_opened
 
     @contextlib.contextmanager
-    def use(self) -> Iterator[None]:
-        """A send."""
+    def use(self, body: int, headers: int) -> Iterator[None]:
+        """A send of a message of these sizes, in bytes."""
         self._users += 1
         self._idle.clear()
+        expected = self._frames.sent(body, headers)
         try:
             yield
         finally:
+            self._frames.answered(expected)
             self._users -= 1
             if not self._users:
                 self._idle.set()
@@ -98,8 +104,8 @@ class Lane(msgspec.Struct, frozen=True):
 
     @property
     def open(self) -> bool:
-        """Whether it can be sent over, as far as is known."""
-        return self.wire.open and not self.channel.is_closed
+        """Whether it can be sent over, as far as is known. Answers to what was not asked would pile up there."""
+        return self.wire.open and not self.channel.is_closed and self.channel.rpc_frames.empty()
 
 
 async def connect(login: Login, known: judged.Addresses, limit_s: float) -> Wire:
@@ -116,7 +122,8 @@ async def connect(login: Login, known: judged.Addresses, limit_s: float) -> Wire
             sockets.writer.transport.abort()
         raise
     assert sockets.writer is not None
-    return Wire(connection, sockets.writer)
+    assert sockets.frames is not None
+    return Wire(connection, sockets.writer, sockets.frames)
 
 
 async def open_lane(wire: Wire) -> Lane:
@@ -142,6 +149,7 @@ def _url(login: Login) -> yarl.URL:
 class _Sockets(aiormq.connection.TransportFactory):
     def __init__(self, login: Login, known: judged.Addresses, limit_s: float) -> None:
         self.writer: asyncio.StreamWriter | None = None
+        self.frames: rabbitmq_frames.Frames | None = None
         self._login = login
         self._known = known
         self._limit_s = limit_s
@@ -158,7 +166,8 @@ class _Sockets(aiormq.connection.TransportFactory):
             except OSError as exc:  # TimeoutError is one
                 last = exc
             else:
-                return reader, self.writer
+                self.frames = rabbitmq_frames.Frames(reader, self.writer.transport.abort)
+                return self.frames, self.writer  # type: ignore[return-value]  # all that the library uses of one
         raise last
 
     async def _open(self, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -171,7 +180,7 @@ class _Sockets(aiormq.connection.TransportFactory):
 
 class _Connection(aiormq.Connection):
     """With the broker's own words where it refuses a virtual host: the library says of that answer only that it
-    was not the one it expected."""
+    was not the one it expected. And with our limit on the size of frames, to which the library has none."""
 
     @staticmethod
     async def _rpc(
@@ -179,7 +188,10 @@ class _Connection(aiormq.Connection):
     ) -> Any:
         told = _Told(frame_receiver)
         rpc = aiormq.Connection._rpc  # noqa: SLF001 -- `super` does not reach a static method
-        return await rpc(request, writer, told, wait_response)  # type: ignore[arg-type]
+        answer = await rpc(request, writer, told, wait_response)  # type: ignore[arg-type]
+        if isinstance(answer, spec.Connection.Tune):
+            answer.frame_max = rabbitmq_frames.agreed(answer.frame_max)
+        return answer
 
 
 class _Told:

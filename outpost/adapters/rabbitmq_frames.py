@@ -1,0 +1,112 @@
+"""The frames of a RabbitMQ, judged before the library reads them: size, kind and what was asked for.
+
+aiormq reads a frame in three parts: its type, its channel and length, the rest. `Frames` stands where it expects a
+stream reader, so that no frame is waited for, kept or decoded that a publisher has no use for. What breaks a rule
+ends the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aiormq import exceptions
+from pamqp import constants
+
+from outpost.adapters import answers
+
+# Before a connection is tuned, AMQP allows 4,096 bytes. Decoding a table costs 0.3 us a byte.
+MAX_METHOD_BYTES = 16_384
+MAX_FRAME_BYTES = 1_048_576  # what we agree to; RabbitMQ offers 131,072
+MIN_FRAME_BYTES = 4_096  # AMQP's own; with less, a message would go out in thousands of frames
+BASE_BYTES = 65_536  # of what no message asked for: the login, heartbeats, channels, their closing
+BYTES_PER_S = 1_024  # by which that grows back
+ANSWER_BYTES = 4_096  # of the answer to one message, beside its own bytes, which come back if it is unroutable
+HEADERS_REST_BYTES = 4_096  # of a content header, beside the headers that were sent
+FRAMES_A_TURN = 64  # that are read before others have their turn of the loop: 5 ms
+PARTS = 3  # of a frame as the library reads it: its type; its channel and length; the rest
+
+_CONNECTION, _CHANNEL = 10, 20
+# Class and method of what a broker may say to a publisher on a channel, beside the two classes above:
+# confirm.select-ok, basic.return, basic.ack, basic.nack.
+_METHODS = frozenset({(85, 11), (60, 50), (60, 80), (60, 120)})
+
+
+class Frames:
+    """Stands for `reader`. `abort` ends the connection at once."""
+
+    def __init__(self, reader: asyncio.StreamReader, abort: Callable[[], None]) -> None:
+        self._reader = reader
+        self._abort = abort
+        self._allowance = answers.Allowance(BASE_BYTES, BYTES_PER_S)
+        self._part = 0  # which of the frame is read next
+        self._type = 0
+        self._frames = 0
+        self._largest_body = 0
+        self._largest_headers = 0
+
+    def sent(self, body: int, headers: int) -> int:
+        """A message of these sizes (bytes) goes out: what may come back for it, to be given to `answered`."""
+        self._largest_body = max(self._largest_body, body)
+        self._largest_headers = max(self._largest_headers, headers)
+        expected = body + headers + ANSWER_BYTES
+        self._allowance.lend(expected)
+        return expected
+
+    def answered(self, expected: int) -> None:
+        """That message has its outcome."""
+        self._allowance.settle(expected)
+
+    def at_eof(self) -> bool:
+        """As asyncio.StreamReader has it."""
+        return self._reader.at_eof()
+
+    async def readexactly(self, count: int) -> bytes:
+        """As asyncio.StreamReader has it, of the next part of a frame. Raises AnswerTooLarge, and
+        aiormq's InvalidFrameError for what nobody asked for."""
+        try:
+            if self._part == PARTS - 1:
+                self._judge_length(count - 1)
+                self._allowance.take(count + answers.FRAME_COST_BYTES)
+                self._frames += 1
+                if not self._frames % FRAMES_A_TURN:
+                    await asyncio.sleep(0)  # what has arrived already is read without waiting
+            read = await self._reader.readexactly(count)
+            if self._part == 0:
+                self._type = read[0]
+            elif self._part == PARTS - 1:
+                self._judge(read)
+        except (answers.AnswerTooLarge, exceptions.InvalidFrameError):
+            self._abort()
+            raise
+        self._part = (self._part + 1) % PARTS
+        return read
+
+    def _judge_length(self, length: int) -> None:
+        if self._type == constants.FRAME_METHOD:
+            most = MAX_METHOD_BYTES
+        elif self._type == constants.FRAME_HEADER:
+            most = self._largest_headers + HEADERS_REST_BYTES
+        elif self._type == constants.FRAME_BODY:
+            most = min(self._largest_body, MAX_FRAME_BYTES)
+        else:
+            most = 0
+        if length > most:
+            raise answers.AnswerTooLarge(most)
+
+    def _judge(self, payload: bytes) -> None:
+        """`payload` with the octet that ends the frame."""
+        if self._type == constants.FRAME_METHOD:
+            method = (int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big"))
+            if method[0] not in (_CONNECTION, _CHANNEL) and method not in _METHODS:
+                raise exceptions.InvalidFrameError("the broker sent what a publisher did not ask for")
+        elif self._type == constants.FRAME_HEADER and int.from_bytes(payload[4:12], "big") > self._largest_body:
+            raise answers.AnswerTooLarge(self._largest_body)
+
+
+def agreed(offered: int) -> int:
+    """The largest frame (bytes) where the broker offers `offered`; 0 is no limit. Raises aiormq's
+    IncompatibleProtocolError for an offer below what AMQP allows."""
+    if 0 < offered < MIN_FRAME_BYTES:
+        raise exceptions.IncompatibleProtocolError(f"frames of {offered} bytes; AMQP asks for {MIN_FRAME_BYTES}")
+    return min(offered or MAX_FRAME_BYTES, MAX_FRAME_BYTES)
