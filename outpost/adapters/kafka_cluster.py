@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 from aiokafka.protocol import metadata as protocol
 
-from outpost.adapters import codes, kafka_errors, kafka_wire
+from outpost.adapters import codes, kafka_answers, kafka_errors, kafka_wire
 
 MOST_LEADERS = 256  # a socket each; a topic of more brokers than that is somebody's trick
 ASK_AGAIN = 3
@@ -81,17 +81,16 @@ class Cluster:
         raise AssertionError
 
 
-def _read(answer: protocol.MetadataResponse_v5, topic: str) -> View:
-    """Raises kafka_errors.Failure. A topic's fields are its error, its name, some of later versions, its
-    partitions; a partition's its error, its number, its leader, and what we do not need."""
-    brokers = {node: (host, port) for node, host, port, *_ in answer.brokers}
-    told = next((each for each in answer.topics if each[1] == topic), None)
+def _read(answer: kafka_answers.Metadata, topic: str) -> View:
+    """Raises kafka_errors.Failure."""
+    told = answer.topics.get(topic)
     if told is None:
         raise kafka_errors.answered(kafka_errors.UNKNOWN_TOPIC)
-    if told[0] != kafka_errors.NONE:
-        raise kafka_errors.answered(told[0])
-    partitions = sorted((number, leader) for _, number, leader, *_ in told[-1])
-    leaders = tuple(brokers.get(leader) for _, leader in partitions)
+    error, partitions = told
+    if error != kafka_errors.NONE:
+        raise kafka_errors.answered(error)
+    partitions = sorted(partitions)
+    leaders = tuple(answer.brokers.get(leader) for _, leader in partitions)
     if not partitions:
         raise kafka_errors.answered(kafka_errors.NOT_AVAILABLE)
     if len(set(leaders)) > MOST_LEADERS:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from aiokafka import errors as theirs
 
-from outpost.adapters import addresses, codes
+from outpost.adapters import addresses, answers, codes
 
 NONE = 0
 UNKNOWN_TOPIC = 3
@@ -69,12 +69,14 @@ def met(exc: Exception, broker: str) -> Failure:
             return failure
         case theirs.BrokerResponseError() as answer:
             told = answered(answer.errno)
-            detail = next((each for each in answer.args if isinstance(each, str) and each), "")
+            detail = next((each for each in answer.args if isinstance(each, str) and each), "")[: codes.MOST_TEXT]
             return Failure(told.code, f"{told.text}: {detail}" if detail else told.text, told.number)
         case addresses.Blocked():
             return Failure(codes.Code.BLOCKED_ADDRESS, f"{broker} is at an address that is not permitted")
         case addresses.Unknown():
             return Failure(codes.Code.DNS_ERROR, f"{broker} has no address")
+        case answers.AnswerTooLarge() as too_large:
+            return Failure(codes.Code.ANSWER_TOO_LARGE, f"{broker}: {too_large}")
         case OSError() | EOFError() as fault:
             return Failure(_of_network(fault), f"{broker}: {str(fault) or type(fault).__name__}")
         case theirs.KafkaConnectionError():

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from aiokafka import errors as theirs
 from aiokafka.protocol import produce, transaction
 
-from outpost.adapters import codes, held, kafka_batch, kafka_cluster, kafka_errors, kafka_wire
+from outpost.adapters import codes, held, kafka_answers, kafka_batch, kafka_cluster, kafka_errors, kafka_wire
 from outpost.domain import delivery
 
 DELIVERED = delivery.Delivered(codes.OK, {})
@@ -218,7 +218,8 @@ class Lane:
             await asyncio.wait({asking, waiting}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
                 return None
-            return {told[0]: told[1] for _, partitions in asking.result().topics for told in partitions}
+            produced: kafka_answers.Produced = asking.result()
+            return produced.topics.get(self._topic, {})
         finally:
             asking.cancel()
 

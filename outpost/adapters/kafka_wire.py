@@ -18,12 +18,12 @@ from aiokafka import conn
 from aiokafka import errors as theirs
 
 from outpost.adapters import addresses as addresses_
-from outpost.adapters import kafka_errors
+from outpost.adapters import answers, kafka_answers, kafka_errors
 
 CLIENT_ID = "outpost"
 IDLE_MS = 540_000  # brokers close after 10 minutes; who closes first does not meet the other's closing
-MOST_ANSWER_BYTES = 4_194_304  # of metadata, a topic of 10,000 partitions takes 0.5 MB
-MOST_ITERATIONS = 100_000  # of SCRAM, tens of milliseconds of a thread; Kafka itself takes at most 16,384
+LARGEST_FRAME_BYTES = 104_857_600  # of Kafka; who announces more speaks something else
+MAX_ITERATIONS = 32_768  # of SCRAM, some 20 ms of a thread; Kafka itself takes at most 16,384
 MOST_PORT = 65_535
 TLS_ALERT = 0x1503  # how a TLS broker's complaint of plain text begins, where an answer has its size
 NO_ERRNO = 0
@@ -149,10 +149,21 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
             sasl_mechanism=self._access.mechanism,
         )
 
+    def _limit(self) -> int:
+        """How many bytes the answer that begins may have. Raises KafkaProtocolError where none is expected."""
+        if not self._requests:
+            raise theirs.KafkaProtocolError("the broker answers what was not asked")
+        request = self._requests[0][1]  # None is a step of a login of old
+        if request is None or request.API_KEY not in (kafka_answers.PRODUCE, kafka_answers.METADATA):
+            return kafka_answers.MAX_SMALL_BYTES
+        response = kafka_answers.Response(request)
+        request.RESPONSE_TYPE = response  # of this one request
+        return response.limit
+
     @staticmethod
     async def _read(self_ref: weakref.ref[Connection]) -> None:
-        """As the base class reads, holding no connection that everybody else dropped; what is longer than any
-        answer to us is not waited for."""
+        """As the base class reads, holding no connection that everybody else dropped; what is longer than the
+        answer to the oldest request may be, or answers none, is not waited for."""
         self = self_ref()
         if self is None:
             return
@@ -162,8 +173,15 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
             (size,) = struct.unpack(">i", await reader.readexactly(4))
             if size >> 16 == TLS_ALERT:
                 raise ssl.SSLError(NO_ERRNO, "the broker speaks TLS")
-            if not 0 <= size <= MOST_ANSWER_BYTES:
+            self = self_ref()
+            if self is None:
+                return
+            limit = self._limit()
+            del self
+            if not 0 <= size <= LARGEST_FRAME_BYTES:
                 raise theirs.KafkaProtocolError("no answer of a Kafka broker")
+            if size > limit:
+                raise answers.AnswerTooLarge(limit)
             answer = await reader.readexactly(size)
             self = self_ref()
             if self is None:
@@ -174,6 +192,6 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
 
 class _Scram(conn.ScramAuthenticator):  # type: ignore[misc]  # untyped
     def create_salted_password(self, salt: bytes, iterations: int) -> None:
-        if iterations > MOST_ITERATIONS:
+        if iterations > MAX_ITERATIONS:
             raise ValueError("more iterations than any broker asks for")
         super().create_salted_password(salt, iterations)
