@@ -7,6 +7,7 @@ GOOGLE_API_USE_CLIENT_CERTIFICATE and a certificate file of our process, and wri
 from __future__ import annotations
 
 import asyncio
+import os
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,6 +52,7 @@ class Library(NamedTuple):
 def load() -> Library:
     """Takes some 400 ms the first time. The bare protobuf classes, since the wrappers around them cost ten times
     as much a message."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes a line to stderr for a bad answer
     import grpc
     from google.pubsub_v1.types import pubsub
 
@@ -172,6 +174,8 @@ class Publisher:
             return _Refused(codes.failed(codes.Code.CONNECTION_RESET))
         if len(ids) != len(messages):
             return _Refused(codes.failed(codes.Code.ERR, "the answer does not fit the request"))
+        if not all(ids):
+            return _Refused(codes.failed(codes.Code.ERR, "the service gave a message no id"))
         return ids
 
     async def _request(self, channel: grpc.aio.Channel, messages: list[Any], deadline: float) -> Any:
@@ -185,9 +189,10 @@ class Publisher:
     def _refused(self, channel: grpc.aio.Channel | None, error: grpc.aio.AioRpcError) -> _Refused:
         status, text = error.code(), error.details() or ""
         statuses = self._library.grpc.StatusCode
-        if status in (statuses.UNAVAILABLE, statuses.DEADLINE_EXCEEDED):
-            self._discard(channel)  # the next one looks the host up again, and waits for no back-off
         code = self._library.channels.code_of(status, text)
+        broken = status in (statuses.UNAVAILABLE, statuses.DEADLINE_EXCEEDED)
+        if broken or code is codes.Code.ANSWER_TOO_LARGE:
+            self._discard(channel)  # the next one looks the host up again, and waits for no back-off
         secrets = () if self._tokens is None else (self._tokens.token(),)
         dividing = status is statuses.INVALID_ARGUMENT or code is codes.Code.MESSAGE_TOO_LARGE
         return _Refused(codes.failed(code, text or status.name, secrets), dividing)

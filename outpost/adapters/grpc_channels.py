@@ -19,6 +19,16 @@ import grpc.aio
 
 from outpost.adapters import codes
 
+MAX_ANSWER_BYTES = 262_144  # of one message; the ids of a thousand published ones take some 20 kB
+# Of the head and the trailers of one answer, with the text of an error: gRPC refuses ever more of those that are
+# between these two sizes, and all beyond the second.
+METADATA_BYTES, MAX_METADATA_BYTES = 8_192, 16_384
+KEEPALIVE_MS = 60_000  # longer than any call, so that no ping is ever sent; what it does is to switch on the next
+UNREAD_MS = (
+    10_000  # how long a peer may leave unread what was sent, even of a channel that is closed (TCP_USER_TIMEOUT)
+)
+IDENTITY_ONLY = 1  # the set of algorithms by which a message may be compressed: bit 0 is not at all
+
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 # Status -> code, where the status alone decides.
@@ -29,6 +39,17 @@ _STATUS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: codes.Code.THROTTLED,
     grpc.StatusCode.DEADLINE_EXCEEDED: codes.Code.TIMEOUT,
 }
+_OF_CORE = (
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.UNKNOWN,
+)
+# What gRPC's core writes where it is an answer that is too large, or compressed though we said that we take none.
+_ANSWER_TOO_LARGE = re.compile(
+    r"CLIENT: Received message larger than max|metadata size exceeds|Compression algorithm|decompress|compressed",
+    re.IGNORECASE,
+)
 # What gRPC itself, and Google's front end, write where a message is too large.
 _TOO_LARGE = re.compile(r"larger than max|size exceeds|too large|exceeds the (?:maximum|limit)", re.IGNORECASE)
 # What gRPC's core writes where there is no connection: it has one status for all of them.
@@ -67,6 +88,8 @@ def secure(addresses: Sequence[str], host: str, port: int, roots: bytes | None =
 
 def code_of(status: grpc.StatusCode, text: str) -> codes.Code:
     """The code of a call that failed."""
+    if status in _OF_CORE and _ANSWER_TOO_LARGE.search(text):
+        return codes.Code.ANSWER_TOO_LARGE
     sized = status in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
     if sized and _TOO_LARGE.search(text):
         return codes.Code.MESSAGE_TOO_LARGE
@@ -83,6 +106,13 @@ def _options(authority: str) -> tuple[tuple[str, str | int], ...]:
         ("grpc.address_http_proxy_enabled_addresses", ""),
         ("grpc.enable_retries", 0),
         ("grpc.service_config_disable_resolution", 1),
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ONLY),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", UNREAD_MS),
+        ("grpc.per_message_decompression", 0),  # a few kilobytes would become any number of them
     )
 
 
