@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -21,6 +22,9 @@ START_LIMIT_S = 300.0
 POLL_S = 0.01
 # Linux allows 108 bytes for the path of a unix socket, macOS 104, both with the closing NUL.
 SOCKET_PATH_MAX_BYTES = 103
+# Linux gives outgoing connections ports from 32768 on by default, macOS from 49152 on.
+FREE_PORTS = range(10_000, 32_768)
+FREE_PORT_TRIES = 100
 
 StopSteps = Sequence[tuple[signal.Signals, float]]
 
@@ -156,10 +160,16 @@ def last_line(log: Path) -> str:
 
 
 def free_port() -> int:
-    """A loopback TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Returns a loopback TCP port on which a server can listen.
+
+    It is chosen by chance below the ports that systems give to outgoing connections, so that no connection takes
+    it before the server listens, nor while the server is away for a moment. Raises EmbeddedError if none is found.
+    """
+    for _ in range(FREE_PORT_TRIES):
+        port = secrets.choice(FREE_PORTS)  # two processes may have seeded `random` alike
+        if port_is_free(port):
+            return port
+    raise EmbeddedError(f"no free port was found from {FREE_PORTS.start} to {FREE_PORTS.stop - 1}")
 
 
 def port_is_free(port: int) -> bool:
