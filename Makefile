@@ -2,9 +2,11 @@
 #
 #   make run      Outpost with its own Valkey and Postgres on http://127.0.0.1:3333, data in ./.outpost
 #   make demo     one event through everything, on free ports with a throw-away folder
-#   make test     linters, types, every test
+#   make test     linters, types, every test, in parallel
+#   make test-fast  the unit tests and the quick contracts, in a minute
 #   make models   search every state of the protocols' models (docs/models); ARGS='--break all'
 #   make chaos    ten minutes of kills, pauses and cut connections, then the count; ARGS='--seconds 60 --seed 7'
+#   make hostile  ten minutes of every attack at once beside a healthy tenant; ARGS='--seconds 60'
 #
 # PYTHON=python3.12 chooses the interpreter; ARGS adds options: make run ARGS='--port 4444'
 
@@ -19,11 +21,13 @@ PYTHON := $(shell for python in python3 python3.11 python3.12 python3.13; do \
 endif
 
 BIN := .venv/bin
+# Tests wait more than they compute, so there are more workers than a small machine has cores.
+PARALLEL := -n 4 --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 LOCK := uv pip compile --universal --python-version 3.11 --extra all --extra dev \
   --no-emit-package outpost-events --no-header pyproject.toml -o requirements.lock
 
-.PHONY: help run demo test models chaos lint types format lock bench behaviours servers clean
+.PHONY: help run demo test test-fast models chaos hostile lint types format lock bench behaviours servers clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -40,13 +44,20 @@ bench: .venv/embedded.stamp
 
 # pytest is last, so that what ends a good run is its summary; whatever fails before it stops everything.
 test: servers lint types
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# The pure tests and the contracts that end in seconds.
+test-fast: .venv/dev.stamp
+	@exec $(BIN)/python -m pytest $(PARALLEL) -m fast $(ARGS)
 
 models: .venv/dev.stamp
 	@exec $(BIN)/python -m docs.models $(ARGS)
 
 chaos: servers .venv/dev.stamp
 	@exec $(BIN)/python -m tests.chaos $(ARGS)
+
+hostile: servers .venv/dev.stamp
+	@exec $(BIN)/python -m tests.hostile $(ARGS)
 
 lint: .venv/dev.stamp
 	@$(BIN)/ruff check .

@@ -1,9 +1,10 @@
-"""Fixtures of real servers, and the marker that each test gets from its folder."""
+"""Fixtures of real servers, each test's marker from its folder, and how parallel workers share the tests."""
 
 from __future__ import annotations
 
+import gc
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,21 @@ from tests.harness import servers
 from tests.harness.servers import PostgresServer, RedisServer
 
 TESTS = Path(__file__).parent
-FOLDERS = ("unit", "contract", "integration", "crash", "cluster", "corpus", "hostile")
+FOLDERS = ("cluster", "crash", "hostile", "integration", "contract", "corpus", "unit")  # the slowest tests first
+# Contracts that start a service of their own, or wait for long.
+SLOW_CONTRACTS = {
+    "test_aws_queues.py",
+    "test_destination_types.py",
+    "test_gcp_publish.py",
+    "test_kafka_publish.py",
+    "test_kinesis_records.py",
+    "test_rabbitmq_broker.py",
+    "test_s3_objects.py",
+    "test_servicebus_links.py",
+    "test_streams_command.py",
+    "test_webhook_delivery.py",
+}
+ALONE = ("cluster", "crash", "hostile")  # each test of these starts what it needs, and shares it with no other
 
 
 def pytest_configure() -> None:
@@ -26,11 +41,39 @@ def pytest_report_header() -> str:
     return servers.describe()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Gives each test its markers, and lets parallel workers begin with the tests that take long."""
     for item in items:
-        folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+        folder = _folder(item)
         if folder in FOLDERS:
             item.add_marker(folder)
+        if folder in ("unit", "corpus") or (folder == "contract" and item.path.name not in SLOW_CONTRACTS):
+            item.add_marker("fast")
+        if folder not in ALONE:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+    yield
+    if hasattr(config, "workerinput"):  # after the shuffle, which is the same in every worker
+        items.sort(key=lambda item: FOLDERS.index(_folder(item)))
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests of one group run in one worker: those of a file, which may share a server, or where the file's tests
+    run for each destination type, those of the type."""
+    kind = getattr(item, "callspec", None)
+    of_type = kind.params.get("kind") if kind else None
+    return f"{item.path.stem}-{of_type}" if isinstance(of_type, str) else item.path.stem
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """What the tests of a file leave open is found at its end and fails its last test, not one of another file."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
