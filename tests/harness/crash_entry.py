@@ -29,15 +29,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args(argv)
-    for change in args.set:
-        place, _, value = change.partition("=")
-        owner, name = _find(place)
-        getattr(owner, name)  # it has to be there
-        setattr(owner, name, json.loads(value))
+    change(args.set)
     if args.at:
         owner, name = _find(args.at)
         setattr(owner, name, _fatal(getattr(owner, name), args.when, args.nth))
     return cli.main(args.command[1:] if args.command[:1] == ["--"] else args.command)
+
+
+def change(changes: list[str]) -> None:
+    """Replaces constants, each as `MODULE:NAME=JSON`. Raises AttributeError for one that is not there."""
+    for one in changes:
+        place, _, value = one.partition("=")
+        owner, name = _find(place)
+        getattr(owner, name)
+        setattr(owner, name, json.loads(value))
 
 
 def _find(place: str) -> tuple[Any, str]:

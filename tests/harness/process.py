@@ -60,7 +60,8 @@ class Crash(msgspec.Struct, frozen=True):
 
 
 class Outpost:
-    """One process. `changes` are constants of modules that it starts with, as `module:NAME=JSON`."""
+    """One process. `changes` are constants of modules that it starts with, as `module:NAME=JSON`; into `report` it
+    writes how long its event loop was held, see `watched_entry`."""
 
     def __init__(
         self,
@@ -71,9 +72,10 @@ class Outpost:
         *,
         crash: Crash | None = None,
         changes: Sequence[str] = QUICK,
+        report: Path | None = None,
         **environment: str,
     ) -> None:
-        self._command = _command(service, crash, changes)
+        self._command = _command(service, crash, changes, report)
         self._environment = {
             **{k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")},
             **ENVIRONMENT,
@@ -223,11 +225,14 @@ def event(tenant: str, id_: str, **changes: Any) -> dict[str, Any]:
     return {"tenant_id": tenant, "id": id_, "topic": "user.created", "data": {"id": id_}} | changes
 
 
-def _command(service: str, crash: Crash | None, changes: Sequence[str]) -> list[str]:
+def _command(service: str, crash: Crash | None, changes: Sequence[str], report: Path | None) -> list[str]:
     serve = ["serve", "--service", service, "--host", "127.0.0.1", "--port", "0"]
+    options = [word for change in changes for word in ("--set", change)]
+    if report is not None:
+        options = ["--report", str(report), *options]
+        return [sys.executable, "-m", "tests.harness.watched_entry", *options, "--", *serve]
     if crash is None and not changes:
         return [sys.executable, "-m", "outpost", *serve]
-    options = [word for change in changes for word in ("--set", change)]
     if crash is not None:
         options += ["--at", crash.at, "--when", crash.when, "--nth", str(crash.nth)]
     return [sys.executable, "-m", "tests.harness.crash_entry", *options, "--", *serve]

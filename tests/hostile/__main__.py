@@ -1,0 +1,46 @@
+"""`python -m tests.hostile`, or `make hostile`: every attack at once for ten minutes, and every figure held."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+
+from tests.harness import servers
+from tests.hostile import attacks, together
+
+SECONDS = 600.0
+ALONE_S = 30.0
+
+
+async def run(seconds: float) -> together.Report:
+    """Measures a server on stores of its own."""
+    folder = servers.new_folder()
+    redis, postgres = servers.RedisServer(servers.VALKEY_9), servers.PostgresServer(servers.POSTGRES_18)
+    try:
+        url = postgres.url_of(await postgres.create_database())
+        return await together.measure(redis, url, folder, alone_s=min(ALONE_S, seconds), attack_s=seconds)
+    finally:
+        redis.close()
+        postgres.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="make hostile")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of the attacks")
+    args = parser.parse_args(argv)
+    print(f"{len(attacks.ALL)} attacks at once for {args.seconds:.0f} s: {', '.join(a.name for a in attacks.ALL)}")
+    report = asyncio.run(run(args.seconds))
+    for line in report.lines():
+        print(line)
+    problems = report.problems(timed=True)
+    for problem in problems:
+        print(f"FAILED: {problem}")
+    print("FAILED" if problems else "every figure held")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,13 @@
+"""Every attack of the hostile suite: all of them run at once in `together`. A new one is added here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.hostile.attack import Attack
+from tests.hostile.attackers import examples
+
+ALL: Sequence[Attack] = (
+    examples.SilentClients(),
+    examples.EndlessAnswers(),
+)
