@@ -99,12 +99,13 @@ def _item(request: Publish, version: int, matched: tuple[events.Matched, ...], b
         by=by,
         data=request.data,
     )
+    fields = envelope.encode_event(event)
     return append.Item(
         tenant=request.tenant,
         mark=f"{request.tenant}\0{request.id}",
         request=by,
-        fields=envelope.encode_event(event),
+        fields=fields,
         expected=version,
         matched=envelope.encode_matched(matched),
-        payload_bytes=len(request.data),
+        payload_bytes=envelope.payload_bytes(fields),
     )

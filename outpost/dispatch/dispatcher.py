@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from outpost import errors, pacing, telemetry
 from outpost.dispatch import lanes as lane_rules
 from outpost.domain import events
-from outpost.log import client, consumers, envelope, read, tasks
+from outpost.log import batching, client, consumers, envelope, read, tasks
 from outpost.log import partition as partitions
 from outpost.queue import base as queues
 from projections.due import repair
@@ -22,15 +23,16 @@ from projections.due import repair
 READ_COUNT = 100  # entries of each partition by one read
 MOST_A_READ = 1_000  # where fewer partitions have so many; small enough for the others to wait for no 100 ms
 OPEN_COUNT = 500  # entries opened by one round trip
+OPEN_TASKS = 5_000  # made live by it: 12 ms of Redis (measured); the tasks of one event are made live together
+READ_BYTES = batching.ANSWER_BYTES  # expected of one read
 MOST_AHEAD = 8  # reads of a flood in one step, each while what the last one brought is opened
-FEWEST = 4
-READ_BYTES = 16 * 1024 * 1024  # about what one read brings into memory, going by the size of the last ones
-CAUTIOUS_BYTES = 64 * 1024  # an entry, before anything was read
 LOOK_EVERY_S = 2.0  # for names whose lease is over
 ORPHAN_IDLE_MS = 1_000  # then a pending entry this old is taken over, be it a living process's: that is harmless
 SWEEP_EVERY_S = 15.0
 SWEEP_IDLE_MS = 20_000  # at other times one this old, whoever read it: replies get lost, and processes hang
+REFUSED_PAUSE_S = 1.0  # until what a partition did not open is read again
 FULL_PAUSE_S = 0.02  # while the lanes are full, the log keeps what is not read yet
+_ALL = range(partitions.PARTITIONS)
 
 
 class Dispatcher:
@@ -54,7 +56,13 @@ class Dispatcher:
         self._look_at = 0.0
         self._sweep_at = 0.0
         self._recover = True
-        self._count = max(FEWEST, READ_BYTES // CAUTIOUS_BYTES // partitions.PARTITIONS)
+        self._recover_at = math.inf
+        self._refused: dict[int, str] = {}  # partitions that did not open what was read, and why
+        self._reading = batching.Reading(MOST_A_READ * partitions.PARTITIONS, READ_BYTES)
+        self._opening = batching.Sending(OPEN_COUNT, OPEN_TASKS)
+        self._active = self._flooded = partitions.PARTITIONS  # of the last read, as `_spread` has them
+        self._asked = READ_COUNT  # entries of each partition by the last read
+        self._turn = 0  # the first of the partitions that the next read of few entries asks
         self.health = telemetry.Health("dispatcher")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -68,8 +76,11 @@ class Dispatcher:
                 self.health.fell("redis", type(exc).__name__)
                 await pacing.sleep(pause.next_s(), stop)
             else:
-                self.health.rose()
                 pause.reset()
+                for reason in self._refused.values():
+                    self.health.fell("redis", reason)
+                if not self._refused:
+                    self.health.rose()
         if self._name is not None:
             with contextlib.suppress(errors.OutpostError):  # then its lease ends by itself
                 await consumers.release_name(self._log, self._holder, self._name)
@@ -78,16 +89,13 @@ class Dispatcher:
         """One read and what comes of it; returns how many entries were opened by us.
         Raises errors.StoreUnavailable."""
         name = await self._leased_name()
-        if self._recover:
-            await repair.mend_if_needed(self._log)
-            opened = await self._read_own_pending(name)
-            self._recover = False
-            return opened
-        if self._lanes.full:
+        if self._recover or asyncio.get_running_loop().time() >= self._recover_at:
+            return await self._recovered(name)
+        if self._lanes.full or len(self._refused) == partitions.PARTITIONS:
             await asyncio.sleep(FULL_PAUSE_S)
             return 0
         opened = await self._sweep(name)
-        found = await read.as_group(self._log, name, self._count, block_ms=block_ms)
+        found = await self._read(name, block_ms)
         for _ in range(MOST_AHEAD):
             ahead = self._read_ahead(name, found)
             try:
@@ -98,16 +106,48 @@ class Dispatcher:
                 break
         return opened + await self._open(found)
 
+    async def _recovered(self, name: str) -> int:
+        """Completes what may be missing, and opens what was read and not opened."""
+        self._recover_at, self._refused = math.inf, {}
+        await repair.mend_if_needed(self._log)
+        opened = await self._read_own_pending(name)
+        self._recover = False
+        return opened
+
+    async def _read(self, name: str, block_ms: int = 0, start: str = ">") -> list[read.Read]:
+        """Entries of the partitions that open what is read: new ones, or with `start` `0-0` those that are pending
+        under our name. Where not even one of each
+        partition fits into an answer, asks some partitions after others; once none of them has any, waits for
+        news, which comes from one partition at a time."""
+        asked, most = [p for p in _ALL if p not in self._refused], self._reading.count
+        flood = min(MOST_A_READ // self._flooded, most // partitions.PARTITIONS)
+        count = max(flood, min(READ_COUNT, most // self._active))
+        if not asked:
+            return []
+        self._asked = max(1, count)
+        for _ in range(0 if count else len(asked)):
+            among = self._next_partitions(asked, most)
+            if found := await read.as_group(self._log, name, 1, start, 0, among, self._reading):
+                return found
+        if not count and not block_ms:
+            return []
+        return await read.as_group(self._log, name, self._asked, start, block_ms, asked, self._reading)
+
+    def _next_partitions(self, asked: Sequence[int], count: int) -> list[int]:
+        among = [asked[(self._turn + n) % len(asked)] for n in range(min(count, len(asked)))]
+        self._turn += len(among)
+        return among
+
     def _read_ahead(self, name: str, found: Sequence[read.Read]) -> asyncio.Task[list[read.Read]] | None:
         """Reads on while what was found is opened, where more stands there: alone, a round trip takes as long as a
         turn of a loop that delivers at full speed."""
-        flood = len(found) >= self._count and not self._lanes.full
+        flood = len(found) >= self._asked and not self._lanes.full
         self._lanes.let_read(flood)
         if found:
-            self._count = _next_count(found)
+            self._active, self._flooded = _spread(found)
         if not flood:
             return None
-        return asyncio.create_task(read.as_group(self._log, name, self._count, block_ms=0))
+        return asyncio.create_task(self._read(name, block_ms=0))
 
     async def _leased_name(self) -> str:
         now = asyncio.get_running_loop().time()
@@ -123,8 +163,7 @@ class Dispatcher:
 
     async def _read_own_pending(self, name: str) -> int:
         opened = 0
-        while found := await read.as_group(self._log, name, self._count, start="0-0"):
-            self._count = _next_count(found)
+        while len(self._refused) < partitions.PARTITIONS and (found := await self._read(name, start="0-0")):
             opened += await self._open(found)
         return opened
 
@@ -148,7 +187,10 @@ class Dispatcher:
         for partition in range(partitions.PARTITIONS):
             start = "0-0"
             while True:
-                start, found = await read.claim_idle(self._log, partition, name, idle_ms, self._count, start)
+                count = min(READ_COUNT, self._reading.count)
+                start, found = await read.claim_idle(
+                    self._log, partition, name, idle_ms, count, start, self._reading
+                )
                 opened += await self._open(found)
                 if start == "0-0":
                     break
@@ -159,41 +201,55 @@ class Dispatcher:
         none waits for the flood of another."""
         sizes = Counter(item.position.partition for item in found)
         ordered = sorted(found, key=lambda item: sizes[item.position.partition])
-        opened = 0
-        for at in range(0, len(ordered), OPEN_COUNT):
-            opened += await self._open_some(ordered[at : at + OPEN_COUNT])
+        wanted: list[list[queues.Task]] = []
+
+        def weights(first: int) -> Iterator[int]:
+            for at in range(first, len(ordered)):
+                if at == len(wanted):
+                    wanted.append(_first_attempts(ordered[at]))
+                yield 1 + len(wanted[at])
+
+        opened = at = 0
+        while at < len(ordered):
+            count = self._opening.cut(weights(at))
+            opened += await self._open_some(ordered[at : at + count], wanted[at : at + count])
+            at += count
         return opened
 
-    async def _open_some(self, found: Sequence[read.Read]) -> int:
+    async def _open_some(self, found: Sequence[read.Read], wanted: Sequence[list[queues.Task]]) -> int:
         openings: dict[int, list[tasks.Opening]] = defaultdict(list)
         asked: dict[int, list[list[queues.Task]]] = defaultdict(list)
-        for item in found:
-            wanted = _first_attempts(item)
-            entry = tasks.Opening(item.position.entry_id, tuple(task.text for task in wanted))
+        for item, each in zip(found, wanted, strict=True):
+            entry = tasks.Opening(item.position.entry_id, tuple(task.text for task in each))
             openings[item.position.partition].append(entry)
-            asked[item.position.partition].append(wanted)
-        answers = await tasks.open_entries(self._log, dict(openings), self._watchdog_ms)
-        ours: list[queues.Task] = []
-        opened = 0
-        for partition, each in asked.items():
-            for wanted, mine in zip(each, answers[partition], strict=True):
-                opened += mine
-                if mine:
-                    ours += wanted
+            asked[item.position.partition].append(each)
+        try:
+            answers = await tasks.open_entries(self._log, openings, self._watchdog_ms)
+        except errors.StoreUnavailable:
+            self._opening.failed()
+            raise
+        self._opening.passed()
+        for partition, refused in answers.failed.items():  # what the others opened is handed over all the same
+            self._refused[partition] = refused.reason
+            self._recover_at = asyncio.get_running_loop().time() + REFUSED_PAUSE_S
+        ours = [
+            task
+            for partition, opened in answers.items()
+            for each, mine in zip(asked[partition], opened, strict=True)
+            if mine
+            for task in each
+        ]
         await self._queue.publish(ours)
-        telemetry.emit_sampled("dispatch_opened", "debug", entries=len(found), opened=opened, tasks=len(ours))
-        return opened
+        number = sum(map(sum, answers.values()))
+        telemetry.emit_sampled("dispatch_opened", "debug", entries=len(found), opened=number, tasks=len(ours))
+        return number
 
 
-def _next_count(found: Sequence[read.Read]) -> int:
-    """How many entries of each partition to ask for, so that large payloads come in small reads, and the flood of
-    one partition in large ones, which even from all of them would fit into memory."""
+def _spread(found: Sequence[read.Read]) -> tuple[int, int]:
+    """How many partitions had something, and how many of them would hold all of it with the largest share: few,
+    where one is flooded."""
     sizes = Counter(item.position.partition for item in found)
-    mean_bytes = sum(len(item.fields.get(b"d", b"")) for item in found) // len(found) + 256
-    usual = min(READ_COUNT, READ_BYTES // mean_bytes // len(sizes))
-    flooded = -(-len(found) // max(sizes.values()))  # as many partitions as would hold that with the largest share
-    flood = min(MOST_A_READ // flooded, READ_BYTES // mean_bytes // partitions.PARTITIONS)
-    return max(FEWEST, usual, flood)
+    return len(sizes), -(-len(found) // max(sizes.values()))
 
 
 def _first_attempts(item: read.Read) -> list[queues.Task]:

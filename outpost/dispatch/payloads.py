@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -16,12 +17,13 @@ import msgspec
 from outpost import errors, pacing, telemetry
 from outpost.dispatch import lanes as lane_rules
 from outpost.domain import delivery, events
-from outpost.log import client, tasks
+from outpost.log import batching, client, tasks
 from outpost.log import position as positions
 from outpost.queue import base as queues
 from projections.config import catch_up
 
-BATCH = 100  # payloads in memory at once, beside the lanes
+BATCH = 100  # events of one read
+BATCH_BYTES = 8 * 1024 * 1024  # expected of their payloads, which are in memory beside the lanes
 MOST = 10_000  # tasks that wait here; others come back when their watchdog ends
 LIMIT_S = 5.0  # for one read of the log store
 DELAY_MS = 5_000  # until a task is tried again whose event could not be read
@@ -39,6 +41,7 @@ class OldEvents:
         self._queue = queue
         self._lanes = lanes
         self._fetch = fetch
+        self._reading = batching.Reading(BATCH, BATCH_BYTES)
         self._waiting: dict[Name, None] = {}
         self._asked = asyncio.Event()
         self.health = telemetry.Health("old_events")
@@ -72,14 +75,16 @@ class OldEvents:
         await self._hold(waiting, 0)
 
     async def _step(self) -> None:
-        batch = list(self._waiting)[:BATCH]
+        batch = list(itertools.islice(self._waiting, self._reading.count))
         try:
             async with asyncio.timeout(LIMIT_S):
                 later = await self._hand_over(batch)
         except errors.StoreUnavailable as exc:
+            self._reading.failed(len(batch))
             self.health.fell(exc.store, exc.reason)
             later = list(self._waiting)  # everything, since it needs the same store
         except TimeoutError:
+            self._reading.failed(len(batch))
             self.health.fell("postgres", f"no answer within {LIMIT_S:g} s")
             later = list(self._waiting)
         else:
@@ -94,6 +99,7 @@ class OldEvents:
         ids = [delivery.parse_task_id(text) for _, text in batch]
         places = [positions.of_entry("evt", p, i.event) for (p, _), i in zip(batch, ids, strict=True)]
         found = await self._fetch(list(dict.fromkeys(places)))
+        self._reading.answered(len(found), sum(len(event.data) for event in found.values()), len(batch))
         halted = await self._show({at.partition for at in found})
         ready: list[queues.Task] = []
         later: list[Name] = []
@@ -122,8 +128,8 @@ class OldEvents:
         return halted
 
     async def _hold(self, names: Sequence[Name], delay_ms: int) -> None:
-        held: dict[int, list[str]] = defaultdict(list)
-        for partition, text in names:
-            held[partition].append(text)
-        if held:
-            await tasks.hold(self._log, dict(held), delay_ms)
+        for at in range(0, len(names), tasks.HOLD_TASKS):
+            held: dict[int, list[str]] = defaultdict(list)
+            for partition, text in names[at : at + tasks.HOLD_TASKS]:
+                held[partition].append(text)
+            await tasks.hold(self._log, held, delay_ms)

@@ -7,22 +7,24 @@ Also keeps what waits in this process from coming due (`hold`), and sends what e
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import deque
 from collections.abc import Sequence
 
 from outpost import errors, pacing, telemetry
 from outpost.dispatch import lanes as lane_rules
 from outpost.dispatch import payloads
 from outpost.domain import delivery, events
-from outpost.log import client, envelope, read, tasks
+from outpost.log import batching, client, envelope, read, tasks
 from outpost.log import position as positions
 from outpost.queue import base as queues
 
 CLAIM = 200  # tasks of each partition by one claim
 HAND_OVER = 100  # of them, with their payloads, by one read
+HAND_OVER_BYTES = 8 * 1024 * 1024  # expected of such a read
 LOOK_EVERY_S = 0.5  # the longest sleep: other processes make retries due, too
 SHORTEST_SLEEP_S = 0.01
 HOLD_EVERY_S = 10.0
-HOLD_BATCH = 250  # by one call: it holds up every other command
 HOLD_OVER = 0.9  # of the time between two rounds; a hundred thousand at once would hold up every delivery
 HOLD_STEP_S = 0.05  # between two looks while a round lasts
 
@@ -45,11 +47,14 @@ class Scheduler:
         self._queue = queue
         self._lanes = lanes
         self._watchdog_ms = watchdog_ms
+        self._reading = batching.Reading(HAND_OVER, HAND_OVER_BYTES)
         self._hold_every_s = min(HOLD_EVERY_S, watchdog_ms / 3_000)  # or what waits comes due, and is claimed
         self._hold_at = 0.0
         self._round: list[tuple[int, list[str]]] = []  # what is still to be held in this round
         self._round_began = 0.0
         self._round_size = 0
+        self._claimed: deque[tuple[int, str]] = deque()  # and not handed over yet
+        self._failed: errors.StoreUnavailable | None = None  # why a partition could not be claimed from
         self.health = telemetry.Health("scheduler")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -62,8 +67,11 @@ class Scheduler:
                 self.health.fell("redis", exc.reason)
                 sleep_s = pause.next_s()
             else:
-                self.health.rose()
                 pause.reset()
+                if self._failed is None:
+                    self.health.rose()
+                else:
+                    self.health.fell("redis", self._failed.reason)
             await pacing.sleep(sleep_s, stop)
 
     async def step(self) -> float:
@@ -73,21 +81,34 @@ class Scheduler:
         longest_s = HOLD_STEP_S if self._round else LOOK_EVERY_S
         if self._lanes.full:
             return longest_s
-        claimed = await tasks.claim_due(self._log, self._watchdog_ms, CLAIM, longest=self._longest)
-        found = [(p, text) for p, c in claimed.items() for text in c.tasks]
-        for at in range(0, len(found), HAND_OVER):
-            if self._lanes.full:
-                break  # the rest comes back when its watchdog ends
-            await self._hand_over(found[at : at + HAND_OVER])
+        claimed = await self._claim()
+        while self._claimed and not self._lanes.full:
+            part = list(itertools.islice(self._claimed, self._reading.count))
+            await self._hand_over(part)
+            for _ in part:
+                self._claimed.popleft()
+        self._claimed.clear()  # the lanes are full; they come back when their watchdog ends
         if any(len(c.tasks) >= CLAIM for c in claimed.values()):
             return 0.0
         next_ms = min((c.next_in_ms for c in claimed.values() if c.next_in_ms is not None), default=None)
         return longest_s if next_ms is None else min(max(next_ms / 1000, SHORTEST_SLEEP_S), longest_s)
 
+    async def _claim(self) -> dict[int, tasks.Claimed]:
+        """Claims what is due, once nothing is left of an earlier claim whose events could not be read."""
+        if self._claimed:
+            return {}
+        claimed = await tasks.claim_due(self._log, self._watchdog_ms, CLAIM, longest=self._longest)
+        self._claimed.extend((p, text) for p, c in claimed.items() for text in c.tasks)
+        self._failed = next(iter(claimed.failed.values()), None)
+        return claimed
+
     async def release(self) -> None:
         """Gives back every task that waits here, to be claimed at once. Raises errors.StoreUnavailable."""
         held = self._lanes.held()
         gone = {(p, t) for p, texts in held.items() for t in texts}
+        for partition, text in self._claimed:
+            held.setdefault(partition, []).append(text)
+        self._claimed.clear()
         for task, _ in self._lanes.take_overflow():
             held.setdefault(task.partition, []).append(task.text)
         await self._hold(held, 0)
@@ -95,9 +116,9 @@ class Scheduler:
 
     async def _keep(self) -> None:
         overflow = self._lanes.take_overflow()
-        for at in range(0, len(overflow), HOLD_BATCH):
+        for at in range(0, len(overflow), tasks.HOLD_TASKS):
             held: dict[int, list[tuple[str, int]]] = {}
-            for task, delay_ms in overflow[at : at + HOLD_BATCH]:
+            for task, delay_ms in overflow[at : at + tasks.HOLD_TASKS]:
                 held.setdefault(task.partition, []).append((task.text, delay_ms))
             await tasks.put_aside(self._log, held)
         await self._hold_some()
@@ -123,7 +144,8 @@ class Scheduler:
         """Reads the events of claimed tasks and hands them over. Those that were trimmed are left to `old`."""
         ids = [delivery.parse_task_id(text) for _, text in found]
         wanted = list(dict.fromkeys((p, i.event) for (p, _), i in zip(found, ids, strict=True)))
-        entries = await read.exactly(self._log, [positions.of_entry("evt", p, event) for p, event in wanted])
+        places = [positions.of_entry("evt", p, event) for p, event in wanted]
+        entries = await read.exactly(self._log, places, self._reading)
         known = {place: _decode(entry) for place, entry in zip(wanted, entries, strict=True)}
         ready, gone = [], []
         for (partition, text), task_id in zip(found, ids, strict=True):
@@ -140,9 +162,8 @@ class Scheduler:
 
 
 def _batches(held: dict[int, list[str]]) -> list[tuple[int, list[str]]]:
-    return [
-        (p, texts[at : at + HOLD_BATCH]) for p, texts in held.items() for at in range(0, len(texts), HOLD_BATCH)
-    ]
+    each = tasks.HOLD_TASKS
+    return [(p, texts[at : at + each]) for p, texts in held.items() for at in range(0, len(texts), each)]
 
 
 def _decode(item: read.Read | None) -> events.Event | None:

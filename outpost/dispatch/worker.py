@@ -7,9 +7,11 @@ recorder commits whatever has finished while its last commit was under way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import random
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -17,7 +19,7 @@ from outpost import errors, pacing, telemetry
 from outpost.dispatch import lanes as lane_rules
 from outpost.dispatch import publishers, reactors, senders
 from outpost.domain import delivery, events
-from outpost.log import client, envelope, read, tasks
+from outpost.log import batching, client, envelope, read, tasks
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from outpost.queue import base as queues
@@ -26,8 +28,11 @@ from projections.config import catch_up
 _encode = msgspec.json.Encoder().encode
 
 MOST_A_BEGIN = 256  # tasks of one begin round trip
-MOST_A_LOAD = 100  # of them while payloads are read again: that many may be in memory beside the lanes
+MOST_A_LOAD = 100  # of them while payloads are read again
+LOAD_BYTES = 8 * 1024 * 1024  # of such payloads by one round trip: that many may be in memory beside the lanes
 MOST_A_RECORD = 512
+RECORD_OVERHEAD_BYTES = 512  # of a call, for an attempt beside its detail: task, tenant, event
+LATER_MS = 5_000  # until a task is tried again whose partition could not begin it
 
 
 class Worker:
@@ -57,6 +62,8 @@ class Worker:
         self._free = limits.slots
         self._senders = senders.Senders(opened, limits, self._finish)
         self._finished: deque[senders.Sending] = deque()
+        self._sending = batching.Sending(MOST_A_RECORD)
+        self._reading = batching.Reading(MOST_A_LOAD, LOAD_BYTES)
         self._recordable = asyncio.Event()
         self._settled = asyncio.Event()  # nothing is in flight
         self._closing = False
@@ -95,7 +102,7 @@ class Worker:
         """Ends between two round trips, never inside one: what was begun goes out."""
         pause = pacing.Pause()
         while not stop.is_set():
-            taken = self._lanes.take(min(self._free, MOST_A_LOAD if self._lanes.crowded else MOST_A_BEGIN))
+            taken = self._lanes.take(min(self._free, self._reading.count if self._lanes.crowded else MOST_A_BEGIN))
             if not taken:
                 await self._lanes.changed()
                 continue
@@ -120,7 +127,7 @@ class Worker:
         if not missing:
             return
         places = [positions.of_entry("evt", taken[at].partition, taken[at].id.event) for at in missing]
-        entries = await read.exactly(self._log, places)
+        entries = await read.exactly(self._log, places, self._reading)
         for at, entry in reversed(list(zip(missing, entries, strict=True))):
             event = None if entry is None else envelope.decode("evt", entry.position, entry.fields)
             if isinstance(event, events.Event):
@@ -135,13 +142,14 @@ class Worker:
             grouped[task.partition].append(task)
         leases = {id(t): self._publishers.known(t.event.tenant, t.id.destination) for t in taken}
         try:
-            answers = await tasks.begin(
+            begun = await tasks.begin(
                 self._log,
                 {p: [_beginning(t, leases[id(t)]) for t in group] for p, group in grouped.items()},
                 self._generations,
                 self._limits.timeout_ms + self._limits.margin_ms,
                 self._by,
             )
+            answers = begun.checked()
         except BaseException:
             for lease in leases.values():
                 self._give_back(lease)
@@ -149,6 +157,11 @@ class Worker:
         taken.clear()
         behind: list[queues.Task] = []
         for partition, group in grouped.items():
+            if partition in answers.failed:
+                for task in group:
+                    self._give_back(leases[id(task)])
+                await self._put_aside(group)
+                continue
             for task, answer in zip(group, answers[partition], strict=True):
                 lease = leases[id(task)]
                 match answer:
@@ -171,12 +184,34 @@ class Worker:
             await self._catch_up(behind)
 
     async def _catch_up(self, behind: list[queues.Task]) -> None:
-        try:
-            for partition in {t.partition for t in behind}:
+        """Brings the read models up to where these tasks need them. Where one is halted its tasks are put aside,
+        and nobody else waits for them."""
+        by_partition: dict[int, list[queues.Task]] = defaultdict(list)
+        for task in behind:
+            by_partition[task.partition].append(task)
+        while by_partition:
+            partition, group = by_partition.popitem()
+            try:
                 await catch_up.to_head(self._log, partition)
+            except errors.Halted:
+                await self._put_aside(group)
+            except BaseException:
+                for task in itertools.chain(group, *by_partition.values()):
+                    self._back(task)
+                raise
+            else:
+                for task in group:
+                    self._back(task)
+
+    async def _put_aside(self, group: Sequence[queues.Task]) -> None:
+        """Lets tasks of one partition go; they come back by `due` after a while."""
+        try:
+            held = {group[0].partition: [(task.text, LATER_MS) for task in group]}
+            with contextlib.suppress(errors.StoreUnavailable):  # then their watchdog brings them back
+                await tasks.put_aside(self._log, held)
         finally:
-            for task in behind:
-                self._back(task)
+            for task in group:
+                self._release(task)
 
     def _finish(self, sending: senders.Sending) -> None:
         self._finished.append(sending)
@@ -189,39 +224,63 @@ class Worker:
                 self._recordable.clear()
                 await self._recordable.wait()
                 continue
-            batch = [self._finished[i] for i in range(min(len(self._finished), MOST_A_RECORD))]
             try:
-                await self._record(batch)
+                await self._record(self._next_recordings())
             except errors.StoreUnavailable as exc:
                 self.health.fell("redis", exc.reason)
                 await asyncio.sleep(pause.next_s())
                 continue
             self.health.rose()
             pause.reset()
-            for sending in batch:
-                self._finished.popleft()
-                timed_out = isinstance(sending.outcome, delivery.Failed) and sending.outcome.code == "timeout"
-                self._release(sending.task, answered=not timed_out)
-                self._give_back(sending.lease)
 
-    async def _record(self, batch: Sequence[senders.Sending]) -> None:
+    def _next_recordings(self) -> list[tuple[senders.Sending, tasks.Recording]]:
+        """The attempts of the next call, which stay in `_finished` until they are recorded."""
+        made: list[tuple[senders.Sending, tasks.Recording]] = []
+
+        def sizes() -> Iterator[int]:
+            for sending in self._finished:
+                made.append((sending, self._recording(sending)))
+                yield len(made[-1][1].detail) + RECORD_OVERHEAD_BYTES
+
+        return made[: self._sending.cut(sizes())]
+
+    async def _record(self, batch: Sequence[tuple[senders.Sending, tasks.Recording]]) -> None:
+        """Records the first ones of `_finished`, and takes out what is recorded; the attempts of a partition that
+        failed go to its end. Raises errors.StoreUnavailable where all failed, or the store is away."""
         recording: dict[int, list[tasks.Recording]] = defaultdict(list)
-        failed = 0
         gone: list[tuple[senders.Sending, int]] = []
-        for sending in batch:
+        for sending, attempt in batch:
             group = recording[sending.task.partition]
-            if isinstance(sending.outcome, delivery.Failed):
-                failed += 1
-                if sending.outcome.gone:
-                    gone.append((sending, len(group)))
-            group.append(self._recording(sending))
-        answers = await tasks.record(self._log, dict(recording), self._by)
+            if isinstance(sending.outcome, delivery.Failed) and sending.outcome.gone:
+                gone.append((sending, len(group)))
+            group.append(attempt)
+        try:
+            answers = (await tasks.record(self._log, recording, self._by)).checked()
+        except errors.StoreUnavailable:
+            self._sending.failed()
+            raise
+        self._sending.passed()
         for sending, at in gone:
-            self._tell_gone(sending, answers[sending.task.partition][at])
-        unknown = sum(position is None for group in answers.values() for position in group)
+            if sending.task.partition in answers:
+                self._tell_gone(sending, answers[sending.task.partition][at])
+        for sending, _ in batch:
+            self._finished.popleft()
+            if sending.task.partition in answers:
+                self._recorded(sending)
+            else:
+                self._finished.append(sending)
         telemetry.emit_sampled(
-            "deliveries_recorded", "debug", attempts=len(batch), failed=failed, duplicates=unknown
+            "deliveries_recorded",
+            "debug",
+            attempts=sum(len(group) for group in answers.values()),
+            failed=sum(not attempt.succeeded for _, attempt in batch),
+            duplicates=sum(position is None for group in answers.values() for position in group),
         )
+
+    def _recorded(self, sending: senders.Sending) -> None:
+        timed_out = isinstance(sending.outcome, delivery.Failed) and sending.outcome.code == "timeout"
+        self._release(sending.task, answered=not timed_out)
+        self._give_back(sending.lease)
 
     def _tell_gone(self, sending: senders.Sending, recorded: positions.Position | None) -> None:
         """`recorded` is None where the reply to an earlier try of recording it was lost, among others."""

@@ -10,20 +10,21 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from outpost import errors
 from outpost.domain import events
+from outpost.log import batching, client, envelope
 from outpost.log import budget as budgets
-from outpost.log import client, envelope
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 
 RETRY_PAUSE_S = 0.05  # between two tries of an append that got no answer
 APPEND_LIMIT_S = 4.0  # after which a caller hears that the store is away
-MAX_FLUSH = 512  # entries of one script call; bounds how long Redis is busy with it
+MAX_FLUSH = 512  # entries of one flush; bounds how long Redis is busy with it
+OVERHEAD_BYTES = 512  # of a call, for an item beside its payload: names of fields, ids, times, mark
 MAX_WAITING = 20_000  # entries that may wait for a flush; beyond it publishers are told to come again
 
 _SCRIPT = client.load_script("append")
@@ -89,39 +90,60 @@ async def append(
     stream: partitions.Stream,
     batches: dict[int, Sequence[Item]],
     window: Window,
-) -> dict[int, list[Answer]]:
+) -> client.ByPartition[list[Answer]]:
     """Appends the items of each partition and answers each, in order; one round trip if nothing goes wrong.
 
-    Tries again for `APPEND_LIMIT_S` where the outcome is unknown: marks make that safe. Raises
-    errors.StoreUnavailable when it gives up; every item then stands in the log once or not at all.
+    Tries again for `APPEND_LIMIT_S` where the outcome is unknown: marks make that safe. Then a partition without
+    an answer has failed, and each of its items stands in the log once or not at all. Raises
+    errors.StoreUnavailable where all have failed.
     """
     give_up = time.monotonic() + APPEND_LIMIT_S
+    answers: client.ByPartition[list[Answer]] = client.ByPartition()
+    left = dict(batches)
     while True:
-        first, width = window.first_bucket(), window.bucket_ms
-        try:
-            replies = await log.call(
-                _SCRIPT,
-                [
-                    _call(log.keys.partitions[p], stream, items, first, width, window.ttl_ms)
-                    for p, items in batches.items()
-                ],
-            )
-        except errors.StoreFull:
-            raise
-        except errors.StoreUnavailable:
-            if time.monotonic() + RETRY_PAUSE_S > give_up:
-                raise
+        failed = await _append(log, stream, left, window, answers)
+        for partition in (*answers, *(p for p, exc in failed.items() if isinstance(exc, errors.StoreFull))):
+            left.pop(partition, None)
+        answers.failed = {p: exc for p, exc in (answers.failed | failed).items() if p not in answers}
+        if not left or time.monotonic() + RETRY_PAUSE_S > give_up:
+            return answers.checked()
+        if not all(isinstance(exc, _ClockMoved) for exc in failed.values()):
             await asyncio.sleep(RETRY_PAUSE_S)
-            continue
-        clock = next((answer for reply in replies for answer in reply if answer[0] == b"clock"), None)
+
+
+class _ClockMoved(errors.StoreUnavailable):
+    """The buckets that were declared are not those of the clock of Redis; the next try declares the right ones."""
+
+
+async def _append(
+    log: client.Log,
+    stream: partitions.Stream,
+    batches: Mapping[int, Sequence[Item]],
+    window: Window,
+    answers: client.ByPartition[list[Answer]],
+) -> dict[int, errors.StoreUnavailable]:
+    """One try. Adds to `answers`, and returns why partitions have none."""
+    first, width = window.first_bucket(), window.bucket_ms
+    try:
+        replies = await log.call_each(
+            _SCRIPT,
+            {
+                p: _call(log.keys.partitions[p], stream, items, first, width, window.ttl_ms)
+                for p, items in batches.items()
+            },
+            lambda _, reply: reply,
+        )
+    except errors.StoreUnavailable as exc:
+        return dict.fromkeys(batches, exc)
+    failed = replies.failed
+    for partition, reply in replies.items():
+        clock = next((answer for answer in reply if answer[0] == b"clock"), None)
         if clock is None:
-            return {
-                p: [_answer(stream, p, answer) for answer in reply]
-                for p, reply in zip(batches, replies, strict=True)
-            }
-        window.clock_offset_ms = clock[1] - time.time_ns() // 1_000_000
-        if time.monotonic() > give_up:
-            raise errors.StoreUnavailable("redis", "its clock cannot be followed")
+            answers[partition] = [_answer(stream, partition, answer) for answer in reply]
+        else:
+            window.clock_offset_ms = clock[1] - time.time_ns() // 1_000_000
+            failed[partition] = _ClockMoved("redis", "its clock cannot be followed")
+    return failed
 
 
 def _call(
@@ -165,6 +187,7 @@ class GroupCommit:
         self._log = log
         self._window = window
         self._budget = budget or budgets.Budget()
+        self._sending = batching.Sending(MAX_FLUSH)
         self._waiting: deque[tuple[int, Item, asyncio.Future[Answer]]] = deque()
         self._wake = asyncio.Event()
         self._closed = False
@@ -210,22 +233,32 @@ class GroupCommit:
     async def _flush(self) -> None:
         batches: dict[int, list[Item]] = defaultdict(list)
         futures: dict[int, list[asyncio.Future[Answer]]] = defaultdict(list)
-        for _ in range(min(len(self._waiting), MAX_FLUSH)):
+        for _ in range(self._sending.cut(map(_size, self._waiting))):
             partition, item, future = self._waiting.popleft()
             batches[partition].append(item)
             futures[partition].append(future)
         try:
             answers = await append(self._log, "evt", dict(batches), self._window)
         except errors.OutpostError as exc:
+            self._sending.failed()
             _fail(itertools.chain(*futures.values()), exc)
         except BaseException:
             _fail(itertools.chain(*futures.values()), errors.StoreUnavailable("redis", "the append was cut off"))
             raise
         else:
+            self._sending.passed()
             for partition, waiting in futures.items():
+                if partition in answers.failed:
+                    _fail(waiting, answers.failed[partition])
+                    continue
                 for future, answer in zip(waiting, answers[partition], strict=True):
                     if not future.done():
                         future.set_result(answer)
+
+
+def _size(waiting: tuple[int, Item, object]) -> int:
+    item = waiting[1]
+    return item.payload_bytes + len(item.matched) + OVERHEAD_BYTES
 
 
 def _fail(futures: Iterable[asyncio.Future[Answer]], exc: errors.OutpostError) -> None:

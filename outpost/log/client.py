@@ -13,8 +13,8 @@ import hashlib
 import importlib.resources
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import msgspec
 import redis.asyncio
@@ -23,19 +23,45 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from outpost import errors
+from outpost.log import batching, wire
 from outpost.log import partition as partitions
 from outpost.log import pin as pins
-from outpost.log import wire
 
 COMMAND_TIMEOUT_S = 3.0  # a command that takes longer has failed; what it did is found out by asking again
 BLOCK_MS = 1_000  # how long a blocking read waits for entries; also how long a loop takes to see a stop
 BLOCKING_TIMEOUT_S = BLOCK_MS / 1000 + 5.0
+CONFIG_ENTRIES = 500  # of `cfg`, by one read and one `advance`
 CONNECTIONS = 32  # a process never has more commands under way than its few loops
 DISK = "it cannot write to its disk"
 
 Arg = wire.Arg
 RedisAddress = wire.RedisAddress
 Call = tuple[Sequence[str], Sequence[Arg]]  # keys and arguments of one script call
+T = TypeVar("T")
+
+
+class ByPartition(dict[int, T]):
+    """The answer of each partition that gave one. `failed` has the errors of the others; asking for the answer of
+    such a partition raises its error, so that the trouble of one partition is nobody else's."""
+
+    def __init__(self, answers: Mapping[int, T] = {}, failed: Mapping[int, errors.StoreUnavailable] = {}) -> None:
+        super().__init__(answers)
+        self.failed = dict(failed)
+
+    def __missing__(self, partition: int) -> T:
+        raise self.failed[partition]
+
+    def checked(self) -> Self:
+        """This, unless every partition failed: then raises errors.StoreUnavailable."""
+        if self.failed and not self:
+            raise next(iter(self.failed.values()))
+        return self
+
+    def whole(self) -> Self:
+        """This, unless a partition failed: then raises errors.StoreUnavailable."""
+        for exc in self.failed.values():
+            raise exc
+        return self
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -61,6 +87,9 @@ class Log:
         self.redis = _client(address, self.pin)
         self._wire = wire.Wire(address, COMMAND_TIMEOUT_S, self.pin)
         self._blocking = wire.WirePool(address, COMMAND_TIMEOUT_S, self.pin)
+        # What was learned of the size of config entries, for everybody who catches up with them.
+        self.config_reading = batching.Reading(CONFIG_ENTRIES, batching.CALL_BYTES)
+        self.config_sending = batching.Sending(CONFIG_ENTRIES)
 
     async def call(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Runs `script` once for each of `calls` in one round trip and returns the replies in order.
@@ -69,18 +98,44 @@ class Log:
         may have happened.
         """
         async with self._border():
-            replies = await self._evalsha(script, calls)
-            missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
-            if missing:
-                await self._wire.execute([("SCRIPT", "LOAD", script.text)], COMMAND_TIMEOUT_S)
-                for i, reply in zip(
-                    missing, await self._evalsha(script, [calls[i] for i in missing]), strict=True
-                ):
-                    replies[i] = reply
+            replies = await self._replies(script, calls)
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise reply
             return replies
+
+    async def call_each(
+        self, script: Script, calls: Mapping[int, Call], read: Callable[[int, Any], T]
+    ) -> ByPartition[T]:
+        """As `call`, with one call for each partition; `read` makes an answer of its reply. Raises
+        errors.StoreUnavailable where the store is away; `failed` has what was wrong with single partitions."""
+        outcome: ByPartition[T] = ByPartition()
+        async with self._border():
+            replies = await self._replies(script, list(calls.values()))
+            for reply in replies:
+                if isinstance(reply, redis.exceptions.ReadOnlyError):  # which is true of every partition
+                    raise reply
+        for partition, reply in zip(calls, replies, strict=True):
+            if not isinstance(reply, Exception):
+                outcome[partition] = read(partition, reply)
+                continue
+            try:
+                with mapped_errors():
+                    raise reply
+            except errors.StoreUnavailable as exc:
+                outcome.failed[partition] = exc
+        return outcome
+
+    async def _replies(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """The replies in order, errors as values. Loads the script where the server does not have it."""
+        replies = await self._evalsha(script, calls)
+        missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if missing:
+            await self._wire.execute([("SCRIPT", "LOAD", script.text)], COMMAND_TIMEOUT_S)
+            again = await self._evalsha(script, [calls[i] for i in missing])
+            for i, reply in zip(missing, again, strict=True):
+                replies[i] = reply
+        return replies
 
     async def _evalsha(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
@@ -101,20 +156,28 @@ class Log:
     async def plainly(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """As `pipeline`, in plain lists and bytes and at a tenth of its cost: for what is read per batch of
         events. Raises errors.StoreUnavailable."""
-        async with self._border():
-            replies = await self._wire.execute(commands, COMMAND_TIMEOUT_S)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
+        return (await self.plainly_measured(commands))[0]
 
     async def command(self, *args: Arg) -> Any:
         """One plain command. Raises errors.StoreUnavailable."""
         async with self._border():
             return await self.redis.execute_command(*args)  # type: ignore[no-untyped-call]
 
+    async def plainly_measured(self, commands: Sequence[Sequence[Arg]]) -> tuple[list[Any], int]:
+        """As `plainly`, with about how many bytes the replies are."""
+        async with self._border():
+            replies, size = await self._wire.measured(commands, COMMAND_TIMEOUT_S)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies, size
+
     async def wait(self, *args: Arg) -> Any:
         """One command that may block for `BLOCK_MS`, as plain lists and bytes. Raises errors.StoreUnavailable."""
+        return (await self.wait_measured(*args))[0]
+
+    async def wait_measured(self, *args: Arg) -> tuple[Any, int]:
+        """As `wait`, with about how many bytes the reply is."""
         async with self._border():
             return await self._blocking.execute(args, BLOCKING_TIMEOUT_S)
 

@@ -103,6 +103,14 @@ def encode_event(event: events.Event) -> list[bytes | str | int]:
     ]
 
 
+_PAYLOAD = (17, 19, 23)  # where metadata, matches and data stand in what `encode_event` returns
+
+
+def payload_bytes(fields: Sequence[bytes | str | int]) -> int:
+    """The bytes of an encoded event that its publisher decides: metadata, matches and data."""
+    return sum(len(field) for at in _PAYLOAD if isinstance(field := fields[at], bytes))
+
+
 def encode_matched(matched: Sequence[events.Matched]) -> bytes:
     """`m` of an event: a JSON array of `destination@creation-version`."""
     return _encode_plain([str(m) for m in matched]) if matched else b"[]"

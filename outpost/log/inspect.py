@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from outpost.log import client, read
+from outpost.log import batching, client, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 
 Place = tuple[partitions.Stream, int]
 
-TAIL_COUNT = 200  # entries of each stream by one read
+TAIL_COUNT = 200  # entries of each stream by one read, if they are small
 _ALL = tuple(range(partitions.PARTITIONS))
 _LAST_SEQUENCE = 2**64 - 1
 
@@ -142,9 +142,11 @@ async def tail(log: client.Log, since: Mapping[Place, str], *, follow: bool) -> 
     """The entries behind `since` of all these streams, merged by the time of their positions; with `follow` it
     waits for more and never ends."""
     reached, waiting = dict(since), False
+    reading = batching.Reading(TAIL_COUNT * len(reached))
     while True:
-        found = await read.after(log, reached, TAIL_COUNT, client.BLOCK_MS if waiting else 0)
-        horizon = _horizon(found)
+        count = max(1, reading.count // len(reached))
+        found = await read.after(log, reached, count, client.BLOCK_MS if waiting else 0, reading)
+        horizon = _horizon(found, count)
         ready = [item for item in found if horizon is None or item.position.ms <= horizon]
         for item in sorted(ready, key=lambda item: (item.position.ms, item.position.seq)):
             yield item
@@ -155,15 +157,15 @@ async def tail(log: client.Log, since: Mapping[Place, str], *, follow: bool) -> 
         waiting = follow and not found
 
 
-def _horizon(found: Sequence[read.Read]) -> int | None:
-    """The ms up to which all streams were read: a stream that gave as much as was asked for may hold more."""
+def _horizon(found: Sequence[read.Read], asked: int) -> int | None:
+    """The ms up to which all streams were read: a stream that gave as much as was `asked` for may hold more."""
     counts: dict[Place, int] = {}
     last: dict[Place, int] = {}
     for item in found:
         place = _place(item)
         counts[place] = counts.get(place, 0) + 1
         last[place] = item.position.ms
-    return min((last[place] for place, count in counts.items() if count >= TAIL_COUNT), default=None)
+    return min((last[place] for place, count in counts.items() if count >= asked), default=None)
 
 
 def _key(log: client.Log, place: Place) -> str:

@@ -1,16 +1,18 @@
 """Reading streams: from a position, over a range, one entry, as the group.
 
-redis-py shapes the reply of a read after its constructor's arguments, so that one place here makes of it what
-everybody else sees: `Read(position, fields)`, fields as bytes.
+Every reply becomes what everybody else sees: `Read(position, fields)`, fields as bytes. A reader that goes through
+much passes its `batching.Reading`, which learns from each answer how many entries the next one may hold. All raise
+errors.StoreUnavailable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outpost import errors
-from outpost.log import client
+from outpost.log import batching, client
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 
@@ -29,14 +31,16 @@ async def after(
     starts: Mapping[tuple[partitions.Stream, int], str],
     count: int,
     block_ms: int = 0,
+    reading: batching.Reading | None = None,
 ) -> list[Read]:
     """Entries behind `starts` (stream and partition -> entry id), at most `count` of each stream; waits up to
-    `block_ms` (0: not at all) for the first. Raises errors.StoreUnavailable."""
+    `block_ms` (0: not at all) for the first."""
     names = {log.keys.partitions[p].stream(s).encode(): (s, p) for s, p in starts}
     ids = [starts[place] for place in names.values()]
     block: tuple[str | int, ...] = ("BLOCK", block_ms) if block_ms else ()
-    reply = await log.wait("XREAD", "COUNT", count, *block, "STREAMS", *names, *ids)
-    return _normalise(reply, names)
+    with failing(reading, count * len(names)):
+        reply, size = await log.wait_measured("XREAD", "COUNT", count, *block, "STREAMS", *names, *ids)
+    return _learned(_normalise(reply, names), size, reading, count)
 
 
 async def as_group(
@@ -46,14 +50,17 @@ async def as_group(
     start: str = ">",
     block_ms: int = client.BLOCK_MS,
     among: Sequence[int] = tuple(range(partitions.PARTITIONS)),
+    reading: batching.Reading | None = None,
 ) -> list[Read]:
-    """New entries of `evt` for `consumer` of the group (`start` `0-0`: its own pending ones again).
-    Raises errors.StoreUnavailable."""
+    """New entries of `evt` for `consumer` of the group (`start` `0-0`: its own pending ones again)."""
     names = {log.keys.partitions[p].evt.encode(): ("evt", p) for p in among}
     block: tuple[str | int, ...] = ("BLOCK", block_ms) if start == ">" and block_ms else ()
     group = ("XREADGROUP", "GROUP", partitions.GROUP, consumer)
-    reply = await log.wait(*group, "COUNT", count, *block, "STREAMS", *names, *([start] * len(names)))
-    return _normalise(reply, names)
+    with failing(reading, count * len(names)):
+        reply, size = await log.wait_measured(
+            *group, "COUNT", count, *block, "STREAMS", *names, *([start] * len(names))
+        )
+    return _learned(_normalise(reply, names), size, reading, count)
 
 
 async def claim_idle(
@@ -63,12 +70,15 @@ async def claim_idle(
     idle_ms: int,
     count: int,
     start: str = "0-0",
+    reading: batching.Reading | None = None,
 ) -> tuple[str, list[Read]]:
     """Pending entries that were idle too long, whoever owned them, and where to go on (`0-0`: done)."""
     key = log.keys.partitions[partition].evt
-    reply = await log.command("XAUTOCLAIM", key, partitions.GROUP, consumer, idle_ms, start, "COUNT", count)
-    following = reply[0].decode()
-    return following, _entries(reply[1], "evt", partition)
+    claim = ("XAUTOCLAIM", key, partitions.GROUP, consumer, idle_ms, start)
+    with failing(reading, count):
+        reply, size = await log.wait_measured(*claim, "COUNT", count)
+    found = _learned(_entries(reply[1], "evt", partition), size, reading, count)
+    return reply[0].decode(), found
 
 
 async def between(
@@ -78,20 +88,27 @@ async def between(
     first: str = "-",
     last: str = "+",
     count: int | None = None,
+    reading: batching.Reading | None = None,
 ) -> list[Read]:
     """A range of one stream, bounds as `XRANGE` has them (`(` excludes)."""
+    key, asked = log.keys.partitions[partition].stream(stream), count or 0
     limit: tuple[str | int, ...] = () if count is None else ("COUNT", count)
-    reply = await log.command("XRANGE", log.keys.partitions[partition].stream(stream), first, last, *limit)
-    return _entries(reply, stream, partition)
+    with failing(reading, asked):
+        reply, size = await log.wait_measured("XRANGE", key, first, last, *limit)
+    return _learned(_entries(reply, stream, partition), size, reading, asked)
 
 
-async def exactly(log: client.Log, wanted: Sequence[positions.Position]) -> list[Read | None]:
+async def exactly(
+    log: client.Log, wanted: Sequence[positions.Position], reading: batching.Reading | None = None
+) -> list[Read | None]:
     """The entries at these positions in one round trip; None where one is gone."""
     commands = [
         ("XRANGE", log.keys.partitions[w.partition].stream(_stream(w)), w.entry_id, w.entry_id) for w in wanted
     ]
-    replies = await log.plainly(commands)
+    with failing(reading, len(wanted)):
+        replies, size = await log.plainly_measured(commands)
     found = [_entries(reply, w.stream, w.partition) for w, reply in zip(wanted, replies, strict=True)]
+    _learned([entry for entries in found for entry in entries], size, reading, len(wanted))
     return [entries[0] if entries else None for entries in found]
 
 
@@ -113,6 +130,24 @@ async def heads(log: client.Log, places: Sequence[tuple[partitions.Stream, int]]
             last = info[b"last-generated-id"]
             result.append(positions.of_entry(stream, p, last))
         return result
+
+
+@contextlib.contextmanager
+def failing(reading: batching.Reading | None, asked: int) -> Iterator[None]:
+    """Tells `reading` where a read of up to `asked` entries failed."""
+    try:
+        yield
+    except errors.StoreUnavailable:
+        if reading is not None:
+            reading.failed(asked)
+        raise
+
+
+def _learned(found: list[Read], size: int, reading: batching.Reading | None, asked: int) -> list[Read]:
+    """What was found, after `reading` was told how large it is; each stream was asked for `asked` entries."""
+    if reading is not None:
+        reading.answered(len(found), size, asked)
+    return found
 
 
 def _stream(position: positions.Position) -> partitions.Stream:

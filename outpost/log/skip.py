@@ -16,7 +16,6 @@ from outpost.log import append, client, envelope, inspect, read
 from outpost.log import position as positions
 
 WINDOW_MS = 3_600_000  # in which a second `skip` of an entry finds the first, however close they come
-READ = 500  # entries a read
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -61,7 +60,8 @@ async def skip(log: client.Log, position: positions.Position, *, write: bool) ->
 
 async def _skipped_at(log: client.Log, position: positions.Position) -> str | None:
     start = position.entry_id
-    while found := await read.between(log, "cfg", position.partition, f"({start}", "+", READ):
+    reading = log.config_reading
+    while found := await read.between(log, "cfg", position.partition, f"({start}", "+", reading.count, reading):
         for item in found:
             if (
                 item.fields.get(b"t") == events.ENTRY_SKIPPED.encode()

@@ -3,6 +3,7 @@
 A task is live if and only if it stands in `due`; its score says when it is to be dispatched again, and a score
 that ends in .5 that it was begun and when its lease ends. Every call is batched and makes one round trip; all
 raise errors.StoreUnavailable, and then any part of the batch may have happened: the scripts make repeating safe.
+Where it failed for some partitions only, the others have their answers (`client.ByPartition`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from outpost.domain import delivery, events
 from outpost.log import client
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+
+HOLD_TASKS = 250  # of one `hold`, which holds up every other command
 
 _OPEN = client.load_script("open")
 _BEGIN = client.load_script("begin")
@@ -97,31 +100,30 @@ class Claimed(msgspec.Struct, frozen=True):
 
 async def open_entries(
     log: client.Log,
-    opening: dict[int, Sequence[Opening]],
+    opening: Mapping[int, Sequence[Opening]],
     watchdog_ms: int,
-) -> dict[int, list[bool]]:
+) -> client.ByPartition[list[bool]]:
     """Acknowledges entries and makes their tasks live; True for those whose tasks are ours to hand over."""
-    calls: list[client.Call] = []
+    calls: dict[int, client.Call] = {}
     for partition, entries in opening.items():
         keys = log.keys.partitions[partition]
         args: list[client.Arg] = [partitions.GROUP, watchdog_ms]
         for entry in entries:
             args += (entry.entry_id, len(entry.tasks), *entry.tasks)
-        calls.append(((keys.evt, keys.due), args))
-    replies = await log.call(_OPEN, calls)
-    return {p: [acked == 1 for acked in reply] for p, reply in zip(opening, replies, strict=True)}
+        calls[partition] = ((keys.evt, keys.due), args)
+    return await log.call_each(_OPEN, calls, lambda _, reply: [acked == 1 for acked in reply])
 
 
 async def begin(
     log: client.Log,
-    beginning: dict[int, Sequence[Beginning]],
+    beginning: Mapping[int, Sequence[Beginning]],
     generations: Mapping[int, int],
     lease_ms: int,
     by: str,
-) -> dict[int, list[BeginAnswer]]:
+) -> client.ByPartition[list[BeginAnswer]]:
     """Leases tasks for `lease_ms`, or says why they must not be sent. `generations`: the read-model generation
     that the caller believes active in each partition; `by` is written where a delivery closes."""
-    calls: list[client.Call] = []
+    calls: dict[int, client.Call] = {}
     for partition, wanted in beginning.items():
         keys, generation = log.keys.partitions[partition], generations[partition]
         hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=8)}
@@ -138,9 +140,8 @@ async def begin(
                 b.cached_version,
             )
         fixed = (keys.due, keys.want, keys.dlv, keys.gen, keys.ver, keys.checkpoint(generation), keys.cfg)
-        calls.append(([*fixed, *(keys.tenant(generation, t) for t in hashes)], args))
-    replies = await log.call(_BEGIN, calls)
-    return {p: [_begun(answer) for answer in reply] for p, reply in zip(beginning, replies, strict=True)}
+        calls[partition] = ([*fixed, *(keys.tenant(generation, t) for t in hashes)], args)
+    return await log.call_each(_BEGIN, calls, lambda _, reply: [_begun(answer) for answer in reply])
 
 
 _AS_CACHED = Begun(False, None)
@@ -163,12 +164,12 @@ def _begun(answer: int | bytes | list[bytes | int | None]) -> BeginAnswer:
 
 async def record(
     log: client.Log,
-    recording: dict[int, Sequence[Recording]],
+    recording: Mapping[int, Sequence[Recording]],
     by: str,
-) -> dict[int, list[positions.Position | None]]:
+) -> client.ByPartition[list[positions.Position | None]]:
     """Records attempts and schedules what follows. None: there is a record already, or the lease had ended and the
     delivery was closed by another."""
-    calls: list[client.Call] = []
+    calls: dict[int, client.Call] = {}
     for partition, attempts in recording.items():
         keys, args = log.keys.partitions[partition], list[client.Arg]([by])
         for a in attempts:
@@ -180,27 +181,28 @@ async def record(
                 "" if a.retry_in_ms is None else a.retry_in_ms,
                 a.detail,
             )
-        calls.append(((keys.due, keys.want, keys.dlv), args))
-    replies = await log.call(_RECORD, calls)
-    return {
-        p: [None if entry_id is None else positions.of_entry("dlv", p, entry_id) for entry_id in reply]
-        for p, reply in zip(recording, replies, strict=True)
-    }
+        calls[partition] = ((keys.due, keys.want, keys.dlv), args)
+    return await log.call_each(_RECORD, calls, _recorded)
 
 
-async def hold(log: client.Log, held: dict[int, Sequence[str]], delay_ms: int) -> set[tuple[int, str]]:
+def _recorded(partition: int, reply: list[bytes | None]) -> list[positions.Position | None]:
+    return [None if entry_id is None else positions.of_entry("dlv", partition, entry_id) for entry_id in reply]
+
+
+async def hold(log: client.Log, held: Mapping[int, Sequence[str]], delay_ms: int) -> set[tuple[int, str]]:
     """Lets tasks come back in `delay_ms` (0: now, to whoever claims them). Returns those (partition, task)
     that are not the caller's to keep."""
     return await put_aside(log, {p: [(task, delay_ms) for task in tasks] for p, tasks in held.items()})
 
 
 async def put_aside(log: client.Log, held: Mapping[int, Sequence[tuple[str, int]]]) -> set[tuple[int, str]]:
-    """`hold` with a delay for each task. A call holds up every other command: a few hundred tasks at most."""
-    calls = [
-        ((log.keys.partitions[p].due,), [each for pair in pairs for each in pair]) for p, pairs in held.items()
-    ]
-    replies = await log.call(_HOLD, calls)
-    return {(p, task.decode()) for p, reply in zip(held, replies, strict=True) for task in reply}
+    """`hold` with a delay for each task. Callers put at most `HOLD_TASKS` into a call. Raises
+    too where only some partitions failed, after the others were dealt with."""
+    calls = {
+        p: ((log.keys.partitions[p].due,), [each for pair in pairs for each in pair]) for p, pairs in held.items()
+    }
+    lost = await log.call_each(_HOLD, calls, lambda p, reply: {(p, task.decode()) for task in reply})
+    return set().union(*lost.whole().values())
 
 
 async def claim_due(
@@ -209,15 +211,15 @@ async def claim_due(
     most: int,
     among: Sequence[int] = tuple(range(partitions.PARTITIONS)),
     longest: Longest = _LONGEST,
-) -> dict[int, Claimed]:
+) -> client.ByPartition[Claimed]:
     """Takes at most `most` tasks of each partition whose time has come, and as many that are further away than
-    `longest`."""
+    `longest`. Raises where every partition failed."""
     args = (watchdog_ms, most, longest.delay_ms, longest.lease_ms)
-    replies = await log.call(_CLAIM, [((log.keys.partitions[p].due,), args) for p in among])
-    return {p: _claimed(reply) for p, reply in zip(among, replies, strict=True)}
+    calls: dict[int, client.Call] = {p: ((log.keys.partitions[p].due,), args) for p in among}
+    return (await log.call_each(_CLAIM, calls, _claimed)).checked()
 
 
-def _claimed(reply: list[bytes | int | None]) -> Claimed:
+def _claimed(_: int, reply: list[bytes | int | None]) -> Claimed:
     now, following, *tasks = reply
     assert isinstance(now, int)
     next_in_ms = None if following is None else float(following) - now

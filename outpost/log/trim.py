@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from outpost import errors, pacing, telemetry
-from outpost.log import client, lease
+from outpost.log import batching, client, lease, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 
@@ -24,7 +24,8 @@ EVERY_S = 5.0
 LEASE_MS = 15_000  # three passes
 LEASE = "trim"
 MOST = 5_000  # entries by one call: 1 ms of Redis (measured: 0.1 to 0.2 us an entry of 400 bytes)
-WALK = 500  # entries of `dlv` by one read: 0.5 ms of Redis (measured)
+WALK = 500  # entries of `dlv` by one read, if they are small: 0.5 ms of Redis (measured)
+WALK_BYTES = 4 * 1024 * 1024  # expected of such a read
 _REF_AT = 8  # where `ref` stands among the fields of an entry of `dlv`
 
 _SCRIPT = client.load_script("trim")
@@ -57,6 +58,7 @@ class Trimmer:
         self._log = log
         self._readers = readers
         self._window_ms = window_ms
+        self._reading = batching.Reading(WALK, WALK_BYTES)
         self._holder = uuid.uuid4().hex
         self.health = telemetry.Health("trimmer")
 
@@ -85,7 +87,7 @@ class Trimmer:
                 stream: min(each.get((stream, partition), (0, 0)) for each in checkpoints)
                 for stream in partitions.STREAMS
             }
-            done = await trim(self._log, partition, slowest["evt"], slowest["dlv"], self._window_ms)
+            done = await trim(self._log, partition, slowest["evt"], slowest["dlv"], self._window_ms, self._reading)
             evt, dlv = evt + done.evt, dlv + done.dlv
         if evt or dlv:
             telemetry.count("trimmed.evt", evt)
@@ -99,10 +101,16 @@ class Trimmer:
 
 
 async def trim(
-    log: client.Log, partition: int, evt_checkpoint: EntryKey, dlv_checkpoint: EntryKey, window_ms: int
+    log: client.Log,
+    partition: int,
+    evt_checkpoint: EntryKey,
+    dlv_checkpoint: EntryKey,
+    window_ms: int,
+    reading: batching.Reading | None = None,
 ) -> Trimmed:
-    """Trims one partition as far as is safe. The checkpoints are those of the slowest projection.
-    Raises errors.StoreUnavailable."""
+    """Trims one partition as far as is safe. The checkpoints are those of the slowest projection; `reading` is
+    what was learned of the size of attempts. Raises errors.StoreUnavailable."""
+    reading = reading or batching.Reading(WALK, WALK_BYTES)
     evt = 0
     while True:
         answer = await _trim(log, "evt", partition, evt_checkpoint, _next(evt_checkpoint), window_ms)
@@ -113,7 +121,7 @@ async def trim(
             break
     bound, dlv = min(_next(dlv_checkpoint), answer.edge), 0
     while True:
-        keep, more = await _first_needed(log, partition, bound, answer.first)
+        keep, more = await _first_needed(log, partition, bound, answer.first, reading)
         done = await _trim(log, "dlv", partition, dlv_checkpoint, keep, window_ms)
         if done is None:
             break
@@ -141,16 +149,20 @@ async def _trim(
     return _Answer(trimmed, more == 1, positions.entry_key(first), positions.entry_key(edge))
 
 
-async def _first_needed(log: client.Log, partition: int, bound: EntryKey, live: EntryKey) -> tuple[EntryKey, bool]:
+async def _first_needed(
+    log: client.Log, partition: int, bound: EntryKey, live: EntryKey, reading: batching.Reading
+) -> tuple[EntryKey, bool]:
     """The first entry of `dlv` before `bound` that is about an event from `live` on, and False; `bound` if there
-    is none. Looks at `WALK` entries: with True, how far they reach."""
-    key = log.keys.partitions[partition].dlv
-    found = await log.wait("XRANGE", key, "-", f"({_text(bound)}", "COUNT", WALK)
-    for entry_id, fields in found:
+    is none. Looks at as many entries as one read brings: with True, how far they reach."""
+    key, count = log.keys.partitions[partition].dlv, reading.count
+    with read.failing(reading, count):
+        found, size = await log.wait_measured("XRANGE", key, "-", f"({_text(bound)}", "COUNT", count)
+    reading.answered(len(found), size, count)
+    for entry_id, fields in found:  # as they come: a field of each is looked at
         event = _event_of(fields)
         if event is not None and event >= live:
             return positions.entry_key(entry_id), False
-    return (_next(positions.entry_key(found[-1][0])), True) if len(found) == WALK else (bound, False)
+    return (_next(positions.entry_key(found[-1][0])), True) if len(found) == count else (bound, False)
 
 
 def _event_of(fields: list[bytes]) -> EntryKey | None:

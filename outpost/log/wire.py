@@ -23,7 +23,8 @@ import redis.exceptions
 from outpost.log import pin as pins
 
 Arg = bytes | str | int | float
-READ_BYTES = 256 * 1024
+# Of the replies to one request: the largest event that may be allowed (64 MiB), alone, still comes.
+MAX_ANSWER_BYTES = 80 * 1024 * 1024
 # Keeps quiet connections known to what stands between, and ends those whose other end is gone without a word.
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -68,15 +69,20 @@ def says_closed(exc: RuntimeError) -> bool:
     return "handler is closed" in str(exc)
 
 
-class _Request:
-    """Replies that somebody waits for."""
+class AnswerTooLarge(ConnectionError):
+    """The replies to one request exceed `MAX_ANSWER_BYTES`; the connection was ended before they were kept."""
 
-    __slots__ = ("future", "replies", "wanted")
 
-    def __init__(self, wanted: int, future: asyncio.Future[list[Any]]) -> None:
+class _Answer:
+    """The replies to one request, as far as they have come. `size`: their bytes, once they are complete."""
+
+    __slots__ = ("future", "replies", "size", "wanted")
+
+    def __init__(self, wanted: int, future: asyncio.Future[_Answer]) -> None:
         self.wanted = wanted
         self.future = future
         self.replies: list[Any] = []
+        self.size = 0
 
 
 class _Connection(asyncio.Protocol):
@@ -84,17 +90,24 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader(protocolError=redis.exceptions.InvalidResponse, replyError=_error)
-        self._requests: deque[_Request] = deque()
+        self._requests: deque[_Answer] = deque()
         self._transport: asyncio.Transport | None = None
+        self._received = 0  # bytes since the last answer was complete
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its bases
 
     def data_received(self, data: bytes) -> None:
+        if self.closed:
+            return
+        self._received += len(data)
+        if self._received > MAX_ANSWER_BYTES:
+            self.abort(AnswerTooLarge())
+            return
         self._reader.feed(data)
         while self._requests:
-            request = self._requests[0]
+            answer = self._requests[0]
             try:
                 reply = self._reader.gets()
             except redis.exceptions.RedisError as exc:
@@ -102,24 +115,35 @@ class _Connection(asyncio.Protocol):
                 return
             if reply is False:
                 return
-            request.replies.append(reply)
-            if len(request.replies) == request.wanted:
+            answer.replies.append(reply)
+            if len(answer.replies) == answer.wanted:
                 self._requests.popleft()
-                if not request.future.done():
-                    request.future.set_result(request.replies)
+                answer.size, self._received = self._received, 0
+                if not answer.future.done():
+                    answer.future.set_result(answer)
+        if self._reader.has_data():  # nobody asked for it, and the next request would take it for its own answer
+            self.abort(redis.exceptions.InvalidResponse())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.abort(exc or ConnectionResetError())
 
-    def send(self, commands: Sequence[Sequence[Arg]]) -> asyncio.Future[list[Any]]:
-        """Writes `commands`; the future has their replies, errors among them as values."""
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+    def send(self, commands: Sequence[Sequence[Arg]]) -> asyncio.Future[_Answer]:
+        """Writes `commands`; the future has their replies, errors among them as values.
+
+        A request is queued only once it is written: what cannot be packed (TypeError) or written leaves nobody
+        waiting who would take the answer of the next request.
+        """
+        packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         if self.closed or self._transport is None or self._transport.is_closing():  # lost, and not yet told
             future.set_exception(ConnectionResetError())
             return future
-        self._requests.append(_Request(len(commands), future))
-        packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
-        self._transport.write(b"".join(packed))
+        try:
+            self._transport.write(packed)
+        except BaseException as exc:
+            self.abort(exc)  # some of it may be on its way
+            raise
+        self._requests.append(_Answer(len(commands), future))
         return future
 
     def abort(self, exc: BaseException) -> None:
@@ -146,12 +170,17 @@ class Wire:
     async def execute(self, commands: Sequence[Sequence[Arg]], timeout_s: float) -> list[Any]:
         """The replies in order, error replies as values. Raises OSError and TimeoutError; then any of the commands
         may have run."""
+        return (await self.measured(commands, timeout_s))[0]
+
+    async def measured(self, commands: Sequence[Sequence[Arg]], timeout_s: float) -> tuple[list[Any], int]:
+        """As `execute`, with about how many bytes the replies are."""
         if not commands:
-            return []  # a request without replies would never be over, and take those of the next one
+            return [], 0  # a request without replies would never be over, and take those of the next one
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self._dial()
-        return await _within(timeout_s, connection, commands)
+        answer = await _within(timeout_s, connection, commands)
+        return answer.replies, answer.size
 
     async def close(self) -> None:
         """Ends the connection; the next use would dial again."""
@@ -184,7 +213,7 @@ class Wire:
             return await _connect(self._address, self._connect_timeout_s, self._pin)
 
 
-async def _within(timeout_s: float, connection: _Connection, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+async def _within(timeout_s: float, connection: _Connection, commands: Sequence[Sequence[Arg]]) -> _Answer:
     future = connection.send(commands)
     timer = asyncio.get_running_loop().call_later(timeout_s, connection.abort, TimeoutError())
     try:
@@ -215,7 +244,7 @@ async def _connect(address: RedisAddress, timeout_s: float, pin: pins.Pin) -> _C
         hello.append(pin.question)
     if hello:
         try:
-            _judge(await _within(timeout_s, connection, hello), pin)
+            _judge((await _within(timeout_s, connection, hello)).replies, pin)
         except BaseException as exc:
             connection.abort(exc)
             raise
@@ -240,12 +269,12 @@ class WirePool:
         self._free: list[Wire] = []
         self._busy: set[Wire] = set()
 
-    async def execute(self, command: Sequence[Arg], timeout_s: float) -> Any:
-        """The reply, raised if it is an error. Raises OSError and TimeoutError as `Wire.execute`."""
+    async def execute(self, command: Sequence[Arg], timeout_s: float) -> tuple[Any, int]:
+        """The reply, raised if it is an error, and its bytes. Raises as `Wire.measured`."""
         wire = self._free.pop() if self._free else Wire(self._address, self._connect_timeout_s, self._pin)
         self._busy.add(wire)
         try:
-            reply = (await wire.execute([command], timeout_s))[0]
+            [reply], size = await wire.measured([command], timeout_s)
         except BaseException:
             with contextlib.suppress(OSError):
                 await wire.close()  # a read that was cut off would hold up the next one
@@ -255,7 +284,7 @@ class WirePool:
             self._free.append(wire)
         if isinstance(reply, Exception):
             raise reply
-        return reply
+        return reply, size
 
     async def close(self) -> None:
         """Ends every connection."""

@@ -16,8 +16,6 @@ from outpost.log import partition as partitions
 from outpost.log import position as positions
 from projections.config import apply
 
-BATCH = 500  # entries applied by one `advance`
-
 
 async def catch_up(log: client.Log, partition: int, target: str, generation: int | None = None) -> None:
     """Returns when the read model of `partition` contains the entry id `target`.
@@ -29,13 +27,13 @@ async def catch_up(log: client.Log, partition: int, target: str, generation: int
     present = await checkpoint.read(log, partition, generation)
     wanted = positions.entry_key(target)
     while positions.entry_key(present) < wanted:
-        found = await read.between(log, "cfg", partition, f"({present}", "+", BATCH)
+        found = await _behind(log, partition, present)
         if not found:
             return
-        changes, end, bad = await _decode(log, partition, found)
+        changes, end, bad = await _decode(log, partition, found[: log.config_sending.cut(map(_bytes, found))])
         if end is not None:
             writes = [_operation(log, partition, generation, w) for w in apply.apply(changes)]
-            moved = await checkpoint.advance(log, partition, generation, present, end, writes)
+            moved = await _advance(log, partition, generation, present, end, writes)
             present = moved.present if isinstance(moved, checkpoint.Lost) else end
             if isinstance(moved, checkpoint.Lost):
                 continue
@@ -56,12 +54,39 @@ async def halted_before(log: client.Log, partition: int) -> positions.Position |
     """The entry that stops, or is going to stop, the read model of `partition`. Raises errors.StoreUnavailable."""
     generation = (await checkpoint.generations(log, [partition]))[0]
     present = await checkpoint.read(log, partition, generation)
-    while found := await read.between(log, "cfg", partition, f"({present}", "+", BATCH):
+    while found := await _behind(log, partition, present):
         _, _, bad = await _decode(log, partition, found)
         if bad is not None:
             return bad
         present = found[-1].position.entry_id
     return None
+
+
+async def _behind(log: client.Log, partition: int, start: str) -> list[read.Read]:
+    """The next entries behind an entry id, as many as one answer may hold."""
+    reading = log.config_reading
+    return await read.between(log, "cfg", partition, f"({start}", "+", reading.count, reading)
+
+
+def _bytes(item: read.Read) -> int:
+    return len(item.fields.get(b"d", b""))
+
+
+async def _advance(
+    log: client.Log,
+    partition: int,
+    generation: int,
+    start: str,
+    end: str,
+    writes: Sequence[checkpoint.Operation],
+) -> checkpoint.Moved | checkpoint.Lost:
+    try:
+        moved = await checkpoint.advance(log, partition, generation, start, end, writes)
+    except errors.StoreUnavailable:
+        log.config_sending.failed()
+        raise
+    log.config_sending.passed()
+    return moved
 
 
 async def _decode(
@@ -86,7 +111,7 @@ async def _decode(
 async def _skipped(log: client.Log, partition: int, position: positions.Position) -> bool:
     """Whether an `entry.skipped` behind `position` names it."""
     start = position.entry_id
-    while found := await read.between(log, "cfg", partition, f"({start}", "+", BATCH):
+    while found := await _behind(log, partition, start):
         for item in found:
             if item.fields.get(b"t") == b"entry.skipped" and item.fields.get(b"id") == str(position).encode():
                 return True
@@ -129,7 +154,9 @@ class ConfigProjector:
         if not self._seen:
             self._seen = await self._checkpoints()
         starts: dict[tuple[partitions.Stream, int], str] = {("cfg", p): i for p, i in self._seen.items()}
-        found = await read.after(self._log, starts, BATCH, block_ms)
+        reading = self._log.config_reading
+        count = max(1, reading.count // len(starts))
+        found = await read.after(self._log, starts, count, block_ms, reading)
         reached = {item.position.partition: item.position.entry_id for item in found}
         for partition, entry_id in reached.items():
             await self._catch_up(partition, entry_id)

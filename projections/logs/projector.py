@@ -7,21 +7,19 @@ one transaction a batch. Any number may run at once: one wins each transaction a
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 
 from outpost import errors, telemetry
 from outpost.domain import events
-from outpost.log import client, envelope, lease, read
+from outpost.log import batching, client, envelope, lease, read
 from outpost.log import partition as partitions
 from projections import base, runner
 from projections.logs import apply, history, store, write
 
 STREAMS: tuple[partitions.Stream, ...] = ("evt", "dlv")
-READ_BYTES = 16 * 1024 * 1024  # about what one read brings into memory, going by the size of the last ones
-FEWEST = 8  # entries of each stream that a read asks for at least
-# Before anything was read: large entries in every stream, as after an hour without Postgres.
-CAUTIOUS_BYTES = 64 * 1024
+WRITE_BYTES = 16 * 1024 * 1024  # of entries in one transaction
 
 
 class LogProjector:
@@ -35,7 +33,10 @@ class LogProjector:
         self._checkpoints: base.Checkpoints = {}  # empty: to be loaded, and the streams to be judged
         self._places: dict[str, partitions.Stream] = {name: name for name in STREAMS}
         self._server = ""
-        self._count = FEWEST
+        self._reading = batching.Reading(batch_size * len(STREAMS) * partitions.PARTITIONS)
+        self._writing = batching.Sending(batch_size, WRITE_BYTES)
+        self._active = len(STREAMS) * partitions.PARTITIONS  # streams that had something to read at last
+        self._turn = 0  # the first of the streams that the next read of few entries asks
 
     async def run(self, stop: asyncio.Event, turn: lease.Turn | None = None) -> None:
         """Projects until `stop` is set, whenever it is its `turn`; survives both stores being away."""
@@ -55,18 +56,15 @@ class LogProjector:
         try:
             if not self._checkpoints and not await self._begin():
                 return 0
-            starts = {place: f"{ms}-{seq}" for place, (ms, seq) in self._checkpoints.items()}
-            found = await read.after(self._log, starts, self._count, block_ms)
+            found = await self._read(block_ms)
             if not found:
                 return 0
             if await history.server_id(self._log) != self._server:
                 # Restarted or replaced between two commands, which no error shows: judge it before using it.
                 self._checkpoints = {}
                 return len(found)
-            self._count = self._next_count(found)
-            for first in range(0, len(found), self._batch_size):
-                if not await self._project(found[first : first + self._batch_size]):
-                    break
+            self._active = len({item.position[:2] for item in found})
+            await self._project_all(found)
         except errors.StoreUnavailable:
             self._checkpoints = {}
             raise
@@ -84,14 +82,41 @@ class LogProjector:
             return False
         self.health.halted = False
         self._checkpoints = loaded
-        self._count = max(FEWEST, READ_BYTES // (CAUTIOUS_BYTES * len(loaded)))
         return True
 
-    def _next_count(self, found: Sequence[read.Read]) -> int:
-        """How many entries of each stream to ask for: a transaction's worth over as many streams as had some."""
-        streams = len({item.position[:2] for item in found})
-        mean_bytes = sum(len(item.fields.get(b"d", b"")) for item in found) // len(found) + 256
-        return max(FEWEST, min(self._batch_size, READ_BYTES // mean_bytes) // streams)
+    async def _read(self, block_ms: int) -> list[read.Read]:
+        """What stands behind the checkpoints. Where not even one entry of each stream fits into an answer, asks
+        some streams after others; once none of them has any, waits for news, which comes from one at a time."""
+        starts = {place: f"{ms}-{seq}" for place, (ms, seq) in self._checkpoints.items()}
+        count = min(self._batch_size, self._reading.count) // self._active
+        for _ in range(0 if count else len(starts)):
+            among = self._next_places(min(self._reading.count, len(starts)))
+            if found := await read.after(self._log, {at: starts[at] for at in among}, 1, 0, self._reading):
+                return found
+        return await read.after(self._log, starts, max(1, count), block_ms, self._reading)
+
+    def _next_places(self, count: int) -> list[base.Place]:
+        places = list(self._checkpoints)
+        among = [places[(self._turn + n) % len(places)] for n in range(count)]
+        self._turn = (self._turn + count) % len(places)
+        return among
+
+    async def _project_all(self, found: Sequence[read.Read]) -> None:
+        """Transaction after transaction, until somebody else has projected what comes next."""
+        small = self._reading.size <= WRITE_BYTES  # all of them, so that they need not be measured one by one
+        size_of = (lambda _: 0) if small else _bytes
+        at = 0
+        while at < len(found):
+            count = self._writing.cut(map(size_of, itertools.islice(found, at, None)))
+            try:
+                ours = await self._project(found[at : at + count])
+            except errors.StoreUnavailable:
+                self._writing.failed()
+                raise
+            self._writing.passed()
+            if not ours:
+                return
+            at += count
 
     async def _project(self, reads: Sequence[read.Read]) -> bool:
         """One transaction; False if somebody else had projected these entries before."""
@@ -148,3 +173,7 @@ class LogProjector:
             ]
         starts = {place: self._checkpoints[place] for place in ends}
         return write.Batch(starts, ends, rows, rejected, reads)
+
+
+def _bytes(item: read.Read) -> int:
+    return sum(map(len, item.fields.values()))

@@ -34,6 +34,23 @@ async def test_holding_names_what_is_not_the_caller_s_and_leaves_it_alone(log: c
     assert {ONE: worlds.NOW + 30_000, TWO: worlds.NOW + 10_000.5} == await worlds.due(log)
 
 
+@pytest.mark.parametrize("count", [1, 1_000, 1_001, 4_001, 8_100])
+async def test_any_number_of_tasks_is_held_by_one_call(log: client.Log, count: int) -> None:
+    """A function of Lua takes less than 8,000 arguments."""
+    tasks_ = [f"{n}/5-0/d@1" for n in range(1, count + 1)]
+    for first in range(0, count, 500):
+        scored = [each for task in tasks_[first : first + 500 : 2] for each in (1, task)]
+        await log.command("ZADD", log.keys.partitions[worlds.P].due, *scored)
+    assert {(worlds.P, task) for task in tasks_[1::2]} == await tasks.hold(log, {worlds.P: tasks_}, 30_000)
+    assert dict.fromkeys(tasks_[::2], worlds.NOW + 30_000) == await worlds.due(log)
+
+
+async def test_any_number_of_tasks_is_claimed_by_one_call(log: client.Log) -> None:
+    tasks_ = [f"{n}/5-0/d@1" for n in range(1, 8_101)]
+    await log.command("ZADD", log.keys.partitions[worlds.P].due, *(each for task in tasks_ for each in (1, task)))
+    assert sorted(tasks_) == (await _claim(log, 9_000)).tasks
+
+
 async def test_a_lease_that_ended_is_not_held_either_because_it_is_to_be_claimed(log: client.Log) -> None:
     await worlds.make_due(log, a1=worlds.NOW - 4_000.5)
     assert {(worlds.P, ONE)} == await tasks.hold(log, {worlds.P: [ONE]}, 30_000)

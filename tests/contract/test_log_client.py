@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import hiredis
 import pytest
@@ -62,6 +63,56 @@ async def test_a_cancelled_call_leaves_the_next_one_its_own_answer(log: client.L
         assert dict.fromkeys(range(partitions.PARTITIONS), tasks.Claimed([], None)) == claimed
 
 
+@pytest.mark.parametrize("bad", ["\ud800", None], ids=["no UTF-8", "no argument"])
+async def test_a_command_that_cannot_be_packed_leaves_the_next_ones_their_own_answers(
+    log: client.Log, bad: str | None
+) -> None:
+    for name in ("a", "b", "c"):
+        await log.command("SET", name, name)
+    await log.plainly([("PING",)])
+    with pytest.raises((TypeError, UnicodeEncodeError)):
+        await log.plainly([("GET", "a"), ("GET", bad)])  # type: ignore[list-item]
+    found = await asyncio.gather(*(log.plainly([("GET", name)]) for name in ("a", "b", "c")))
+    assert [[b"a"], [b"b"], [b"c"]] == found
+
+
+async def test_a_write_that_fails_leaves_nobody_who_takes_the_answer_of_another(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.plainly([("PING",)])
+    connection = log._wire._connection
+    assert connection is not None
+
+    def fails(data: bytes) -> None:
+        raise RuntimeError("unable to perform operation; the handler is closed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "_transport", _Failing(connection._transport, fails))
+        with pytest.raises(errors.StoreUnavailable):
+            await log.plainly([("GET", "a")])
+    assert connection.closed
+    assert [b"PONG"] == await log.plainly([("PING",)])
+
+
+class _Failing:
+    """A transport whose writes fail."""
+
+    def __init__(self, transport: Any, write: Callable[[bytes], None]) -> None:
+        self._transport, self.write = transport, write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+async def test_what_a_server_says_unasked_is_nobodys_answer(log: client.Log) -> None:
+    await log.plainly([("PING",)])
+    connection = log._wire._connection
+    assert connection is not None
+    connection.data_received(b"+nobody asked\r\n")
+    assert connection.closed
+    assert [b"PONG"] == await log.plainly([("PING",)])
+
+
 async def test_a_script_that_fails_is_our_error_and_says_no_payload(
     log: client.Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +144,7 @@ async def test_a_full_store_says_so_and_nothing_is_half_written(own_log: client.
     with pytest.raises(errors.StoreFull):
         await worlds.begin(log, "2/5-0/d@1")
     with pytest.raises(errors.StoreFull):
-        await tasks.claim_due(log, 1, 10)
+        (await tasks.claim_due(log, 1, 10)).whole()
     with pytest.raises(errors.StoreFull):
         await log.command("SET", "k", "v")
     assert before == await log.pipeline([("DUMP", key) for key in used])

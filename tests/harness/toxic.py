@@ -1,4 +1,5 @@
-"""A TCP proxy that misbehaves on demand: latency, resets, cuts in the middle of an answer, stalls, refusals.
+"""A TCP proxy that misbehaves on demand: latency, a slow link, resets, cuts in the middle of an answer, stalls,
+refusals.
 
 `async with Toxic(host, port) as proxy:` listens on `proxy.port` of 127.0.0.1. What is set holds for connections
 that are open and for those to come. It runs in the loop of the test, so that a stalled test stalls it too.
@@ -17,13 +18,16 @@ _LINGER_NOT = struct.pack("ii", 1, 0)  # closing sends a reset and drops what wa
 
 
 class Toxic:
-    """One listener in front of one server. `latency_s` delays every piece either way."""
+    """One listener in front of one server. `latency_s` delays every piece either way; `rate` is how many bytes a
+    second pass each way, of all connections together (0: as many as there are)."""
 
     host = "127.0.0.1"
 
     def __init__(self, host: str, port: int) -> None:
         self.port = 0
         self.latency_s = 0.0
+        self.rate = 0.0
+        self._free_at = [0.0, 0.0]  # when the link can take the next piece, each way
         self.accepted = 0
         self._upstream = (host, port)
         self._cut_after: int | None = None
@@ -81,7 +85,7 @@ class Toxic:
 
     def heal(self) -> None:
         """Behaves from now on."""
-        self.latency_s, self._cut_after = 0.0, None
+        self.latency_s, self.rate, self._cut_after = 0.0, 0.0, None
         self.flow()
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,6 +119,13 @@ class Toxic:
             self._writers.discard(up_writer)
             _reset(up_writer)
 
+    async def _pass(self, size: int, *, answers: bool) -> None:
+        """Waits until the link has carried a piece of this size."""
+        now = asyncio.get_running_loop().time()
+        free_at = max(self._free_at[answers], now) + size / self.rate
+        self._free_at[answers] = free_at
+        await asyncio.sleep(free_at - now)
+
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False
     ) -> None:
@@ -123,6 +134,8 @@ class Toxic:
             await self._flowing.wait()
             if self.latency_s:
                 await asyncio.sleep(self.latency_s)
+            if self.rate:
+                await self._pass(len(piece), answers=answers)
             cut = answers and self._cut_after is not None and self._cut_after <= len(piece)
             if cut:
                 piece, self._cut_after = piece[: self._cut_after], None

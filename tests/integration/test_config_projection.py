@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from outpost import errors
 from outpost.domain import events
 from outpost.domain import tenant as tenants
-from outpost.log import append, checkpoint, client, envelope, read, skip
+from outpost.log import append, batching, checkpoint, client, envelope, read, skip
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from projections.config import apply, cache, catch_up, query
@@ -215,7 +215,7 @@ async def test_a_rebuild_beside_the_live_one_is_the_same_byte_for_byte(
     await _lives(log, history)
     for p in range(partitions.PARTITIONS):
         await catch_up.to_head(log, p)
-    monkeypatch.setattr(catch_up, "BATCH", 3)
+    monkeypatch.setattr(log, "config_reading", batching.Reading(3))
     for p in range(partitions.PARTITIONS):
         head = (await read.heads(log, [("cfg", p)]))[0]
         await catch_up.catch_up(log, p, head.entry_id, generation=2)
@@ -229,7 +229,7 @@ async def test_many_projectors_at_once_make_the_same_read_model(
     """P4."""
     history = History()
     await _lives(log, history)
-    monkeypatch.setattr(catch_up, "BATCH", 2)
+    monkeypatch.setattr(log, "config_reading", batching.Reading(2))
     everybody = [catch_up.to_head(log, p) for p in range(partitions.PARTITIONS) for _ in range(5)]
     await asyncio.gather(*everybody)
     for tenant, state in history.states.items():
@@ -268,7 +268,7 @@ async def test_a_skip_lets_everything_behind_it_through_in_a_rebuild_too(
     await _put(log, history, "acme", _upsert("acme"))
     bad = [await _break(log), await _break(log, "t", "tenant.created", "v", "9")]
     await _put(log, history, "acme", tenants.CreateDestination(_destination(), 20))
-    monkeypatch.setattr(catch_up, "BATCH", 1)
+    monkeypatch.setattr(log, "config_reading", batching.Reading(1))
     for left in (2, 1):
         with pytest.raises(errors.Halted):
             await query.fresh(log, "acme")

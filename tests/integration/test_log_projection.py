@@ -11,6 +11,7 @@ import pytest
 
 from outpost import errors, pacing
 from outpost.domain import events
+from outpost.log import batching
 from outpost.log import partition as partitions
 from projections import runner
 from projections.logs import migrate, projector, write
@@ -344,7 +345,7 @@ async def test_large_entries_are_read_a_few_at_a_time(log70, store):
     made = projector.LogProjector(log70, store, 1000)
     steps = [await made.step() for _ in range(7)]
     assert (40, 0) == (sum(steps), steps[-1])
-    assert max(steps) <= projector.READ_BYTES // 1_000_000
+    assert max(steps) <= batching.ANSWER_BYTES // 1_000_000
 
 
 def test_pauses_double_up_to_their_bound_and_begin_again_after_a_success():

@@ -20,4 +20,6 @@ for i = 1, #far, 2 do
 end
 for _, task in ipairs(tasks) do redis.call('ZADD', KEYS[1], now + ARGV[1], task) end
 local following = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {now, following[2] or false, unpack(tasks)}
+local answer = {now, following[2] or false}
+for _, task in ipairs(tasks) do answer[#answer + 1] = task end
+return answer

@@ -8,12 +8,15 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local names, lost, moved = {}, {}, {}
 for at = 1, #ARGV, 2 do names[#names + 1] = ARGV[at] end
-for i, score in ipairs(#names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {}) do
-  if score and score % 1 == 0 then
-    moved[#moved + 1], moved[#moved + 2] = now + ARGV[i * 2], names[i]
-  else
-    lost[#lost + 1] = names[i]
+for first = 1, #names, 1000 do -- `unpack` takes less than 8,000
+  for at, score in ipairs(redis.call('ZMSCORE', KEYS[1], unpack(names, first, math.min(first + 999, #names)))) do
+    local i = first + at - 1
+    if score and score % 1 == 0 then
+      moved[#moved + 1], moved[#moved + 2] = now + ARGV[i * 2], names[i]
+    else
+      lost[#lost + 1] = names[i]
+    end
   end
 end
-if #moved > 0 then redis.call('ZADD', KEYS[1], unpack(moved)) end
+for i = 1, #moved, 1000 do redis.call('ZADD', KEYS[1], unpack(moved, i, math.min(i + 999, #moved))) end
 return lost
