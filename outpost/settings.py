@@ -54,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_keep_alive_ms: int = 75_000  # longer than the 60 s of common load balancers, so that they close first
     api_max_connections: int = 10_000
     api_max_connections_per_address: int = 5_000
+    api_max_page_bytes: int = 8_388_608
+    api_max_read_bytes_in_flight: int = 33_554_432  # of all clients together
     api_max_pipelined_requests: int = 100
     insecure: bool = False
 

@@ -52,6 +52,8 @@ _PROCESS = [
     _sets("api_keep_alive_ms", "API_KEEP_ALIVE_SECONDS", rules.seconds(1, 3_600)),
     _sets("api_max_connections", "API_MAX_CONNECTIONS", rules.integer(10, 1_000_000)),
     _sets("api_max_connections_per_address", "API_MAX_CONNECTIONS_PER_ADDRESS", rules.integer(1, 1_000_000)),
+    _sets("api_max_page_bytes", "API_MAX_PAGE_BYTES", rules.integer(1_024, 67_108_864)),
+    _sets("api_max_read_bytes_in_flight", "API_MAX_READ_BYTES_IN_FLIGHT", rules.integer(1_048_576, 2**40)),
     _sets("api_max_pipelined_requests", "API_MAX_PIPELINED_REQUESTS", rules.integer(1, 10_000)),
     _sets("insecure", "OUTPOST_INSECURE", rules.boolean()),
 ]

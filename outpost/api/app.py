@@ -24,6 +24,7 @@ from outpost.api import (
     ops,
     problems,
     publish,
+    reads,
     retry,
     settle,
     tenants,
@@ -52,7 +53,8 @@ def build(deps: Deps) -> ASGIApp:
     open_ = Router(PREFIX, route_handlers=ops.OPEN)
     handlers = [*ops.ROOT, open_, guarded]
     document = functools.cache(lambda: openapi.document(_litestar(handlers, deps, config=openapi.CONFIG)))
-    litestar = _litestar(handlers, deps, document)
+    room = reads.Reads(deps.settings.api_max_read_bytes_in_flight)
+    litestar = _litestar(handlers, deps, document, reads=room)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("path") == publish.PATH and scope.get("method") == "POST":
@@ -60,7 +62,10 @@ def build(deps: Deps) -> ASGIApp:
         elif scope.get("method") == "OPTIONS":  # Litestar would answer it, without a body and without a key
             await problems.send(problems.answer_to(NotFoundException()), send)
         else:
-            await litestar(_as_get(scope), receive, send)
+            try:
+                await litestar(_as_get(scope), receive, reads.in_pieces(send))
+            finally:
+                room.release(scope)
 
     return front
 
@@ -88,6 +93,7 @@ def _litestar(
     probes: Probes,
     document: Callable[[], bytes] | None = None,
     config: OpenAPIConfig | None = None,
+    reads: reads.Reads | None = None,
 ) -> Litestar:
     return Litestar(
         route_handlers=handlers,  # type: ignore[arg-type]
@@ -97,6 +103,7 @@ def _litestar(
         logging_config=None,
         debug=False,
         state=State(
-            {"deps": probes, "settler": settle.Settler(probes.log), "document": document}, deep_copy=False
+            {"deps": probes, "settler": settle.Settler(probes.log), "document": document, "reads": reads},
+            deep_copy=False,
         ),
     )

@@ -36,6 +36,9 @@ class _Shown(msgspec.Struct, frozen=True):
     destination: bool
 
 
+_Targets = dict[tuple[str, str, int], schemas.Destination]  # by tenant, id, and the version that created it
+
+
 @get(
     "/attempts",
     operation_id="listAttempts",
@@ -116,8 +119,10 @@ def _filter(query: queries.Query, tenants: tuple[str, ...], destinations: tuple[
 
 
 async def _list(request: Call, query: queries.Query, wanted: rows.AttemptFilter) -> Response[schemas.AttemptPage]:
-    page_request, shown = query.log_page(), _shown(query)
+    max_bytes = request.deps.settings.api_max_page_bytes
+    page_request, shown = query.log_page(max_bytes), _shown(query)
     query.settle()
+    await request.reads.reserve(request.scope, max_bytes, queries.only(wanted.tenant_ids))
     store = request.store
     found = await request.settler.look(
         store,
@@ -128,9 +133,11 @@ async def _list(request: Call, query: queries.Query, wanted: rows.AttemptFilter)
     )
     if isinstance(found, cursor.CursorProblem):
         raise errors.Refused(found.message)
-    models = await _with_destinations(request.deps, found.models, shown)
+    targets = await _targets(request.deps, found.models, shown)
+    found = _fitting(page_request, found, targets)
+    models = _views(request.deps, found.models, targets)
     pagination = queries.pagination(page_request, "time", found.next, found.prev)
-    return Response(schemas.AttemptPage(models, pagination))
+    return request.reads.answer(request.scope, schemas.AttemptPage(models, pagination))
 
 
 def _awaited(
@@ -151,11 +158,13 @@ async def _get(
     shown = _shown(query)
     query.settle()
     prefix = request.deps.settings.idgen_attempt_prefix
+    await request.reads.reserve(request.scope, request.deps.settings.api_max_body_bytes, tenant)
     at = ids.parse_attempt_id(prefix, paths.named(request, "attempt_id"))
     row = None if at is None else await logs.get_attempt(request.store, at, tenant, shown.log)
     if row is None or (destination is not None and row.destination_id != destination):
         raise errors.NotFound("attempt")
-    return Response((await _with_destinations(request.deps, [row], shown))[0])
+    targets = await _targets(request.deps, [row], shown)
+    return request.reads.answer(request.scope, _views(request.deps, [row], targets)[0])
 
 
 def _shown(query: queries.Query) -> _Shown:
@@ -166,23 +175,40 @@ def _shown(query: queries.Query) -> _Shown:
     return _Shown(log, "destination" in asked)
 
 
-async def _with_destinations(deps: Deps, found: list[rows.AttemptRow], shown: _Shown) -> list[schemas.Attempt]:
-    """The attempts as shown. A destination is shown as it is now, unless it is gone; a namesake made after it is
-    another one."""
+async def _targets(deps: Deps, found: list[rows.AttemptRow], shown: _Shown) -> _Targets:
+    """The destinations of the attempts as they are now, if they are to be shown and not gone; a namesake made
+    after an attempt is another one."""
+    targets: _Targets = {}
+    if not shown.destination:
+        return targets
+    tenants = sorted({row.tenant_id for row in found})
+    for tenant, state in zip(tenants, await config.load(deps.log, tenants), strict=True):
+        wanted = {_destination_of(row) for row in found if row.tenant_id == tenant}
+        for destination in state.destinations.values():
+            if (key := (tenant, destination.id, destination.created)) in wanted:
+                targets[key] = views.destination(deps, tenant, destination)
+    return targets
+
+
+def _destination_of(row: rows.AttemptRow) -> tuple[str, str, int]:
+    return row.tenant_id, row.destination_id, row.destination_created
+
+
+def _views(deps: Deps, found: list[rows.AttemptRow], targets: _Targets) -> list[schemas.Attempt]:
     prefix = deps.settings.idgen_attempt_prefix
-    targets: dict[tuple[str, str, int], schemas.Destination] = {}
-    if shown.destination:
-        tenants = sorted({row.tenant_id for row in found})
-        for tenant, state in zip(tenants, await config.load(deps.log, tenants), strict=True):
-            wanted = {(row.destination_id, row.destination_created) for row in found if row.tenant_id == tenant}
-            for destination in state.destinations.values():
-                if (destination.id, destination.created) in wanted:
-                    key = (tenant, destination.id, destination.created)
-                    targets[key] = views.destination(deps, tenant, destination)
-    return [
-        views.attempt(row, prefix, targets.get((row.tenant_id, row.destination_id, row.destination_created)))
-        for row in found
-    ]
+    return [views.attempt(row, prefix, targets.get(_destination_of(row))) for row in found]
+
+
+def _fitting(
+    request: paging.PageRequest, found: paging.Page[rows.AttemptRow], targets: _Targets
+) -> paging.Page[rows.AttemptRow]:
+    """The page without the attempts whose destinations make it too large. Each attempt shows its own."""
+    if not targets:
+        return found
+    sizes = {key: len(msgspec.json.encode(target)) for key, target in targets.items()}
+    in_turn = found.models[::-1] if request.prev else found.models
+    count = paging.fitting([sizes.get(_destination_of(row), 0) for row in in_turn], request.max_bytes)
+    return paging.shortened("att", request, found, [row.place for row in found.models], count)
 
 
 HANDLERS = [list_attempts, list_of_destination, get_attempt, get_of_destination]

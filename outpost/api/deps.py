@@ -11,6 +11,7 @@ from litestar.datastructures import State
 
 from outpost import crypto, errors
 from outpost.adapters import registry as registries
+from outpost.api import reads as reads_
 from outpost.api import settle
 from outpost.commands import destinations, publish
 from outpost.commands import writer as writers
@@ -74,6 +75,11 @@ class Call(Request[None, None, State]):
         if store is None:
             raise errors.StoreUnavailable("postgres", "it is not configured")
         return store
+
+    @property
+    def reads(self) -> reads_.Reads:
+        reads: reads_.Reads = self.app.state.reads
+        return reads
 
     @property
     def settler(self) -> settle.Settler:

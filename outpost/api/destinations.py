@@ -59,6 +59,7 @@ async def list_all(request: Call) -> Response[list[schemas.Destination]]:
     query = queries.Query(request.scope["query_string"])
     types, topics = query.many("type"), query.many("topics")
     query.settle()
+    await request.reads.reserve(request.scope, deps.settings.api_max_page_bytes, tenant)
     state = await config.fresh(deps.log, tenant)
     if state.tenant is None:
         raise errors.NotFound("tenant")
@@ -68,15 +69,19 @@ async def list_all(request: Call) -> Response[list[schemas.Destination]]:
         if (not types or destination.type in types) and _takes(destination.topics, topics)
     ]
     found.sort(key=lambda destination: (destination.created_ms, destination.created))
-    return Response([views.destination(deps, tenant, destination) for destination in found])
+    return request.reads.answer(
+        request.scope, [views.destination(deps, tenant, destination) for destination in found]
+    )
 
 
 @get(_ONE, operation_id="getTenantDestination", tags=_TAGS, responses=openapi.errors(401, 404, 422, 503))
 async def get_one(request: Call) -> Response[schemas.Destination]:
     """Get a destination."""
     tenant = paths.tenant(request)
+    await request.reads.reserve(request.scope, request.deps.settings.api_max_body_bytes, tenant)
     state = await config.fresh(request.deps.log, tenant)
-    return Response(views.destination(request.deps, tenant, _present(state, request)))
+    shown = views.destination(request.deps, tenant, _present(state, request))
+    return request.reads.answer(request.scope, shown)
 
 
 @patch(

@@ -38,13 +38,16 @@ async def list_events(request: Call) -> Response[schemas.EventPage]:
         destination_ids=query.many("destination_id"),
         time=query.time(),
     )
-    page_request = query.log_page()
+    max_bytes = request.deps.settings.api_max_page_bytes
+    page_request = query.log_page(max_bytes)
     query.settle()
+    await request.reads.reserve(request.scope, max_bytes, queries.only(wanted.tenant_ids))
     found = await logs.list_events(request.store, wanted, page_request)
     if isinstance(found, cursor.CursorProblem):
         raise errors.Refused(found.message)
     pagination = queries.pagination(page_request, "time", found.next, found.prev)
-    return Response(schemas.EventPage([views.event(row) for row in found.models], pagination))
+    page = schemas.EventPage([views.event(row) for row in found.models], pagination)
+    return request.reads.answer(request.scope, page)
 
 
 @get(
@@ -59,6 +62,7 @@ async def get_event(request: Call) -> Response[schemas.Event]:
     query = queries.Query(request.scope["query_string"])
     tenant = query.tenant()
     query.settle()
+    await request.reads.reserve(request.scope, request.deps.settings.api_max_body_bytes, tenant)
     store, event_id = request.store, paths.named(request, "event_id")
     row = await request.settler.look(
         store,
@@ -69,7 +73,7 @@ async def get_event(request: Call) -> Response[schemas.Event]:
     )
     if row is None:
         raise errors.NotFound("event")
-    return Response(views.event(row))
+    return request.reads.answer(request.scope, views.event(row))
 
 
 HANDLERS = [list_events, get_event]

@@ -88,23 +88,23 @@ class Query:
                 bounds[operator] = micros
         return rows.TimeRange(**bounds)
 
-    def log_page(self) -> paging.PageRequest:
+    def log_page(self, max_bytes: int) -> paging.PageRequest:
         """The page of a log list: a limit that is no number from 1 on is the default, a larger one the largest.
         Raises errors.Refused for two cursors."""
         limit = self._integer("limit")
         limit = LOG_LIMIT if limit is None or limit < 1 else min(limit, LOG_LIMIT_MAX)
-        return self._page(limit, "time")
+        return self._page(limit, "time", max_bytes)
 
-    def tenant_page(self) -> paging.PageRequest:
+    def tenant_page(self, max_bytes: int) -> paging.PageRequest:
         """The page of the list of tenants, whose limit is strict. Raises errors.Refused for that, or two
         cursors."""
         limit = TENANT_LIMIT if self.one("limit") is None else self._integer("limit")
         if limit is None or not 1 <= limit <= TENANT_LIMIT_MAX:
             text = f"limit must be a whole number from 1 to {TENANT_LIMIT_MAX}"
             raise errors.Refused(text, {"query.limit": text})
-        return self._page(limit, "created_at")
+        return self._page(limit, "created_at", max_bytes)
 
-    def _page(self, limit: int, order: str) -> paging.PageRequest:
+    def _page(self, limit: int, order: str, max_bytes: int) -> paging.PageRequest:
         following, previous = self.one("next") or None, self.one("prev") or None
         if following and previous:
             text = "cannot specify both 'next' and 'prev' cursors"
@@ -119,7 +119,7 @@ class Query:
                 pass
             case _:
                 self._wrong("dir", "oneof", "must be 'asc' or 'desc'")
-        return paging.PageRequest(limit, direction, following, previous)
+        return paging.PageRequest(limit, direction, following, previous, max_bytes)
 
     def _integer(self, name: str) -> int | None:
         value = self.one(name)
@@ -127,6 +127,11 @@ class Query:
 
     def _wrong(self, name: str, rule: str, text: str) -> None:
         self.found.append(errors.Problem(problems.QUERY + name, rule, text=text))
+
+
+def only(tenants: tuple[str, ...]) -> str | None:
+    """The one tenant that is asked for, if it is one."""
+    return tenants[0] if len(tenants) == 1 else None
 
 
 def pagination(

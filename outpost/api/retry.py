@@ -60,7 +60,7 @@ def _published(row: rows.EventRow, destination: str) -> publish.Publish:
         id=row.id,
         topic=row.topic,
         time=times.text(row.time_ms),
-        data=b"{}" if row.data is None else row.data.encode(),
+        data=b"{}" if row.data is None else row.data,
         destination=destination,
         eligible=row.eligible_for_retry,
         metadata=_decode_metadata(row.metadata),

@@ -49,7 +49,9 @@ async def put_tenant(request: Call) -> Response[schemas.Tenant]:
 )
 async def get_tenant(request: Call) -> Response[schemas.Tenant]:
     """Get a tenant."""
-    return Response(views.tenant(await config.fresh(request.deps.log, paths.tenant(request))))
+    tenant = paths.tenant(request)
+    await request.reads.reserve(request.scope, request.deps.settings.api_max_body_bytes, tenant)
+    return request.reads.answer(request.scope, views.tenant(await config.fresh(request.deps.log, tenant)))
 
 
 @delete(
@@ -81,8 +83,10 @@ async def list_tenants(request: Call) -> Response[schemas.TenantPage]:
     deps = request.deps
     query = queries.Query(request.scope["query_string"])
     wanted = query.many("id")
-    page_request = query.tenant_page()
+    max_bytes = deps.settings.api_max_page_bytes
+    page_request = query.tenant_page(max_bytes)
     query.settle()
+    await request.reads.reserve(request.scope, max_bytes, queries.only(wanted))
     start = _start(page_request)
     await asyncio.gather(*(catch_up.to_head(deps.log, p) for p in config.ALL))
     backwards = page_request.prev is not None
@@ -93,7 +97,7 @@ async def list_tenants(request: Call) -> Response[schemas.TenantPage]:
     else:
         listed = await config.listing(deps.log, descending=descending, after=start, limit=limit + 1)
         count = await config.count(deps.log)
-    return Response(await _page(deps, page_request, listed, count))
+    return request.reads.answer(request.scope, await _page(deps, page_request, listed, count))
 
 
 def _start(page_request: paging.PageRequest) -> config.Listed | None:
@@ -126,10 +130,13 @@ async def _among(
 async def _page(
     deps: Deps, page_request: paging.PageRequest, listed: list[config.Listed], count: int
 ) -> schemas.TenantPage:
-    """Out of what was found in the order of the scan. Cursors are made of the listing, so that a tenant that is
+    """Out of what was found in the order of the scan. A tenant counts as all that is stored of it, since that has
+    to be read. Cursors are made of the listing, so that a tenant that is
     deleted before it is loaded is missing and nothing else."""
-    texts: list[Any] = [f"{at.created_ms}::{at.tenant}" for at in listed]
-    found = paging.page(_CURSOR, page_request, listed, texts)
+    sizes = await config.sizes(deps.log, [at.tenant for at in listed[: page_request.limit]])
+    fitting = listed[: paging.fitting(sizes, page_request.max_bytes)]
+    texts: list[Any] = [f"{at.created_ms}::{at.tenant}" for at in fitting]
+    found = paging.page(_CURSOR, page_request, fitting, texts, len(listed))
     states = await config.load(deps.log, [at.tenant for at in found.models])
     return schemas.TenantPage(
         [views.tenant(state) for state in states if state.tenant is not None],

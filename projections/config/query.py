@@ -37,6 +37,19 @@ async def load(log: client.Log, wanted: Sequence[str]) -> list[tenants.TenantSta
     return [apply.decode_state(reply) for reply in replies]
 
 
+async def sizes(log: client.Log, wanted: Sequence[str]) -> list[int]:
+    """About how many bytes `load` reads of each of these tenants, which are not read for this."""
+    places = [partitions.partition_of(t) for t in wanted]
+    among = sorted(set(places))
+    active = dict(zip(among, await checkpoint.generations(log, among), strict=True))
+    commands = [
+        ("MEMORY", "USAGE", log.keys.partitions[p].tenant(active[p], t), "SAMPLES", 0)
+        for p, t in zip(places, wanted, strict=True)
+    ]
+    replies = await log.pipeline(commands) if commands else []
+    return [reply or 0 for reply in replies]
+
+
 async def fresh(log: client.Log, tenant: str) -> tenants.TenantState:
     """The state of a tenant with every acknowledged change in it. Raises as `catch_up`."""
     await catch_up.to_head(log, partitions.partition_of(tenant))

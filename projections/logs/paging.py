@@ -6,7 +6,9 @@ whatever is added meanwhile. A cursor does not hold direction or filters; the ca
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -22,12 +24,14 @@ T = TypeVar("T")
 
 
 class PageRequest(msgspec.Struct, frozen=True):
-    """Which page: at most one of `next` and `prev`, cursors as they were given out."""
+    """Which page: at most one of `next` and `prev`, cursors as they were given out. A page ends before a row that
+    would make it larger than `max_bytes`, but has one row at least."""
 
     limit: int = 100
     dir: Dir = "desc"
     next: str | None = None
     prev: str | None = None
+    max_bytes: int = 8 * 1024 * 1024
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
@@ -86,11 +90,14 @@ def page(
     request: PageRequest,
     rows: list[T],
     places: list[Place],
+    found: int | None = None,
 ) -> Page[T]:
-    """The page out of what its scan found (up to `limit + 1` rows, in the order of the scan) and where those rows
-    stand. A page that a cursor led to has a way back, unless it is empty."""
-    more = len(rows) > request.limit
+    """The page out of what its scan read (up to `limit + 1` rows, in the order of the scan) and where those rows
+    stand. `found` is how many rows the scan found, if it did not read all of them. A page that a cursor led to has
+    a way back, unless it is empty."""
+    found = len(rows) if found is None else found
     rows, places = rows[: request.limit], places[: request.limit]
+    more = found > len(rows)
     if not rows:
         return Page([])
     if request.prev:
@@ -99,6 +106,22 @@ def page(
     if request.prev:
         return Page(rows, next=last, prev=first if more else None)
     return Page(rows, next=last if more else None, prev=first if request.next else None)
+
+
+def fitting(sizes: Sequence[int], max_bytes: int) -> int:
+    """How many of the first rows have at most `max_bytes` together, one at least."""
+    return max(1, sum(1 for total in itertools.accumulate(sizes) if total <= max_bytes))
+
+
+def shortened(
+    resource: cursor.Resource, request: PageRequest, whole: Page[T], places: list[Place], count: int
+) -> Page[T]:
+    """The page with only those `count` of its rows, whose `places` are given too, that its scan read first."""
+    if count >= len(whole.models):
+        return whole
+    if request.prev:
+        return Page(whole.models[-count:], whole.next, cursor.encode_cursor(resource, str(places[-count])))
+    return Page(whole.models[:count], cursor.encode_cursor(resource, str(places[count - 1])), whole.prev)
 
 
 def _other(direction: Dir) -> Dir:

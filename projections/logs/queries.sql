@@ -36,10 +36,25 @@ WHERE {where}
 ORDER BY e.time {dir}, e.accepted_at {dir}, e.partition {dir}, e.seq {dir}
 LIMIT {limit}
 
+-- name: measured
+-- The first rows of {page} in its order that have at most {bytes} bytes together, and the first one in any case;
+-- `found` is how many {page} has. The lengths are read off the heads of stored values, so that what is left out is
+-- neither read nor unpacked.
+SELECT {columns}, found
+FROM (
+    SELECT page.*, count(*) OVER () AS found, row_number() OVER place AS number, sum({size}) OVER place AS bytes
+    FROM ({page}) AS page
+    WINDOW place AS (
+        ORDER BY time {dir}, accepted_at {dir}, partition {dir}, seq {dir} ROWS UNBOUNDED PRECEDING
+    )
+) AS page
+WHERE number = 1 OR bytes <= {bytes}
+ORDER BY number
+
 -- name: event
 -- The newest event with an id; ids are unique only within a tenant and the idempotency window.
 SELECT e.accepted_at, e.partition, e.seq, e.time, e.tenant_id, e.event_id, e.topic, e.eligible_for_retry,
-       e.metadata, e.matched_destination_ids, e.data
+       e.metadata, e.matched_destination_ids, convert_to(e.data, 'UTF8') AS data
 FROM event e
 WHERE {where}
 ORDER BY e.accepted_at DESC, e.partition DESC, e.seq DESC
@@ -56,19 +71,18 @@ ORDER BY a.time {dir}, a.accepted_at {dir}, a.partition {dir}, a.seq {dir}
 LIMIT {limit}
 
 -- name: with_events
--- The attempts of {page} in its order, each with its event if that is there. {data} is the column or NULL.
+-- The attempts of {page}, each with its event if that is there. {data} is the column or NULL.
 SELECT page.*, e.tenant_id AS e_tenant_id, e.time AS e_time, e.topic AS e_topic,
        e.eligible_for_retry, e.metadata, e.matched_destination_ids, {data} AS data
 FROM ({page}) AS page
 LEFT JOIN event e ON e.accepted_at = page.event_accepted_at AND e.partition = page.partition
     AND e.seq = page.event_seq
-ORDER BY page.time {dir}, page.accepted_at {dir}, page.partition {dir}, page.seq {dir}
 
 -- name: delivery
 -- The delivery of the newest event with the id $1 at the destination $2 (of tenant $3; NULL: of any) as the newest of
 -- its entries has it, and how far `dlv` is projected by $4: one statement, so both are of one moment.
 SELECT d.*, c.ms AS seen_ms, c.seq AS seen_seq, e.time AS e_time, e.topic AS e_topic, e.eligible_for_retry, e.metadata,
-       e.matched_destination_ids, e.data
+       e.matched_destination_ids, convert_to(e.data, 'UTF8') AS data
 FROM (
     SELECT accepted_at, partition, seq, tenant_id, event_id, event_accepted_at, event_seq, destination_id,
            destination_created, attempt_number AS last, next = 'none' AS closed

@@ -17,6 +17,20 @@ from outpost.log import partition as partitions
 from outpost.log import position as positions
 from projections.logs import paging, rows, sql, store, write
 
+ROW_BYTES = 512  # that a row of a page is counted as, beside its long columns; about what its ids take as JSON
+_ID_BYTES = 64  # that a matched destination is counted as
+# Columns of pages, and how long they are. Texts come as bytes, since text takes up to four times as much memory.
+_DATA = "convert_to(data, 'UTF8') AS data"
+_EVENT_COLUMNS = f"""accepted_at, partition, seq, time, tenant_id, event_id, topic, eligible_for_retry, metadata,
+    matched_destination_ids, {_DATA}"""
+_ATTEMPT_COLUMNS = """accepted_at, partition, seq, time, tenant_id, event_id, destination_id, destination_created,
+    destination_type, topic, status, code, attempt_number, manual,
+    convert_to(response_data, 'UTF8') AS response_data"""
+_EVENT_OF_ATTEMPT = f"""event_accepted_at, event_seq, e_tenant_id, e_time, e_topic, eligible_for_retry, metadata,
+    matched_destination_ids, {_DATA}"""
+_EVENT_SIZE = f"""coalesce(octet_length(data), 0) + coalesce(octet_length(metadata), 0)
+    + {_ID_BYTES} * coalesce(cardinality(matched_destination_ids), 0)"""
+_RESPONSE_SIZE = "coalesce(octet_length(response_data), 0)"
 POLL_S = 0.01  # between looks at the checkpoint while a read waits for the projection
 _LARGEST_SEQ = 2**63 - 1  # of a bigint; no stream counts as far within a millisecond
 
@@ -95,9 +109,11 @@ async def list_events(
     where.overlaps("e.matched_destination_ids", wanted.destination_ids)
     where.within("e.time", wanted.time)
     where.behind("e", scan)
-    statement = sql.STATEMENTS["events"].format(where=where.text, dir=scan.dir, limit=request.limit + 1)
-    found = [_event(record) for record in await _fetch(source, statement, where)]
-    return paging.page("evt", request, found, [row.place for row in found])
+    page = sql.STATEMENTS["events"].format(where=where.text, dir=scan.dir, limit=request.limit + 1)
+    statement = _measured(page, _EVENT_COLUMNS, _EVENT_SIZE, scan.dir, request.max_bytes)
+    records = await _fetch(source, statement, where)
+    found = [_event(record) for record in records]
+    return paging.page("evt", request, found, [row.place for row in found], _found(records))
 
 
 async def get_event(source: store.Store, event_id: str, tenant: str | None = None) -> rows.EventRow | None:
@@ -129,8 +145,9 @@ async def list_attempts(
     where.any_of("a.status", () if wanted.status is None else (wanted.status,))
     where.within("a.time", wanted.time)
     where.behind("a", scan)
-    found = await _attempts(source, where, scan.dir, request.limit + 1, include)
-    return paging.page("att", request, found, [row.place for row in found])
+    records = await _attempts(source, where, scan.dir, request.limit + 1, request.max_bytes, include)
+    found = [_attempt(record) for record in records]
+    return paging.page("att", request, found, [row.place for row in found], _found(records))
 
 
 async def get_attempt(
@@ -147,8 +164,8 @@ async def get_attempt(
     where.add("a.accepted_at = ? AND a.partition = ? AND a.seq = ?", ms, partition, seq)
     if tenant is not None:
         where.any_of("a.tenant_id", (tenant,))
-    found = await _attempts(source, where, "desc", 1, include)
-    return found[0] if found else None
+    found = await _attempts(source, where, "desc", 1, 0, include)
+    return _attempt(found[0]) if found else None
 
 
 async def reached(source: store.Store, target: positions.Position) -> bool:
@@ -176,19 +193,31 @@ async def _attempts(
     where: _Where,
     direction: paging.Dir,
     limit: int,
+    max_bytes: int,
     include: rows.Include,
-) -> list[rows.AttemptRow]:
-    statement = sql.STATEMENTS["attempts"].format(
+) -> list[asyncpg.Record]:
+    page = sql.STATEMENTS["attempts"].format(
         where=where.text,
         dir=direction,
         limit=limit,
         response="a.response_data" if include.response_data else "NULL::text",
     )
+    columns, size = _ATTEMPT_COLUMNS, _RESPONSE_SIZE
     if include.event or include.event_data:
-        statement = sql.STATEMENTS["with_events"].format(
-            page=statement, dir=direction, data="e.data" if include.event_data else "NULL::text"
-        )
-    return [_attempt(record) for record in await _fetch(source, statement, where)]
+        data = "e.data" if include.event_data else "NULL::text"
+        page = sql.STATEMENTS["with_events"].format(page=page, data=data)
+        columns, size = f"{columns}, {_EVENT_OF_ATTEMPT}", f"{size} + {_EVENT_SIZE}"
+    return await _fetch(source, _measured(page, columns, size, direction, max_bytes), where)
+
+
+def _measured(page: str, columns: str, size: str, direction: paging.Dir, max_bytes: int) -> str:
+    """The statement that reads no more of a page than `max_bytes`, and one row at least."""
+    size = f"{ROW_BYTES} + {size}"
+    return sql.STATEMENTS["measured"].format(page=page, columns=columns, size=size, dir=direction, bytes=max_bytes)
+
+
+def _found(records: list[asyncpg.Record]) -> int:
+    return records[0]["found"] if records else 0
 
 
 async def _fetch(source: store.Store, statement: str, where: _Where) -> list[asyncpg.Record]:

@@ -49,8 +49,8 @@ class AttemptFilter(msgspec.Struct, frozen=True):
 
 
 class EventRow(msgspec.Struct, frozen=True):
-    """An event as logged; `metadata` and `data` are JSON text, `data` as received. `data` is None where it was not
-    asked for."""
+    """An event as logged; `metadata` is JSON text, `data` JSON in UTF-8 as received. `data` is None where it was
+    not asked for."""
 
     accepted_ms: int
     partition: int
@@ -62,7 +62,7 @@ class EventRow(msgspec.Struct, frozen=True):
     eligible_for_retry: bool
     metadata: str
     matched_destination_ids: tuple[str, ...]
-    data: str | None
+    data: bytes | None
 
     @property
     def place(self) -> paging.Place:
@@ -70,8 +70,8 @@ class EventRow(msgspec.Struct, frozen=True):
 
 
 class AttemptRow(msgspec.Struct, frozen=True):
-    """An attempt as logged. (partition, accepted_ms, seq) make its id; `response_data` is JSON text. `event` and
-    `response_data` are None where they were not asked for or do not exist."""
+    """An attempt as logged. (partition, accepted_ms, seq) make its id; `response_data` is JSON in UTF-8. `event`
+    and `response_data` are None where they were not asked for or do not exist."""
 
     accepted_ms: int
     partition: int
@@ -87,7 +87,7 @@ class AttemptRow(msgspec.Struct, frozen=True):
     code: str
     attempt_number: int
     manual: bool
-    response_data: str | None
+    response_data: bytes | None
     event: EventRow | None = None
 
     @property

@@ -339,8 +339,8 @@ async def test_an_attempt_is_shown_with_what_was_asked_for(log, store):
     expected = await query.get_event(store, "e1")
     assert (None, log_rows.msgspec.structs.replace(expected, data=None)) == (row.response_data, row.event)
     _, page = await attempts_of(store, include=log_rows.Include(event_data=True, response_data=True))
-    assert [(None, None), ('{"status":200}', expected)] == [(r.response_data, r.event) for r in page.models]
-    assert '{"a": [ ], "b":"\\u0000"}' == expected.data
+    assert [(None, None), (b'{"status":200}', expected)] == [(r.response_data, r.event) for r in page.models]
+    assert b'{"a": [ ], "b":"\\u0000"}' == expected.data
     single = await query.get_attempt(store, (row.partition, row.accepted_ms, row.seq), "t1", include)
     assert row == single
 

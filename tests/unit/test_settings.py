@@ -95,6 +95,8 @@ EXAMPLES = [
     ("API_KEEP_ALIVE_SECONDS", "650", "api_keep_alive_ms", 650_000),
     ("API_MAX_CONNECTIONS", "500", "api_max_connections", 500),
     ("API_MAX_CONNECTIONS_PER_ADDRESS", "50", "api_max_connections_per_address", 50),
+    ("API_MAX_PAGE_BYTES", "65536", "api_max_page_bytes", 65_536),
+    ("API_MAX_READ_BYTES_IN_FLIGHT", "16777216", "api_max_read_bytes_in_flight", 16_777_216),
     ("API_MAX_PIPELINED_REQUESTS", "1", "api_max_pipelined_requests", 1),
     ("OUTPOST_INSECURE", "1", "insecure", True),
     ("TOPICS", " user.created, user.deleted ,,user.created", "topics", ("user.created", "user.deleted")),
