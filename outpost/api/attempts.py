@@ -21,11 +21,11 @@ _INCLUDE = openapi.many(
 _FILTERS: tuple[dict[str, Any], ...] = (
     openapi.many("event_id", "Only attempts of these events."),
     openapi.many("destination_type", "Only attempts at these types."),
-    openapi.parameter("status", "Only attempts with this status.", {"enum": ["success", "failed"]}),
+    openapi.parameter("status", "Only attempts with this status, `success` or `failed`; no other has any."),
     openapi.many("topic", "Only attempts of events of these topics."),
     openapi.time_range("Bounds on the time of the attempt."),
     _INCLUDE,
-    *openapi.pages("time", queries.LOG_LIMIT, queries.LOG_LIMIT_MAX),
+    *openapi.pages("time", queries.LOG_LIMIT, queries.LOG_LIMIT_MAX, strict=False),
 )
 
 

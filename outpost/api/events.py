@@ -24,7 +24,7 @@ _TENANT = "Only events of this tenant."
         openapi.many("destination_id", "Only events that matched one of these destinations."),
         openapi.many("topic", "Only events of these topics."),
         openapi.time_range("Bounds on the event's own time."),
-        *openapi.pages("time", queries.LOG_LIMIT, queries.LOG_LIMIT_MAX),
+        *openapi.pages("time", queries.LOG_LIMIT, queries.LOG_LIMIT_MAX, strict=False),
     ),
     responses=openapi.errors(400, 401, 422, 503),
 )

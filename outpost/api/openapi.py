@@ -102,10 +102,17 @@ def time_range(description: str) -> dict[str, Any]:
     return {**parameter("time", description, schema), "style": "deepObject", "explode": True}
 
 
-def pages(order: str, default: int, most: int) -> tuple[dict[str, Any], ...]:
-    """The parameters of a paged list."""
+def pages(order: str, default: int, most: int, *, strict: bool) -> tuple[dict[str, Any], ...]:
+    """The parameters of a paged list. Bounds are declared only where they are enforced: a list that is not `strict`
+    takes any limit for the nearest that it knows."""
+    limit: dict[str, Any] = {"type": "integer", "default": default}
+    words = "How many; fewer where they are large."
+    if strict:
+        limit |= {"minimum": 1, "maximum": most}
+    else:
+        words += f" A larger limit than {most} means {most}, one below 1 means {default}."
     return (
-        parameter("limit", "How many.", {"type": "integer", "default": default, "minimum": 1, "maximum": most}),
+        parameter("limit", words, limit),
         parameter("next", "The cursor `pagination.next` of an answer; not together with `prev`."),
         parameter("prev", "The cursor `pagination.prev` of an answer; not together with `next`."),
         parameter("dir", "Direction.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),

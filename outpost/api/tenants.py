@@ -74,7 +74,7 @@ async def delete_tenant(request: Call) -> Response[schemas.Success]:
     tags=_TAGS,
     opt=openapi.query(
         openapi.many("id", "Only these tenants."),
-        *openapi.pages("created_at", queries.TENANT_LIMIT, queries.TENANT_LIMIT_MAX),
+        *openapi.pages("created_at", queries.TENANT_LIMIT, queries.TENANT_LIMIT_MAX, strict=True),
     ),
     responses=openapi.errors(400, 401, 422, 503),
 )

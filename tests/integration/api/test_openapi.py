@@ -189,3 +189,51 @@ def misfits(document: Json, schema: Json, value: Any, at: str = "$") -> list[str
         elif "properties" in schema:
             found.append(f"{at}.{name} is not documented")
     return found
+
+
+def beyond(schema: Json) -> list[str]:
+    """A value beyond each bound of a parameter."""
+    values = [str(schema["minimum"] - 1)] if "minimum" in schema else []
+    values += [str(schema["maximum"] + 1), "1e9", "x"] if "maximum" in schema else []
+    return values + (["other", schema["enum"][0].upper()] if "enum" in schema else [])
+
+
+async def test_every_declared_bound_of_a_parameter_is_enforced(api: Api, document: Json) -> None:
+    await api.tenant()
+    asked = set()
+    for id_, (method, path, operation) in operations(document).items():
+        for parameter in operation.get("parameters", []):
+            schema, name = parameter["schema"], parameter["name"]
+            for value in beyond(schema) if parameter["in"] == "query" else []:
+                url = path.format(
+                    tenant_id="acme", destination_id="d", attempt_id="a", event_id="e", type="webhook"
+                )
+                answer = await api.http.request(method, url, params={name: value})
+                assert answer.status_code in (400, 422), (id_, name, value, answer.text)
+                assert [f"query.{name}"] == list(answer.json()["data"])
+                asked.add((id_, name))
+    lists = ("listEvents", "listAttempts", "listTenantDestinationAttempts", "listTenants")
+    assert {(id_, name) for id_ in lists for name in ("dir", "order_by")} | {("listTenants", "limit")} == asked
+
+
+async def test_every_declared_length_in_a_body_is_enforced(api: Api, document: Json) -> None:
+    await api.tenant()
+    asked = set()
+    for id_, (method, path, operation) in operations(document).items():
+        if id_ not in WITH_BODY:
+            continue
+        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        struct = document["components"]["schemas"][reference.rpartition("/")[2]]
+        for name, schema in struct["properties"].items():
+            for each in schema.get("anyOf", [schema]):
+                if "maxLength" not in each:
+                    continue
+                body = {name: "x" * (each["maxLength"] + 1)}
+                url = path.format(tenant_id="acme", destination_id="d")
+                if id_ == "updateTenantDestination":
+                    url = path.format(tenant_id="acme", destination_id=(await api.destination())["id"])
+                answer = await api.http.request(method, url, json=body)
+                assert 422 == answer.status_code, (id_, name)
+                assert any(sentence.startswith(name) for sentence in answer.json()["data"]), (id_, name)
+                asked.add((id_, name))
+    assert {("publishEvent", "tenant_id"), ("publishEvent", "id"), ("retryEvent", "event_id")} <= asked
