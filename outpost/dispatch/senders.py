@@ -34,12 +34,14 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Sending(msgspec.Struct):
-    """A begun task on its way. `field` is the destination's state where `lease` is not of the current one."""
+    """A begun task on its way. `field` is the destination's state where `lease` is not of the current one,
+    `before` how many manual attempts the delivery had."""
 
     task: queues.Task
     manual: bool
     field: bytes | None
     lease: publishers.Lease | None
+    before: int = 0
     outcome: delivery.Outcome | None = None
     started_ms: int = 0
     took_ms: int = 0

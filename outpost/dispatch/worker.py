@@ -165,11 +165,11 @@ class Worker:
             for task, answer in zip(group, answers[partition], strict=True):
                 lease = leases[id(task)]
                 match answer:
-                    case tasks.Begun(manual, field):
+                    case tasks.Begun(manual, field, before):
                         if field is not None:
                             self._give_back(lease)
                             lease = None
-                        self._senders.put(senders.Sending(task, manual, field, lease))
+                        self._senders.put(senders.Sending(task, manual, field, lease, before))
                         continue
                     case tasks.TryAgain(None):
                         behind.append(task)
@@ -294,9 +294,11 @@ class Worker:
         task, outcome = sending.task, sending.outcome
         assert outcome is not None
         succeeded = isinstance(outcome, delivery.Delivered)
-        retry_in_ms = None
+        retry_in_ms = if_manual = None
         if isinstance(outcome, delivery.Failed) and outcome.retryable and task.event.eligible:
-            retry_in_ms = self._policy.delay_ms(task.id.attempt, outcome.retry_after_ms, self._chance())
+            made, asked_ms, chance = task.id.attempt - sending.before, outcome.retry_after_ms, self._chance()
+            retry_in_ms = self._policy.delay_ms(made, asked_ms, chance)
+            if_manual = self._policy.delay_ms(made - 1, asked_ms, chance)  # a manual attempt uses up none
         response = events.NO_RESPONSE
         if outcome.response is not None:
             response = msgspec.Raw(_encode(outcome.response))
@@ -311,8 +313,9 @@ class Worker:
             next="none",  # the script decides it
             response_data=response,
         )
+        encoded = envelope.encode_detail(detail)
         return tasks.Recording(
-            task.text, task.event.tenant, task.event.id, succeeded, retry_in_ms, envelope.encode_detail(detail)
+            task.text, task.event.tenant, task.event.id, succeeded, retry_in_ms, encoded, if_manual
         )
 
     def _release(self, task: queues.Task, answered: bool | None = None) -> None:

@@ -79,7 +79,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     retry_after_max_ms: int = 3_600_000
 
     def delay_ms(self, attempt: int, asked_ms: int | None = None, chance: float = 0.5) -> int | None:
-        """Milliseconds from the failure of `attempt` (from 1) to the next one; None: no further attempt.
+        """Milliseconds from a failure to the next automatic attempt, after `attempt` automatic ones; None: no
+        further attempt. Before the first automatic attempt the delay is that after the first.
 
         `asked_ms` is what the destination asked for, `chance` a random number from 0 to 1 for the jitter, which
         makes what was asked for later but never earlier.
@@ -91,9 +92,9 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             asked_ms = min(max(asked_ms, MIN_RETRY_AFTER_MS), self.retry_after_max_ms)
             return round(asked_ms * (1 + self.jitter * chance))
         if self.schedule_ms:
-            delay_ms = self.schedule_ms[attempt - 1]
+            delay_ms = self.schedule_ms[max(attempt, 1) - 1]
         else:
-            delay_ms = min(self.interval_ms << (attempt - 1), MAX_DELAY_MS)
+            delay_ms = min(self.interval_ms << (max(attempt, 1) - 1), MAX_DELAY_MS)
         return min(round(delay_ms * (1 + self.jitter * (2 * chance - 1))), MAX_DELAY_MS)
 
     @property

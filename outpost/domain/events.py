@@ -88,7 +88,8 @@ NO_RESPONSE = msgspec.Raw(b"null")
 class AttemptDetail(msgspec.Struct, frozen=True, gc=False):
     """The `d` of an attempt. Times in ms; `next` says what follows: an automatic or a manual attempt, or none.
     `response_data` is JSON as recorded, null where there is none. When a retry is due is the entry's own ms +
-    `retry_in_ms`. `asked`: how many manual attempts follow one after another, where `next` is manual."""
+    `retry_in_ms`. `asked`: how many manual attempts follow one after another, where `next` is manual.
+    `automatic`: how many automatic attempts were made so far; None: as many as attempts."""
 
     topic: str
     destination_type: str
@@ -101,10 +102,12 @@ class AttemptDetail(msgspec.Struct, frozen=True, gc=False):
     response_data: msgspec.Raw = NO_RESPONSE
     retry_in_ms: int | None = None
     asked: int = 1
+    automatic: int | None = None
 
 
 class DeliveryEntry(msgspec.Struct, frozen=True, gc=False):
-    """An entry of `dlv`; `detail` only for attempts."""
+    """An entry of `dlv`; `detail` only for attempts, `automatic` only for a request for a retry: how many
+    automatic attempts were made before it; None: as many as attempts."""
 
     type: str
     tenant: str
@@ -112,6 +115,7 @@ class DeliveryEntry(msgspec.Struct, frozen=True, gc=False):
     task: delivery.TaskId
     by: str
     detail: AttemptDetail | None = None
+    automatic: int | None = None
 
 
 Entry = ConfigChanged | EntrySkipped | Event | DeliveryEntry

@@ -26,6 +26,7 @@ _decode_destination = msgspec.json.Decoder(tenant.Destination).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 _decode_matched = msgspec.json.Decoder(list[str]).decode
 _decode_detail = msgspec.json.Decoder(events.AttemptDetail).decode
+_decode_request = msgspec.json.Decoder(dict[str, int]).decode
 _encode_plain = msgspec.json.Encoder().encode
 _NO_METADATA: dict[str, str] = {}
 _EVENT_VERSION = events.schema_version(events.EVENT_ACCEPTED)
@@ -131,7 +132,8 @@ def _matched(text: str) -> events.Matched:
 
 
 def encode_detail(detail: events.AttemptDetail) -> bytes:
-    """The `d` of an attempt but for what the script decides (`manual`, `next`, `retry_in_ms`, `asked`) and the
+    """The `d` of an attempt but for what the script decides (`manual`, `next`, `retry_in_ms`, `asked`,
+    `automatic`) and the
     closing brace: the script appends those as text."""
     head = {
         "topic": detail.topic,
@@ -236,6 +238,7 @@ def _decode_delivery(type_: str, fields: Fields) -> events.DeliveryEntry:
     except ValueError as exc:
         raise _BadField("ref", "is not a task id") from exc
     detail = _decode_detail(fields[b"d"]) if type_ in events.ATTEMPT_TYPES else None
+    asked = _decode_request(fields[b"d"]) if type_ == "retry.requested" and fields[b"d"] else {}
     return events.DeliveryEntry(
         type_,
         fields[b"ten"].decode(),
@@ -243,4 +246,5 @@ def _decode_delivery(type_: str, fields: Fields) -> events.DeliveryEntry:
         task,
         fields[b"by"].decode(),
         detail,
+        asked.get("automatic"),
     )

@@ -51,6 +51,7 @@ class PartitionKeys(msgspec.Struct, frozen=True):
     ver: str
     due: str
     want: str
+    manual: str
     mend: str
     cut: str
     gen: str
@@ -100,5 +101,5 @@ def keys_of(deployment_id: str = "") -> Keys:
 
 
 def _partition(prefix: str) -> PartitionKeys:
-    names = ("cfg", "evt", "dlv", "ver", "due", "want", "mend", "cut", "gen")
+    names = ("cfg", "evt", "dlv", "ver", "due", "want", "manual", "mend", "cut", "gen")
     return PartitionKeys(prefix, *(f"{prefix}:{name}" for name in names))

@@ -19,11 +19,13 @@ _MEND = client.load_script("mend")
 
 class Missing(msgspec.Struct, frozen=True):
     """A task that the log says lives. `want` is what was asked of it (an `r` a manual attempt, `c`, or nothing),
-    `due_ms` the Unix ms at which it is due (0: at once)."""
+    `due_ms` the Unix ms at which it is due (0: at once), `manual` how many attempts of its delivery were
+    manual."""
 
     task: str
     want: str = ""
     due_ms: int = 0
+    manual: int = 0
 
 
 async def regroup(log: client.Log, among: Sequence[int] = tuple(range(partitions.PARTITIONS))) -> dict[int, str]:
@@ -43,6 +45,6 @@ async def mend(
     keys = log.keys.partitions[partition]
     args: list[client.Arg] = [mark, seen, int(last)]
     for task in tasks:
-        args += (task.task, task.want, task.due_ms)
-    reply = (await log.call(_MEND, [((keys.due, keys.want, keys.dlv, keys.mend), args)]))[0]
+        args += (task.task, f"{task.manual or ''}{task.want}", task.due_ms)
+    reply = (await log.call(_MEND, [((keys.due, keys.want, keys.dlv, keys.mend, keys.manual), args)]))[0]
     return None if reply is None else int(reply)

@@ -27,7 +27,8 @@ _SCRIPT = client.load_script("request")
 
 class Delivery(msgspec.Struct, frozen=True):
     """One event on its way to one destination, as of the entry `seen` of `dlv`: `last` is the number of its last
-    attempt (0: none), `closed` whether no other was to follow. `event` is its entry id in `evt`."""
+    attempt (0: none), `closed` whether no other was to follow, `manual` how many of its attempts were manual.
+    `event` is its entry id in `evt`."""
 
     tenant: str
     event_id: str
@@ -37,6 +38,7 @@ class Delivery(msgspec.Struct, frozen=True):
     last: int
     closed: bool
     seen: str
+    manual: int = 0
 
     @property
     def partition(self) -> int:
@@ -77,11 +79,18 @@ async def request(log: client.Log, what: Literal["retry", "cancel"], delivery: D
     keys = log.keys.partitions[delivery.partition]
     task = deliveries.TaskId(0, delivery.event, delivery.destination, delivery.created)
     fixed: tuple[client.Arg, ...] = (what, str(task)[1:], delivery.tenant, delivery.event_id, by)
-    told: tuple[client.Arg, ...] = (delivery.last, int(delivery.closed), delivery.seen)
+    told: tuple[client.Arg, ...] = (
+        delivery.last,
+        int(delivery.closed),
+        delivery.seen,
+        delivery.manual,
+    )
     give_up = time.monotonic() + LIMIT_S
     while True:
         try:
-            [reply] = await log.call(_SCRIPT, [((keys.due, keys.want, keys.dlv, keys.cut), (*fixed, *told, PAGE))])
+            [reply] = await log.call(
+                _SCRIPT, [((keys.due, keys.want, keys.dlv, keys.cut, keys.manual), (*fixed, *told, PAGE))]
+            )
         except errors.StoreFull:
             raise
         except errors.StoreUnavailable:

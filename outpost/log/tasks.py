@@ -47,10 +47,12 @@ class Beginning(msgspec.Struct, frozen=True):
 
 
 class Begun(msgspec.Struct, frozen=True, tag=True):
-    """The lease is ours. `field` is the destination's read-model field if the cached version is not current."""
+    """The lease is ours. `field` is the destination's read-model field if the cached version is not current,
+    `before` how many manual attempts the delivery had."""
 
     manual: bool
     field: bytes | None
+    before: int = 0
 
 
 class Dropped(msgspec.Struct, frozen=True, tag=True):
@@ -69,7 +71,8 @@ BeginAnswer = Begun | Dropped | TryAgain
 
 
 class Recording(msgspec.Struct, frozen=True):
-    """An attempt that was made. `retry_in_ms` None: no automatic attempt follows. `detail` is
+    """An attempt that was made. `retry_in_ms`: when an automatic attempt follows, if this one was automatic;
+    `retry_in_ms_if_manual`: if it was manual; None: none follows. The script knows which it is. `detail` is
     `envelope.encode_detail` of it."""
 
     task: str
@@ -78,6 +81,15 @@ class Recording(msgspec.Struct, frozen=True):
     succeeded: bool
     retry_in_ms: int | None
     detail: bytes
+    retry_in_ms_if_manual: int | None = None
+
+    @property
+    def retries(self) -> str:
+        """As the script takes them."""
+        if self.retry_in_ms is None and self.retry_in_ms_if_manual is None:
+            return ""
+        both = (self.retry_in_ms, self.retry_in_ms_if_manual)
+        return " ".join("" if ms is None else str(ms) for ms in both)
 
 
 class Longest(msgspec.Struct, frozen=True):
@@ -126,7 +138,7 @@ async def begin(
     calls: dict[int, client.Call] = {}
     for partition, wanted in beginning.items():
         keys, generation = log.keys.partitions[partition], generations[partition]
-        hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=8)}
+        hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=9)}
         args: list[client.Arg] = [generation, lease_ms, by]
         for b in wanted:
             args += (
@@ -139,7 +151,8 @@ async def begin(
                 b.created,
                 b.cached_version,
             )
-        fixed = (keys.due, keys.want, keys.dlv, keys.gen, keys.ver, keys.checkpoint(generation), keys.cfg)
+        checkpoint = keys.checkpoint(generation)
+        fixed = (keys.due, keys.want, keys.dlv, keys.gen, keys.ver, checkpoint, keys.cfg, keys.manual)
         calls[partition] = ([*fixed, *(keys.tenant(generation, t) for t in hashes)], args)
     return await log.call_each(_BEGIN, calls, lambda _, reply: [_begun(answer) for answer in reply])
 
@@ -151,8 +164,8 @@ def _begun(answer: int | bytes | list[bytes | int | None]) -> BeginAnswer:
     match answer:
         case 1:
             return _AS_CACHED
-        case [int() as manual, field]:
-            return Begun(manual == 1, field if isinstance(field, bytes) else None)
+        case [int() as manual, field, int() as before]:
+            return Begun(manual == 1, field if isinstance(field, bytes) else None, before)
         case [b"generation", bytes() as active]:
             return TryAgain(int(active))
         case b"behind":
@@ -178,10 +191,10 @@ async def record(
                 a.tenant,
                 a.event_id,
                 int(a.succeeded),
-                "" if a.retry_in_ms is None else a.retry_in_ms,
+                a.retries,
                 a.detail,
             )
-        calls[partition] = ((keys.due, keys.want, keys.dlv), args)
+        calls[partition] = ((keys.due, keys.want, keys.dlv, keys.manual), args)
     return await log.call_each(_RECORD, calls, _recorded)
 
 

@@ -64,7 +64,9 @@ async def measure(log: client.Log, window: append.Window, tenant_bytes: Sequence
     calls: list[client.Call] = []
     for keys in log.keys.partitions:
         marks = (keys.idem(first + i) for i in range(append.BUCKETS))
-        calls.append(((keys.cfg, keys.evt, keys.dlv, keys.ver, keys.due, keys.want, *marks), (SAMPLES,)))
+        calls.append(
+            ((keys.cfg, keys.evt, keys.dlv, keys.ver, keys.due, keys.want, keys.manual, *marks), (SAMPLES,))
+        )
     replies = await log.call(_SCRIPT, calls)
     info = await log.command("INFO", "memory")
     # What the server compares with maxmemory: buffers of replicas and of the AOF do not count.

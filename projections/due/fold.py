@@ -13,10 +13,12 @@ from outpost.domain import delivery, events
 
 class Live(msgspec.Struct, frozen=True):
     """What is known of a live task: `want` is an `r` for every manual attempt that was asked for, `c` if it is to
-    be cancelled, or empty; `due_ms` the Unix ms of its next attempt (0: at once)."""
+    be cancelled, or empty; `due_ms` the Unix ms of its next attempt (0: at once); `manual` how many attempts of
+    its delivery were manual."""
 
     want: str = ""
     due_ms: int = 0
+    manual: int = 0
 
 
 class Fold:
@@ -42,18 +44,25 @@ class Fold:
                 self._live.pop(place, None)
             case (_, events.AttemptDetail() as detail):
                 want = "r" * detail.asked if detail.next == "manual" else ""
-                self._live[place] = (task.attempt + 1, Live(want, ms + (detail.retry_in_ms or 0)))
+                live = Live(want, ms + (detail.retry_in_ms or 0), _manual(task.attempt, detail.automatic))
+                self._live[place] = (task.attempt + 1, live)
             case ("retry.requested", _):
                 _, present = self._live.get(place, (0, Live()))
-                self._live[place] = (task.attempt, Live(present.want.replace("c", "") + "r"))
+                manual = _manual(task.attempt - 1, entry.automatic)
+                self._live[place] = (task.attempt, Live(present.want.replace("c", "") + "r", 0, manual))
             case ("cancel.requested", _):
-                self._live[place] = (task.attempt, Live("c"))
+                _, present = self._live.get(place, (0, Live()))
+                self._live[place] = (task.attempt, Live("c", 0, present.manual))
             case _:
                 self._live.pop(place, None)
 
     def tasks(self) -> dict[str, Live]:
         """Task id -> what is known of it, oldest delivery first."""
         return {str(delivery.TaskId(n, *place)): live for place, (n, live) in self._live.items()}
+
+
+def _manual(attempts: int, automatic: int | None) -> int:
+    return 0 if automatic is None else attempts - automatic
 
 
 def _key(task: delivery.TaskId) -> tuple[int, int]:

@@ -34,7 +34,7 @@ async def mend_if_needed(log: client.Log) -> int:
 
 async def _mend(log: client.Log, partition: int, mark: str) -> int:
     fold, seen = await _fold(log, partition, mark)
-    missing = [scripts.Missing(task, live.want, live.due_ms) for task, live in fold.tasks().items()]
+    missing = [scripts.Missing(task, live.want, live.due_ms, live.manual) for task, live in fold.tasks().items()]
     added = 0
     for at in range(0, max(len(missing), 1), CHUNK):
         last = at + CHUNK >= len(missing)

@@ -41,6 +41,7 @@ def _delivery(r: asyncpg.Record) -> requests.Delivery:
         last=r["last"],
         closed=r["closed"],
         seen=f"{r['seen_ms']}-{r['seen_seq']}",
+        manual=r["manual_attempts"],
     )
 
 

@@ -81,7 +81,10 @@ LEFT JOIN event e ON e.accepted_at = page.event_accepted_at AND e.partition = pa
 -- name: delivery
 -- The delivery of the newest event with the id $1 at the destination $2 (of tenant $3; NULL: of any) as the newest of
 -- its entries has it, and how far `dlv` is projected by $4: one statement, so both are of one moment.
-SELECT d.*, c.ms AS seen_ms, c.seq AS seen_seq, e.time AS e_time, e.topic AS e_topic, e.eligible_for_retry, e.metadata,
+SELECT d.*, (SELECT count(*) FROM attempt a WHERE a.event_id = $1 AND a.destination_id = $2 AND a.manual
+                    AND a.partition = d.partition AND a.event_accepted_at = d.event_accepted_at
+                    AND a.event_seq = d.event_seq AND a.destination_created = d.destination_created) AS manual_attempts,
+       c.ms AS seen_ms, c.seq AS seen_seq, e.time AS e_time, e.topic AS e_topic, e.eligible_for_retry, e.metadata,
        e.matched_destination_ids, convert_to(e.data, 'UTF8') AS data
 FROM (
     SELECT accepted_at, partition, seq, tenant_id, event_id, event_accepted_at, event_seq, destination_id,

@@ -310,7 +310,9 @@ class World:
         mark = (await repair.regroup(self.log, [P])).get(P)
         if mark is not None:
             fold, seen = await driver._fold(self.log, P, mark)
-            missing = [repair.Missing(task, live.want, live.due_ms) for task, live in fold.tasks().items()]
+            missing = [
+                repair.Missing(task, live.want, live.due_ms, live.manual) for task, live in fold.tasks().items()
+            ]
             self.late = mark, seen, missing
 
     async def mend_late(self) -> None:
@@ -350,6 +352,8 @@ class World:
         if self.whole:
             assert live.keys() == self.due.keys() | waiting, "D3: fold of the log = due + un-acknowledged"
             assert not self.due.keys() & waiting
+        manual = {f"/{task.partition('/')[2]}": str(wish.manual) for task, wish in live.items() if wish.manual}
+        assert manual == await worlds.manuals(self.log), "manual attempts are not what the log says"
         for task, wish in live.items():
             if task in self.due:
                 present = self.want.get(task, "")  # the log does not say which of the requests was begun

@@ -120,7 +120,7 @@ async def test_two_retries_at_once_are_two_attempts(log: client.Log, begun: bool
     assert ({THIRD: worlds.NOW}, {THIRD: "r"}) == await _state(log)
     assert {THIRD: "r"} == await _live(log)
     [begun_as] = await worlds.begin(log, THIRD, cached_version=1)
-    assert tasks.Begun(manual=True, field=None) == begun_as
+    assert tasks.Begun(manual=True, field=None, before=1) == begun_as
     await worlds.record(log, THIRD, succeeded=True)
     assert ({}, {}) == await _state(log)
 
@@ -335,3 +335,52 @@ async def test_the_script_writes_the_golden_entry_byte_for_byte(log: client.Log,
     assert [part for pair in fields.items() for part in pair] == [
         part for pair in (found[1].items() if isinstance(found[1], dict) else found[1]) for part in pair
     ]
+
+
+async def _manual_attempts(log: client.Log, count: int) -> None:
+    """The first attempt and so many manual ones fail, and nothing follows; the caller knows nothing of it."""
+    await worlds.begin(log, FIRST)
+    await worlds.record(log, FIRST)
+    for n in range(2, count + 2):
+        assert isinstance(await _ask(log, "retry", f"admin/m{n}"), requests.Requested)
+        await worlds.begin(log, f"{n}/5-0/d@1")
+        await worlds.record(log, f"{n}/5-0/d@1")
+
+
+@pytest.mark.parametrize("page", [1, 250])
+async def test_the_manual_attempts_of_a_closed_delivery_are_found_in_the_log(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(requests, "PAGE", page)
+    await _manual_attempts(log, 2)
+    assert {} == await worlds.manuals(log)
+    await _ask(log, "retry", "admin/again")
+    assert {"/5-0/d@1": "2"} == await worlds.manuals(log)
+    entry = (await worlds.entries(log, "dlv"))[-1]
+    assert isinstance(entry, events.DeliveryEntry)
+    assert 1 == entry.automatic
+    fold = folds.Fold()
+    for each in await worlds.entries(log, "dlv"):
+        assert isinstance(each, events.DeliveryEntry)
+        fold.entry(0, each)
+    assert {"4/5-0/d@1": folds.Live("r", 0, 2)} == fold.tasks()
+
+
+async def test_the_caller_s_count_of_manual_attempts_holds_where_the_log_tells_no_newer_one(
+    log: client.Log,
+) -> None:
+    await log.command("DEL", log.keys.partitions[worlds.P].due)
+    await _ask(log, "retry", last=5, closed=True, manual=3)
+    assert {"/5-0/d@1": "3"} == await worlds.manuals(log)
+
+
+async def test_a_cancelled_or_skipped_delivery_keeps_no_count(log: client.Log) -> None:
+    await _manual_attempts(log, 1)
+    await _ask(log, "retry", "admin/again")
+    await _ask(log, "cancel", "admin/stop")
+    assert {} == await worlds.manuals(log)
+    await _ask(log, "retry", "admin/once_more")
+    assert {"/5-0/d@1": "1"} == await worlds.manuals(log)
+    await worlds.show(log)
+    assert [tasks.Dropped("skipped")] == await worlds.begin(log, THIRD)
+    assert {} == await worlds.manuals(log)

@@ -176,7 +176,7 @@ DETAIL = events.AttemptDetail("t", "webhook", "failed", "500", 5, 6, False, "non
 
 
 def recording(task: str, *, succeeded: bool = False, retry_in_ms: int | None = None) -> tasks.Recording:
-    return tasks.Recording(task, TENANT, "e1", succeeded, retry_in_ms, envelope.encode_detail(DETAIL))
+    return tasks.Recording(task, TENANT, "e1", succeeded, retry_in_ms, envelope.encode_detail(DETAIL), retry_in_ms)
 
 
 async def record(
@@ -205,6 +205,12 @@ def task_of(name: str) -> str:
 async def wants(log: client.Log) -> dict[str, str]:
     reply = await log.command("HGETALL", log.keys.partitions[P].want)
     return {task.decode(): want.decode() for task, want in reply.items()}
+
+
+async def manuals(log: client.Log) -> dict[str, str]:
+    """Delivery -> how many manual attempts it had."""
+    reply = await log.command("HGETALL", log.keys.partitions[P].manual)
+    return {delivery.decode(): count.decode() for delivery, count in reply.items()}
 
 
 async def entries(log: client.Log, stream: partitions.Stream, partition: int = P) -> list[events.Entry]:

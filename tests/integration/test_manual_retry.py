@@ -13,6 +13,7 @@ import pytest
 
 from outpost.commands import retry as commands
 from outpost.domain import events
+from outpost.log import partition as partitions
 from outpost.log import requests
 from projections.logs import deliveries, migrate, projector
 from projections.logs import store as stores
@@ -112,7 +113,7 @@ async def quick(redis70: RedisServer, postgres_url: str) -> AsyncIterator[World]
 
 @pytest.mark.behaviour(99)
 @pytest.mark.behaviour(100)
-async def test_a_manual_failure_takes_the_pending_retry_s_place_and_goes_on_with_the_next_tier(quick: World):
+async def test_a_manual_failure_takes_the_pending_retry_s_place_and_is_followed_by_it(quick: World):
     quick.receiver.always(FAILING)
     await quick.publish()
     await quick.attempts(1)
@@ -120,13 +121,40 @@ async def test_a_manual_failure_takes_the_pending_retry_s_place_and_goes_on_with
     await quick.attempts(2)
     assert [(1, False, "failed", "auto"), (2, True, "failed", "auto")] == await quick.made()
     await nodes.quiet(quick.node.log)
-    expected = [(1, False, "failed", "auto"), (2, True, "failed", "auto"), (3, False, "failed", "none")]
+    expected = [
+        (1, False, "failed", "auto"),
+        (2, True, "failed", "auto"),
+        (3, False, "failed", "auto"),
+        (4, False, "failed", "none"),
+    ]
     assert expected == await quick.made()
-    assert 3 == len(quick.receiver.requests)
-    first, second, third = (e.detail for e in await quick.log() if e.detail is not None)
-    assert (1_500, 3_000) == (first.retry_in_ms, second.retry_in_ms)
+    assert 4 == len(quick.receiver.requests)
+    first, second, third, _ = (e.detail for e in await quick.log() if e.detail is not None)
+    assert [1_500, 1_500, 3_000] == [each.retry_in_ms for each in (first, second, third)]
     assert second.started_ms - first.started_ms < 1_500, "the manual attempt did not wait for the schedule"
-    assert third.started_ms - second.started_ms >= 3_000, "nothing came when the replaced retry would have"
+    assert third.started_ms - second.started_ms >= 1_500, "nothing came when the replaced retry would have"
+
+
+@pytest.mark.behaviour(99)
+@pytest.mark.behaviour(100)
+async def test_a_burst_of_manual_retries_in_an_outage_uses_up_no_automatic_one(
+    redis70: RedisServer, postgres_url: str
+):
+    async with running(redis70, postgres_url, retry_schedule_ms=(60_000, 50, 50)) as world:
+        world.receiver.always(FAILING)
+        await world.publish()
+        await world.attempts(1)
+        await asyncio.gather(*(world.accepted() for _ in range(6)))
+        await world.attempts(7)
+        [task] = await nodes.due(world.node.log)
+        assert task.startswith("8/"), "the automatic attempt that the manual ones took the place of"
+        keys = world.node.log.keys.partitions[partitions.partition_of(TENANT)]
+        await world.node.log.command("ZADD", keys.due, "XX", 0, task)
+        await nodes.quiet(world.node.log)
+        expected = [(1, False), *((n, True) for n in range(2, 8)), (8, False), (9, False), (10, False)]
+        assert expected == [made[:2] for made in await world.made()]
+        details = [e.detail for e in await world.log() if e.detail is not None]
+        assert [1] * 7 + [2, 3, 4] == [d.automatic or n for n, d in enumerate(details, 1)]
 
 
 @pytest.mark.behaviour(99)

@@ -58,6 +58,7 @@ def test_every_key_of_a_partition_is_spelt_as_documented_and_lies_in_its_slot() 
         "ver": keys.ver,
         "due": keys.due,
         "want": keys.want,
+        "manual": keys.manual,
         "mend": keys.mend,
         "gen": keys.gen,
         "idem:59666": keys.idem(59_666),

@@ -39,7 +39,7 @@ def test_the_keys_are_those_that_the_code_spells() -> None:
     one = keys.partitions[7]
     spelt = [
         *(one.stream(stream) for stream in partitions.STREAMS),
-        *(one.ver, one.idem(1), one.due, one.want, one.mend, one.cut, one.gen),
+        *(one.ver, one.idem(1), one.due, one.want, one.manual, one.mend, one.cut, one.gen),
         *(one.checkpoint(1), one.tenant(1, "acme"), one.tenants(1), one.lease("trim")),
         *(keys.slots, keys.meta),
     ]

@@ -1,18 +1,20 @@
 -- Leases tasks to a process that is about to send them, or says why it must not.
 --
--- KEYS: 1 due, 2 want, 3 dlv, 4 gen, 5 ver, 6 checkpoint of the caller's generation, 7 cfg, 8.. its tenant hashes
+-- KEYS: 1 due, 2 want, 3 dlv, 4 gen, 5 ver, 6 checkpoint of the caller's generation, 7 cfg, 8 manual, 9.. its tenant
+--       hashes
 -- ARGV: 1 generation, 2 lease ms, 3 by, then for each task: task, version its event was matched against, index into
 --       KEYS of its tenant, tenant, event, destination, creation version, cached version of the destination ('' = none)
 -- Returns for each task 'gone' | 'leased' | 'behind' | 'cancelled' | 'skipped' | {'generation', active} | 1 (begun, and
---       the cached version is current) | {1 if manual, the destination's field if the cached one is not current}
+--       the cached version is current, and no attempt was manual) | {1 if manual, the destination's field if the cached
+--       one is not current, manual attempts of the delivery before this one}
 -- Invariant: at most one valid lease a task; nothing begins after a disable or delete is in the log; a re-created
 -- destination never receives its namesake's deliveries.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local active = redis.call('GET', KEYS[4]) or '1'
-local wanted = redis.call('EXISTS', KEYS[2]) == 1
+local wanted, counted = redis.call('EXISTS', KEYS[2]) == 1, redis.call('EXISTS', KEYS[8]) == 1
 local names, tenants, known, taken, leases, lease = {}, {}, {}, {}, {}, now + ARGV[2] + 0.5
-for at = 4, #ARGV, 8 do names[#names + 1], tenants[ARGV[at + 2] - 7] = ARGV[at], ARGV[at + 3] end
+for at = 4, #ARGV, 8 do names[#names + 1], tenants[ARGV[at + 2] - 8] = ARGV[at], ARGV[at + 3] end
 local scores = #names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {}
 local versions = #names > 0 and redis.call('HMGET', KEYS[5], unpack(tenants)) or {}
 local function at_head() -- then a version was skipped, and the read model never shows it
@@ -26,6 +28,7 @@ local function close(kind, at)
     'by', ARGV[3], 'd', '')
   redis.call('ZREM', KEYS[1], ARGV[at])
   redis.call('HDEL', KEYS[2], ARGV[at])
+  if counted then redis.call('HDEL', KEYS[8], string.match(ARGV[at], '/.*$')) end
   taken[ARGV[at]] = 'gone'
 end
 local function destination(hash, id)
@@ -45,7 +48,7 @@ local function begin(at, score)
   if active ~= ARGV[1] then return {'generation', active} end
   local version, field, made, changed, enabled = destination(hash, ARGV[at + 5])
   if version < tonumber(matched) then return 'behind' end
-  if version < tonumber(versions[hash - 7] or 0) and not at_head() then return 'behind' end
+  if version < tonumber(versions[hash - 8] or 0) and not at_head() then return 'behind' end
   local want = wanted and redis.call('HGET', KEYS[2], task)
   if want and string.find(want, 'c', 1, true) then return 'cancelled', close('delivery.cancelled', at) end
   if made ~= ARGV[at + 6] or enabled ~= '1' then return 'skipped', close('delivery.skipped', at) end
@@ -54,7 +57,8 @@ local function begin(at, score)
   end
   taken[task], leases[#leases + 1], leases[#leases + 2] = 'leased', lease, task
   local current = changed == ARGV[at + 7]
-  return (current and not want) and 1 or {want and 1 or 0, not current and field}
+  local before = counted and redis.call('HGET', KEYS[8], string.match(task, '/.*$')) or 0
+  return (current and not want and before == 0) and 1 or {want and 1 or 0, not current and field, tonumber(before)}
 end
 local answers = {}
 for i, score in ipairs(scores) do answers[i] = begin(i * 8 - 4, score) end

@@ -1,8 +1,9 @@
 -- Completes `due` from a fold of the log, after the group was made again.
 --
--- KEYS: 1 due, 2 want, 3 dlv, 4 mend
+-- KEYS: 1 due, 2 want, 3 dlv, 4 mend, 5 manual
 -- ARGV: 1 the mark that the fold went up to, 2 last `dlv` entry that it read, 3 1 if these are the last tasks,
---       then for each task: task, what was asked of it ('', 'r's or 'c'), ms at which it is due (0: at once)
+--       then for each task: task, how many attempts of its delivery were manual ('' = none) and what was asked of it
+--       ('', 'r's or 'c'), ms at which it is due (0: at once)
 -- Returns how many were added, or false, with nothing changed, where the mark is another: somebody finished it, or
 --       the group was made once more.
 -- Invariant: adds, never changes; leaves out every delivery that moved on after the fold. No trim while the mark
@@ -21,7 +22,9 @@ for at = 4, #ARGV, 3 do
   local task, want, due = unpack(ARGV, at, at + 2)
   if not moved[string.match(task, '^%d+(/.*)$')]
     and redis.call('ZADD', KEYS[1], 'NX', math.max(now, tonumber(due)), task) == 1 then
-    if want ~= '' then redis.call('HSET', KEYS[2], task, want) end
+    local manual, letters = string.match(want, '^(%d*)(%l*)$')
+    if letters ~= '' then redis.call('HSET', KEYS[2], task, letters) end
+    if manual ~= '' then redis.call('HSET', KEYS[5], string.match(task, '/.*$'), manual) end
     added = added + 1
   end
 end
