@@ -103,8 +103,8 @@ def time_range(description: str) -> dict[str, Any]:
 
 
 def pages(order: str, default: int, most: int, *, strict: bool) -> tuple[dict[str, Any], ...]:
-    """The parameters of a paged list. Bounds are declared only where they are enforced: a list that is not `strict`
-    takes any limit for the nearest that it knows."""
+    """The parameters of a paged list. Bounds are declared only where they are enforced: a list that is not
+    `strict` takes any limit for the nearest that it knows."""
     limit: dict[str, Any] = {"type": "integer", "default": default}
     words = "How many; fewer where they are large."
     if strict:
