@@ -1,23 +1,20 @@
 """Cuts the secrets of a destination out of what its receiver said, before an attempt keeps it.
 
 A receiver may echo what we sent: its URL, its headers, an error text that quotes a password. Every type goes
-through this one piece. A secret is looked for as it is and in the spellings that an echo gives it (percent-encoded
-or escaped for JSON or HTML); `secret_values` tells which values of a destination are secret. The search is linear
-in the text and bounded: a text that would take longer is not kept at all.
+through this one piece; `secret_values` tells which values of a destination are secret. They are looked for in the
+text as it is, and in what it says once its escapes are decoded (`escapes`). The search is linear in the text and
+bounded: a text that would take longer is not kept at all.
 """
 
 from __future__ import annotations
 
 import functools
-import html
-import json
 import operator
-import re
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from outpost.adapters import escapes
 from outpost.domain import delivery
 
 MASK = "***"
@@ -38,26 +35,25 @@ COMMON_WORDS = frozenset(
     text/plain text/html utf-8
     """.split()  # noqa: SIM905 -- a list would have a line for each word
 )
-MAX_SPELLINGS = 256  # of all secrets of one destination that are looked for
+MAX_SECRETS = 256  # of one destination
 MAX_SECRET_CHARACTERS = 16_384  # of all secrets of one destination; servers take no longer heads
 MAX_FOUND = 1_000  # secrets in one text
-# Spellings times characters of one text. That takes 1 ms, and up to 20 ms where both were made to be slow.
+# Secrets times characters of one text and of what it says decoded. That takes 1 ms, and up to 20 ms where both
+# were made to be slow.
 MAX_SEARCH = 4_000_000
-
-_UNCHANGED = re.compile(r"[A-Za-z0-9_.~-]*")  # what no encoding spells in another way
-_HTML_SAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}  # as Go's encoding/json escapes them
+LONGEST_ESCAPE = 12  # characters that stand for one, such as both halves of a surrogate pair in JSON
 
 
 class Redactor:
     """Looks for the secrets of one destination. `secrets` gives them, and is called when the first text is looked
-    at: most receivers say nothing, and finding the spellings of a destination takes some 100 microseconds."""
+    at: most receivers say nothing, and taking a destination apart takes some 100 microseconds."""
 
-    __slots__ = ("_longest", "_overfull", "_secrets", "_spellings")
+    __slots__ = ("_longest", "_overfull", "_secrets", "_wanted")
 
     def __init__(self, secrets: Callable[[], Iterable[str]]) -> None:
         self._secrets: Callable[[], Iterable[str]] | None = secrets
         self._overfull = False
-        self._spellings: tuple[str, ...] = ()
+        self._wanted: tuple[str, ...] = ()
         self._longest = 0
 
     def __repr__(self) -> str:
@@ -88,52 +84,48 @@ class Redactor:
         secrets = self._secrets
         if secrets is not None:
             self._learn(secrets())
-        window = text[: limit + max(self._longest - 1, 0)] if limit < len(text) else text
+        window = text if len(text) <= limit else text[: limit + self._longest * LONGEST_ESCAPE]
         if len(window) < MIN_SECRET_LENGTH:
             return window[:limit]
-        if self._overfull or len(window) * len(self._spellings) > MAX_SEARCH:
+        found = self._found(window)
+        if found is None:
             return WITHHELD
-        if not any(spelling in window for spelling in self._spellings):
+        if not found:
             return window if len(window) <= limit else window[:limit]
-        return self._masked(window, limit)
+        return _masked(window, sorted(found), limit)
 
     def _learn(self, secrets: Iterable[str]) -> None:
-        """Finds the spellings. Types that send in threads may do so twice at once, so `_secrets` goes last."""
-        wanted = {secret for secret in secrets if is_secret(secret)}
-        self._overfull = sum(map(len, wanted)) > MAX_SECRET_CHARACTERS
-        found: set[str] = set()
-        for secret in () if self._overfull else wanted:
-            found.update(spelling for spelling in spellings(secret) if is_secret(spelling))
-            if len(found) > MAX_SPELLINGS:
-                self._overfull = True
-                break
+        """Types that send in threads may do so twice at once, so `_secrets` goes last."""
+        found = {
+            spelt for secret in secrets if is_secret(secret) for spelt in _as_sent(secret) if is_secret(spelt)
+        }
+        self._overfull = len(found) > MAX_SECRETS or sum(map(len, found)) > MAX_SECRET_CHARACTERS
         self._longest = max(map(len, found), default=0)
-        self._spellings = tuple(sorted(found))
+        self._wanted = tuple(sorted(found))
         self._secrets = None
 
-    def _masked(self, text: str, limit: int) -> str:
-        found = sorted(self._found(text))
-        if len(found) > MAX_FOUND:
-            return WITHHELD
-        parts: list[str] = []
-        end = 0  # of what is in `parts`, or masked
-        for start, stop in found:
-            if start >= limit:
-                break
-            if start >= end:
-                parts += text[end:start], MASK
-            end = max(end, stop)
-        return "".join(parts) + text[end:limit]
-
-    def _found(self, text: str) -> list[tuple[int, int]]:
-        """Where secrets stand, overlapping ones too; not all of them where they are more than `MAX_FOUND`."""
+    def _found(self, text: str) -> list[tuple[int, int]] | None:
+        """Where secrets stand, overlapping ones too; None where that would take too long to say."""
+        if self._overfull:
+            return None
+        decoding = escapes.Decoding(text)
         found: list[tuple[int, int]] = []
-        for spelling in self._spellings:
-            at = text.find(spelling)
-            while at >= 0 and len(found) <= MAX_FOUND:
-                found.append((at, at + len(spelling)))
-                at = text.find(spelling, at + 1)
-        return found
+        left = MAX_SEARCH
+        while True:
+            left -= len(decoding.text) * len(self._wanted)
+            if left < 0:
+                return None
+            for secret in self._wanted:
+                at = decoding.text.find(secret)
+                while at >= 0:
+                    found.append(decoding.origin(at, at + len(secret)))
+                    if len(found) > MAX_FOUND:
+                        return None
+                    at = decoding.text.find(secret, at + 1)
+            if not self._wanted or not decoding.escaped:
+                return found
+            if not decoding.decode():
+                return None if decoding.exhausted else found
 
     def _value(self, value: object) -> object:
         """A JSON-able value without secrets; the same object where there is none."""
@@ -161,36 +153,22 @@ def of(secrets: tuple[str, ...]) -> Redactor:
     return Redactor(lambda: secrets)
 
 
-def spellings(secret: str) -> Iterator[str]:
-    """The ways in which an echo spells `secret`."""
-    if _UNCHANGED.fullmatch(secret):
-        yield secret
-        return
-    plain = {secret, secret.strip()}
-    if not secret.isascii():
-        # A receiver that takes our UTF-8 for Latin-1, as HTTP libraries do with headers.
-        plain.add(secret.encode("utf-8", "replace").decode("latin-1"))
-    for text in plain:
-        yield text
-        for quote in (urllib.parse.quote, urllib.parse.quote_plus):
-            quoted = quote(text, safe="", errors="replace")
-            yield quoted
-            yield _lower_case_escapes(quoted)
-        yield html.escape(text)
-        yield html.escape(text).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
-        for escaped in _json_escaped(text):
-            yield escaped
-            yield from _json_escaped(escaped)  # JSON within JSON
+def _as_sent(secret: str) -> Iterator[str]:
+    """What a receiver may take `secret` for: without the blanks around it, with forms' plus signs for those within
+    it, and in Latin-1, for which HTTP libraries take the UTF-8 of headers."""
+    for text in {secret, secret.strip()}:
+        for spelt in {text, text.encode("utf-8", "replace").decode("latin-1")}:
+            yield spelt
+            yield spelt.replace(" ", "+")
 
 
-def _lower_case_escapes(quoted: str) -> str:
-    head, *rest = quoted.split("%")
-    return head + "".join(f"%{part[:2].lower()}{part[2:]}" for part in rest)
-
-
-def _json_escaped(text: str) -> Iterator[str]:
-    for escape_all in (False, True):
-        plain = json.dumps(text, ensure_ascii=escape_all)[1:-1]
-        for escaped in (plain, "".join(_HTML_SAFE.get(character, character) for character in plain)):
-            yield escaped
-            yield escaped.replace("/", "\\/")
+def _masked(text: str, found: list[tuple[int, int]], limit: int) -> str:
+    parts: list[str] = []
+    end = 0  # of what is in `parts`, or masked
+    for start, stop in found:
+        if start >= limit:
+            break
+        if start >= end:
+            parts += text[end:start], MASK
+        end = max(end, stop)
+    return "".join(parts) + text[end:limit]

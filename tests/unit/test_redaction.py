@@ -19,13 +19,16 @@ TOKEN = "tok_0123456789"
 SPELT: dict[str, Callable[[str], str]] = {
     "plain": str,
     "percent-encoded": lambda text: urllib.parse.quote(text, safe=""),
-    "percent-encoded in small letters": lambda text: urllib.parse.quote(text, safe="").swapcase().swapcase(),
+    "percent-encoded in small letters": lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+    "percent-encoded in Latin-1": lambda text: urllib.parse.quote(text, safe="", encoding="latin-1"),
     "as a form": urllib.parse.quote_plus,
     "in JSON": json.dumps,
     "in JSON, not ASCII": lambda text: json.dumps(text, ensure_ascii=False),
     "in JSON, slashes escaped": lambda text: json.dumps(text).replace("/", "\\/"),
     "in JSON in JSON": lambda text: json.dumps(json.dumps(text)),
     "in HTML": html.escape,
+    "in HTML by numbers": lambda text: "".join(f"&#x{ord(character):x};" for character in text),
+    "as Python prints bytes": lambda text: repr(text.encode())[2:-1],
     "taken for Latin-1": lambda text: text.encode().decode("latin-1"),
 }
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=6, max_size=20)
@@ -35,17 +38,19 @@ def redactor(*secrets: str) -> redaction.Redactor:
     return redaction.Redactor(lambda: secrets)
 
 
-@pytest.mark.parametrize("spelling", SPELT)
 @pytest.mark.parametrize("secret", [SECRET, TOKEN])
-def test_a_secret_is_found_in_the_spelling_of_an_echo(secret: str, spelling: str) -> None:
-    spelt = SPELT[spelling](secret).strip('"') if "JSON" in spelling else SPELT[spelling](secret)
-    told = redactor(secret).text(f"before {spelt} after")
-    assert "before *** after" == told.replace("\\", "").replace('"', "")
-
-
-def test_percent_encoding_is_found_in_small_letters_too() -> None:
-    assert "a=***&b" == redactor("p@ss/word").text("a=p%40ss%2fword&b")
-    assert "a=***&b" == redactor("pass/word").text("a=pass%2fword&b")
+@pytest.mark.parametrize("outer", SPELT)
+@pytest.mark.parametrize("inner", SPELT)
+def test_a_secret_is_found_in_the_spelling_of_an_echo(secret: str, inner: str, outer: str) -> None:
+    if inner == outer == "in JSON in JSON":
+        pytest.skip("four texts within each other are one more than is looked at")
+    if inner == outer == "taken for Latin-1":
+        pytest.skip("nobody takes it for that twice")
+    told = redactor(secret).text(f"before {SPELT[outer](SPELT[inner](secret))} after")
+    assert told.startswith("before ")
+    assert told.endswith(" after")
+    assert redaction.MASK in told
+    assert not [part for part in ("rd", "ss", "tok", "0123") if part in told]
 
 
 @given(before=st.text(max_size=30), secret=TEXTS, after=st.text(max_size=30))
@@ -127,7 +132,7 @@ def test_secrets_are_not_asked_for_before_there_is_a_text() -> None:
 @pytest.mark.parametrize(
     ("secrets", "text"),
     [
-        ([f"secret-{n}" for n in range(redaction.MAX_SPELLINGS + 1)], "anything"),
+        ([f"secret-{n}" for n in range(redaction.MAX_SECRETS + 1)], "anything"),
         (["x" * (redaction.MAX_SECRET_CHARACTERS + 1)], "anything"),
         ([TOKEN], TOKEN * (redaction.MAX_FOUND + 1)),
         ([f"secret-{n}" for n in range(100)], "x" * (redaction.MAX_SEARCH // 100 + 1)),
@@ -146,10 +151,10 @@ def test_a_long_text_is_searched_as_far_as_it_is_kept() -> None:
 
         def __getitem__(self, part: object) -> str:
             assert isinstance(part, slice)
-            assert 100 + len(TOKEN) - 1 == part.stop
+            assert part.stop in (100, 100 + len(TOKEN) * redaction.LONGEST_ESCAPE)
             return "x" * part.stop
 
-        find = __contains__ = None  # type: ignore[assignment]
+        find = __contains__ = count = None  # type: ignore[assignment]
 
     assert "x" * 100 == redactor(TOKEN).cut(Text("x" * 10_000_000), 100)
 
