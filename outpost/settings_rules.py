@@ -209,8 +209,8 @@ def header_switch() -> Rule:
 def postgres_url() -> Rule:
     """A libpq URL, several hosts allowed; connecting is what tests the rest.
 
-    A password with a raw `#`, `/`, `?` or `[` ends the host early. It is refused here, because the driver's error
-    would repeat a part of the password.
+    A raw `#`, `/`, `?`, `[` or `@` in the password ends it, or the host, early. It is refused here, because the
+    driver would take a part of the password for something else, and repeat it in its error.
     """
     must = (
         "must be a URL such as postgres://user:password@host:5432/database, "
@@ -226,16 +226,17 @@ def postgres_url() -> Rule:
 
 
 def _has_hosts(url: str) -> bool:
-    """Whether hosts and ports stand where the driver looks for them."""
+    """Whether hosts, ports and parameters stand where the driver looks for them."""
     try:
         parts = urllib.parse.urlsplit(url)
+        urllib.parse.parse_qs(parts.query, strict_parsing=bool(parts.query))
     except ValueError:
         return False
-    _, at, hosts = parts.netloc.rpartition("@")
-    if not at and "@" in parts.path + parts.query:
+    login, at, hosts = parts.netloc.rpartition("@")
+    if "@" in login or (not at and "@" in parts.path + parts.query):
         return False
-    found = [_HOST_AND_PORT.fullmatch(host) for host in hosts.split(",")]
-    return all(host is not None and int(host["port"] or 0) <= MAX_PORT for host in found)
+    found = [_HOST_AND_PORT.fullmatch(host) for host in hosts.split(",")] if hosts else []
+    return all(host is not None and host[0] and int(host["port"] or 0) <= MAX_PORT for host in found)
 
 
 def _items(given: str) -> list[str]:

@@ -35,6 +35,9 @@ async def told_of(url: str) -> str:
 @example(password="1/Qzhunter2")
 @example(password="1?Qzhunter2")
 @example(password="[Qzhunter2")
+@example(password="Qz@:hunter2")
+@example(password="Qz@?hunter2")
+@example(password="Qz@,/hunter2")
 def test_a_password_that_is_not_encoded_is_refused_or_connects_without_being_told(password: str) -> None:
     url = RULE.parse(f"postgres://outpost:{password}@127.0.0.1:1/outpost")
     told = url.must if isinstance(url, settings_rules.Broken) else asyncio.run(told_of(url))
