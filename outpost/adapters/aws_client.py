@@ -11,18 +11,19 @@ import asyncio
 import functools
 import logging
 import threading
-import traceback
 from typing import Any
 
 import msgspec
 
-from outpost.adapters import aws_errors, codes, held
+from outpost import collecting
+from outpost.adapters import aws_errors, codes, held, tracebacks
 from outpost.adapters import shared as shared_
 from outpost.domain import delivery
 
 # A client takes 4 to 10 ms of CPU and up to 190 KB with one connection, since botocore makes a class and copies
 # its table of events for each. A thousand are the 200 MB that one type may have in a process.
 MAX_OPEN = 1_000
+CLIENT_BYTES = 262_144  # of a client that is closed: botocore's are cycles
 MOST_KEPT = 32  # idle connections of one publisher; more than that at once are closed after use
 DEFAULT_REGION = "us-east-1"  # where the endpoint is not Amazon's own and says nothing of a region
 
@@ -116,6 +117,7 @@ class Client:
 
     async def _shut(self, client: Any) -> None:
         client.close()
+        collecting.count(CLIENT_BYTES)
 
 
 def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> dict[str, Any] | Refusal:
@@ -129,23 +131,14 @@ def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> di
             answered: dict[str, Any] = method(**parameters)
             return answered
     except exceptions.ClientError as exc:
-        _forget_frames(exc)
+        tracebacks.clear(exc)
         return _refused(exc, place)
     except Exception as exc:  # noqa: BLE001 -- whatever it is, there was no answer
-        _forget_frames(exc)
-        if call.failure is not None:
-            code, text = aws_errors.unconnected(call.failure)
-        else:
-            code, text = _broken(exc)
+        code, text = _broken(exc) if call.failure is None else aws_errors.unconnected(call.failure)
+        tracebacks.clear(exc)
         return Refusal(codes.failed(code, text, place.secrets))
-
-
-def _forget_frames(exc: BaseException | None) -> None:
-    """botocore and urllib3 keep errors in the variables of the frames that raise them: a cycle, which holds the
-    request and its payload. No frame of an error in this thread runs on."""
-    while exc is not None:
-        traceback.clear_frames(exc.__traceback__)
-        exc = exc.__context__
+    finally:
+        call.failure = None  # its traceback has this frame
 
 
 def _refused(exc: Any, place: Place) -> Refusal:

@@ -64,7 +64,10 @@ class Call:
                 continue
             made.settimeout(self.left())
             return made
-        raise last
+        try:
+            raise last
+        finally:
+            del last  # its traceback has this frame
 
     def use(self, used: socket.socket) -> None:
         """The call goes over `used` from now on. Raises OSError where it was cut off meanwhile."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -68,6 +68,7 @@ class Held(Generic[T]):
         if self._client is not None:
             self.discard(self._client)
         await asyncio.gather(*self._ends, return_exceptions=True)
+        self._open, self._shut = _closed, _ignored  # they hold the publisher, which holds this
 
     async def _make(self) -> T:
         async with asyncio.timeout(self._limit_s):
@@ -103,3 +104,11 @@ class Held(Generic[T]):
         with contextlib.suppress(Exception):
             async with asyncio.timeout(self._limit_s):
                 await self._shut(client)
+
+
+async def _closed() -> NoReturn:
+    raise ConnectionAbortedError
+
+
+async def _ignored(_: object) -> None:
+    """What comes after the end has nothing to shut."""

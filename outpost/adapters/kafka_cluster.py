@@ -54,6 +54,12 @@ class Cluster:
         """Asks one broker after the other until one answers. Raises kafka_errors.Failure: the answer of one, or
         the most telling of their failures."""
         failures: list[kafka_errors.Failure] = []
+        try:
+            return await self._first(failures)
+        finally:
+            failures.clear()  # the one that is raised has this frame
+
+    async def _first(self, failures: list[kafka_errors.Failure]) -> View:
         for host, port in random.sample(self._brokers, len(self._brokers)):
             connection = kafka_wire.Connection(host, port, self._access)
             try:

@@ -222,6 +222,7 @@ class Lane:
             return produced.topics.get(self._topic, {})
         finally:
             asking.cancel()
+            del asking  # it has the error, whose traceback has this frame
 
     def _settled(
         self, batches: list[kafka_batch.Batch], answers: dict[int, int], *, once_more: bool

@@ -72,6 +72,7 @@ class Publisher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(self._views.close(), *(lane.close() for lane in self._lanes.values()))
+        self._lanes.clear()  # they hold this
 
     def _event(self, event: base.Delivery, deadline: float) -> kafka_batch.Event:
         merged = self._merger.merged(event)

@@ -17,11 +17,13 @@ import msgspec
 from aiokafka import conn
 from aiokafka import errors as theirs
 
+from outpost import collecting
 from outpost.adapters import addresses as addresses_
-from outpost.adapters import answers, kafka_answers, kafka_errors
+from outpost.adapters import answers, kafka_answers, kafka_errors, tracebacks
 
 CLIENT_ID = "outpost"
 IDLE_MS = 540_000  # brokers close after 10 minutes; who closes first does not meet the other's closing
+READ_AHEAD_BYTES = 262_144  # what a connection that is given up may have received
 LARGEST_FRAME_BYTES = 104_857_600  # of Kafka; who announces more speaks something else
 MAX_ITERATIONS = 32_768  # of SCRAM, some 20 ms of a thread; Kafka itself takes at most 16,384
 MOST_PORT = 65_535
@@ -82,6 +84,7 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
                 await self._log_in()
         except Exception as exc:
             self.close()
+            tracebacks.clear(exc)
             raise kafka_errors.met(exc, self.broker) from exc
         except BaseException:
             self.close()
@@ -92,6 +95,7 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
         try:
             return await self.send(request)
         except Exception as exc:
+            tracebacks.clear(exc)
             raise kafka_errors.met(exc, self.broker) from exc
 
     def close(self, reason: Any = None, exc: BaseException | None = None) -> Any:
@@ -100,6 +104,7 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
         super().close(reason, exc)
         if transport is not None:
             transport.abort()
+            collecting.count(READ_AHEAD_BYTES)
         return self._closed_fut
 
     async def _dial(self) -> None:
@@ -115,7 +120,10 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
                 refusal = exc
                 continue
             return
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            del refusal  # its traceback has this frame
 
     async def _dial_one(self, address: str) -> None:
         closed = self._loop.create_future()

@@ -57,6 +57,13 @@ class Frames:
         """That message has its outcome."""
         self._allowance.settle(expected)
 
+    def end(self) -> int:
+        """Nothing is read any more; what has arrived is let go. The bytes that the library may hold of it and of
+        what was sent."""
+        self._reader = asyncio.StreamReader()
+        self._reader.feed_eof()
+        return BASE_BYTES + self._largest_body + self._largest_headers
+
     def at_eof(self) -> bool:
         """As asyncio.StreamReader has it."""
         return self._reader.at_eof()

@@ -99,6 +99,7 @@ class Publisher:
         except Exception as exc:  # noqa: BLE001 -- whatever a library raises is a failed attempt
             if not isinstance(exc, exceptions.DeliveryError | TypeError | ValueError):
                 self._discard(lane)
+            exc.__traceback__ = None  # one error is that of all that were sent over a connection
             return failed(exc, event, (self._login.password,))
 
     async def _publish(

@@ -19,8 +19,9 @@ import msgspec
 import yarl
 from aiormq import exceptions, spec
 
+from outpost import collecting
 from outpost.adapters import addresses as judged
-from outpost.adapters import rabbitmq_frames
+from outpost.adapters import rabbitmq_frames, tracebacks
 
 # Keeps idle connections alive in whatever stands between. Who sends notices a dead broker at its deadline.
 HEARTBEAT_S = 30
@@ -94,6 +95,7 @@ class Wire:
                 await self.connection.close(exceptions.ConnectionClosed(0, "closed"))
         finally:
             self._writer.transport.abort()
+            collecting.count(self._frames.end())
 
 
 class Lane(msgspec.Struct, frozen=True):
@@ -117,9 +119,10 @@ async def connect(login: Login, known: judged.Addresses, limit_s: float) -> Wire
     connection.vhost = login.vhost
     try:
         await connection.connect({"connection_name": "Outpost"})
-    except BaseException:
+    except BaseException as exc:
         if sockets.writer is not None:
             sockets.writer.transport.abort()
+        tracebacks.clear(exc)
         raise
     assert sockets.writer is not None
     assert sockets.frames is not None
@@ -168,7 +171,10 @@ class _Sockets(aiormq.connection.TransportFactory):
             else:
                 self.frames = rabbitmq_frames.Frames(reader, self.writer.transport.abort)
                 return self.frames, self.writer  # type: ignore[return-value]  # all that the library uses of one
-        raise last
+        try:
+            raise last
+        finally:
+            del last  # its traceback has this frame
 
     async def _open(self, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         login = self._login

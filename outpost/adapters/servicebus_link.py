@@ -16,7 +16,8 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from outpost.adapters import addresses, answers, servicebus_string
+from outpost import collecting
+from outpost.adapters import addresses, answers, servicebus_string, tracebacks
 from outpost.adapters.codes import Code
 from outpost.adapters.http import failures
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
     from azure.servicebus.aio import ServiceBusSender
 
+READ_AHEAD_BYTES = 262_144  # what a connection that is given up may have received
 _ATTACHED = 3  # the library's LinkState.ATTACHED
 _NEXT_ADDRESS = frozenset({Code.CONNECTION_REFUSED, Code.CONNECTION_RESET, Code.NETWORK_UNREACHABLE})
 _BY_STATUS = {
@@ -107,10 +109,14 @@ async def open_link(
             return Link(sender, handlers)
         except BaseException as exc:
             _abort(handlers)
+            tracebacks.clear(exc)
             if not isinstance(exc, Exception) or told_by(exc)[0] not in _NEXT_ADDRESS:
                 raise
             last = exc
-    raise last
+    try:
+        raise last
+    finally:
+        del last  # its traceback has this frame
 
 
 def told_by(exc: BaseException) -> tuple[Code, str]:
@@ -227,3 +233,5 @@ def _abort(handlers: list[Any]) -> None:
         if writer is not None:
             with contextlib.suppress(RuntimeError):  # the loop ends
                 writer.transport.abort()
+            collecting.count(READ_AHEAD_BYTES)
+            connection._transport.reader = connection._transport.writer = None  # noqa: SLF001 -- and what arrived

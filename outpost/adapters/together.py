@@ -67,6 +67,7 @@ class Together:
         if self._posting is not None:
             self._posting.cancel()
             await asyncio.gather(self._posting, return_exceptions=True)
+        self._post = _closed  # the other one holds the publisher, which holds this
 
     def _cut_off(self) -> None:
         if self._posting is not None:  # what has just finished takes no notice
@@ -108,3 +109,7 @@ class Together:
             if not group.done.done():
                 group.done.set_result(list(outcomes[at : at + len(group.events)]))
             at += len(group.events)
+
+
+async def _closed(events: list[base.Delivery]) -> list[delivery.Outcome]:
+    return [_CLOSED] * len(events)

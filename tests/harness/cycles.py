@@ -66,6 +66,6 @@ def _payload_bytes(found: list[object]) -> int:
     seen: dict[int, int] = {}
     for each in found:
         for referent in gc.get_referents(each):
-            if isinstance(referent, bytes | bytearray | str) and id(referent) not in held:
+            if issubclass(type(referent), bytes | bytearray | str) and id(referent) not in held:
                 seen[id(referent)] = len(referent)
     return sum(seen.values())

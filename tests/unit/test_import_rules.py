@@ -19,6 +19,7 @@ MODULES = {
 
 # The short modules at the top, which everybody may use; each may use those of them that it needs.
 SHORT = {
+    "collecting",
     "errors",
     "ids",
     "settings",

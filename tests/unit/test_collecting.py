@@ -1,0 +1,46 @@
+"""Bytes that cycles hold drive the collector, which else counts objects only."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from outpost import collecting
+
+
+class Circle:
+    """Holds itself, and a payload."""
+
+    def __init__(self, size: int) -> None:
+        self.me = self
+        self.payload = bytes(size)
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """Nothing else collects while a test looks, and nothing is counted from before."""
+    gc.collect()
+    collecting.count(collecting.COLLECT_BYTES)
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_cycles_are_freed_once_they_hold_many_bytes():
+    size = collecting.COLLECT_BYTES // 8
+    circles = []
+    for _ in range(8):
+        assert len([circle for circle in circles if circle() is not None]) == len(circles)
+        circles.append(weakref.ref(Circle(size)))
+        collecting.count(size)
+    assert [None] * 8 == [circle() for circle in circles]
+
+
+def test_little_is_left_to_the_collector_of_python():
+    circle = weakref.ref(Circle(10))
+    collecting.count(10)
+    assert circle() is not None
+    gc.collect()
