@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.hostile.attack import Attack
-from tests.hostile.attackers import examples
+from tests.hostile.attackers import clients, examples
 
 ALL: Sequence[Attack] = (
     examples.SilentClients(),
     examples.EndlessAnswers(),
+    *clients.ALL,
 )
