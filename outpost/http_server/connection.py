@@ -67,8 +67,7 @@ class Connection(wire.Wire):
         self._advance()
 
     def eof_received(self) -> bool:
-        """A client that has sent a whole request may close its half, and still gets the answer."""
-        self._keep = False
+        """A client that has sent whole requests may close its half, and still gets the answers."""
         self._peer_ended = True
         return self._state == _BUSY and self._reader is None
 
@@ -122,6 +121,8 @@ class Connection(wire.Wire):
             self._advancing = False
         if not self._count_buffer():
             self._overrun()
+        if self._peer_ended and not deferred and self._writable is None and self._state in (_HEAD, _BODY, _DRAIN):
+            self._end_with_answer()
         if self._state != _BUSY:
             self._read(on=self._writable is None and not deferred)
         elif self._buffer and not (self._call is not None and self._call.wake()):
@@ -323,7 +324,7 @@ class Connection(wire.Wire):
             self._advance()
         else:
             self._wait_for_head()
-            if self._buffer or not self._reading:
+            if self._buffer or not self._reading or self._peer_ended:
                 self._advance()
 
     def _wait_for_head(self) -> None:

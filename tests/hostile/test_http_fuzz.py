@@ -1,4 +1,4 @@
-"""Whatever bytes a client sends, it gets well-formed answers or a closed connection, never a 5xx, and others go on."""
+"""Whatever bytes a client sends, it gets well-formed answers or a closed connection, never a 5xx."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.harness import framing, raw_http, stub_http
-from tests.harness.stub_http import KEY, PATH, get, post
+from tests.harness.stub_http import KEY, get, post
 
 EXAMPLES = 150
 TOKENS = [
-    *(b"GET ", b"POST ", b"HEAD ", b"OPTIONS * ", b"/publish", b"/other", b"/a%00b", b"/%ff%fe", b"http://h/publish"),
+    *(b"GET ", b"POST ", b"OPTIONS * ", b"/publish", b"/other", b"/a%00b", b"/%ff%fe", b"http://h/publish"),
     *(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b" HTTP/2.0\r\n", b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\0", b"\xff"),
     *(b"Host: h\r\n", b"Authorization: " + KEY + b"\r\n", b"Connection: close\r\n", b"Connection: Upgrade\r\n"),
     *(b"Upgrade: h2c\r\n", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Content-Length: 99999999\r\n"),
     *(b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"X: y\r\n", b" folded\r\n", b"X : y\r\n"),
     *(b"5\r\nhello\r\n", b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"fffffff\r\n", b"hello", b"?a=b", b"#f"),
 ]
-STARTS = [b"", post(), get(), post(b"", key=b"x"), post(b"hello", length=50), post(b"", stub_http.framing_chunked)]
+STARTS = [
+    *(b"", post(), get(), post(b"", key=b"x"), post(b"hello", length=50)),
+    post(b"", framing.CHUNKED, length=-1),
+]
 SENT = st.one_of(
     st.binary(max_size=300),
     st.lists(st.sampled_from(TOKENS), max_size=25).map(b"".join),
     st.builds(
-        lambda start, more, cut: (start + b"".join(more))[: cut if cut else None],
+        lambda start, more, cut: (start + b"".join(more))[: cut or None],
         st.sampled_from(STARTS),
         st.lists(st.sampled_from(TOKENS), max_size=10),
         st.integers(0, 200),
@@ -61,7 +64,7 @@ class Fuzzed:
                 client.writer.write_eof()
             with contextlib.suppress(raw_http.Closed):
                 while True:
-                    found.append(await client.answer(b"".join(pieces)[:4] == b"HEAD"))
+                    found.append(await client.answer())
         assert 200 == (await raw_http.ask(self.stub.port, get(b"/healthz"))).status
         return found
 
@@ -87,12 +90,11 @@ def whole_or_cut(sent: bytes, step: int) -> list[bytes]:
 def test_any_bytes_are_answered_well_or_not_at_all(fuzzed: Fuzzed, sent: bytes, step: int) -> None:
     for answer in fuzzed.answers(whole_or_cut(sent, step)):
         assert answer.status in (100, 200, 202, 400, 401, 408, 413, 414, 417, 431)
-    assert fuzzed.stub.route.path == PATH
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(bodies=st.lists(st.binary(max_size=200), min_size=1, max_size=5), step=st.sampled_from([0, 1, 13]))
-def test_well_formed_requests_are_answered_each_in_its_turn(fuzzed: Fuzzed, bodies: list[bytes], step: int) -> None:
+def test_good_requests_are_answered_each_in_its_turn(fuzzed: Fuzzed, bodies: list[bytes], step: int) -> None:
     sent = b"".join(post(body) + get(b"/%d" % number) for number, body in enumerate(bodies))
     fuzzed.stub.route.bodies.clear()
     found = fuzzed.answers(whole_or_cut(sent, step))

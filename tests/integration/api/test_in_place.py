@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import types
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import httpx
 import pytest
 
+from outpost import telemetry
 from outpost.http_server import server as http_server
 from outpost.log import partition as partitions
 from outpost.log import read
@@ -237,3 +239,40 @@ async def test_filters_beyond_their_budget_refuse_the_publish(server: Listening,
     assert "the filters of the tenant need more than 250000 steps over this event" == json.loads(body)["message"]
     [(status, _, _)] = await answers(server, [request(path=path)], 1)
     assert 202 == status
+
+
+@pytest.mark.parametrize("path", ["/api/v1/topics", "/healthz", "/openapi.json"])
+async def test_head_is_answered_as_get_without_a_body(server: Listening, path: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request(b"", "Connection: close", path=path, method="GET"))
+    found = await reader.read()
+    writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request(b"", "Connection: close", path=path, method="HEAD"))
+    head = await reader.read()
+    writer.close()
+
+    def lines(answer: bytes) -> list[bytes]:
+        return [line for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n") if not line.startswith(b"date")]
+
+    assert (lines(found), b"") == (lines(head), head.partition(b"\r\n\r\n")[2])
+
+
+async def test_broken_requests_are_counted_and_logged_once_a_second(
+    server: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emitted: list[dict[str, object]] = []
+
+    def emit(event: str, level: str, **fields: object) -> None:
+        emitted.append({"event": event, **fields})
+
+    monkeypatch.setattr(telemetry, "emit", emit)
+    monkeypatch.setattr(telemetry, "time", types.SimpleNamespace(monotonic=lambda: 1_000_000.0))
+    before = telemetry.counters["http_refused.400"]
+    for _ in range(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"broken\r\n\r\n")
+        assert b" 400 " in (await reader.read()).split(b"\r\n")[0]
+        writer.close()
+    assert 20 == telemetry.counters["http_refused.400"] - before
+    assert [{"event": "request_refused", "status": 400}] == emitted

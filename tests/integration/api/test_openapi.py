@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from outpost import settings
 from tests.harness.api_server import WEBHOOK, Api
 
 Json = dict[str, Any]
@@ -237,3 +238,17 @@ async def test_every_declared_length_in_a_body_is_enforced(api: Api, document: J
                 assert any(sentence.startswith(name) for sentence in answer.json()["data"]), (id_, name)
                 asked.add((id_, name))
     assert {("publishEvent", "tenant_id"), ("publishEvent", "id"), ("retryEvent", "event_id")} <= asked
+
+
+async def test_there_are_no_pages_about_the_document_and_no_release_in_it(api: Api, document: Json) -> None:
+    assert settings.VERSION not in httpx.Response(200, json=document).text
+    async with api.client({}) as http:
+        for path in (
+            "/schema",
+            "/schema/swagger",
+            "/schema/openapi.json",
+            "/schema/openapi.yaml",
+            "/schema/redoc",
+        ):
+            answer = await http.get(f"http://outpost{path}")
+            assert (404, {"status": 404, "message": "not found"}) == (answer.status_code, answer.json()), path
