@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.hostile.attack import Attack
-from tests.hostile.attackers import clients, examples
+from tests.hostile.attackers import clients, examples, work
 
 ALL: Sequence[Attack] = (
     examples.SilentClients(),
     examples.EndlessAnswers(),
     *clients.ALL,
+    *work.ALL,
 )

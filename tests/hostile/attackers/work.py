@@ -133,7 +133,7 @@ class LargePages:
 
     name: str = "large pages"
     tenant: str = "large-pages"
-    events: int = 30
+    events: int = 20
     clients: int = 6
 
     async def run(self, target: Target, seconds: float) -> None:
