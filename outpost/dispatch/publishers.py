@@ -1,7 +1,8 @@
 """The open publishers of a process, by destination and version.
 
 A version names the destination's state, so that a changed config, a rotated secret or new delivery metadata takes
-effect at the next delivery. Bounded, least recently used out; one that is still sending is closed afterwards.
+effect at the next delivery. Their number is bounded: the least recently used one of the tenants that have the most
+makes room. One that is still sending is closed afterwards.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from outpost import crypto, errors, pacing, telemetry
 from outpost.adapters import base, redaction, secret_values
 from outpost.adapters import registry as registries
 from outpost.commands import sealing
+from outpost.dispatch import shares
 from outpost.domain import tenant as tenants
 from projections.config import apply
 
@@ -23,13 +25,21 @@ CLOSE_S = 10.0  # what a publisher may take to close
 FAILED_S = 5.0  # how long a failed build answers for those that come after it
 IDLE_S = 60.0  # a publisher that was not used for so long is closed
 
-Place = tuple[str, str]  # tenant, destination
+Place = shares.Place
 NO_SECRETS = redaction.of(())  # of what cannot be sent to
+
+
+class Kin:
+    """The leases of one type, the least recently used one first, and how many each tenant has."""
+
+    def __init__(self) -> None:
+        self.leases: dict[Place, Lease] = {}
+        self.shares = shares.Shares()
 
 
 class Lease(msgspec.Struct):
     """A publisher in use. `publisher` is None where the stored destination cannot be used: `problem` says why.
-    `kin`: those of its type, the least recently used one first, where the type bounds their number below `MOST`.
+    `kin`: those of its type, where the type bounds their number below `MOST`.
     `again_at`: when a build that failed for a reason that may pass is tried again (the loop's clock).
     `redactor` cuts the destination's secrets out of what its receiver says."""
 
@@ -38,7 +48,7 @@ class Lease(msgspec.Struct):
     type: str
     publisher: base.Publisher | None
     problem: str = ""
-    kin: dict[Place, Lease] | None = None
+    kin: Kin | None = None
     users: int = 0
     retired: bool = False
     used_at: float = 0.0
@@ -62,7 +72,8 @@ class Publishers:
         self._sealer = sealer
         self._most = most
         self._leases: dict[Place, Lease] = {}  # the least recently used one first
-        self._kin: dict[str, dict[Place, Lease]] = {}
+        self._shares = shares.Shares()
+        self._kin: dict[str, Kin] = {}
         self._building: dict[tuple[Place, int], _Building] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -75,8 +86,8 @@ class Publishers:
             if lease.again_at is not None:
                 return None  # `open` looks whether its time has come
             if lease.kin is not None:
-                del lease.kin[place]
-                lease.kin[place] = lease
+                del lease.kin.leases[place]
+                lease.kin.leases[place] = lease
             self._use(lease)
         return lease
 
@@ -178,31 +189,34 @@ class Publishers:
             telemetry.emit_sampled("adapter_failed", "error", kind=type(exc).__name__, destination=stored.id)
             again_at = asyncio.get_running_loop().time() + FAILED_S
             return Lease(place, stored.version, stored.type, None, "client_creation_failed", again_at=again_at)
-        kin = self._kin.setdefault(stored.type, {}) if adapter.max_open < self._most else None
+        kin = self._kin.setdefault(stored.type, Kin()) if adapter.max_open < self._most else None
         return Lease(place, stored.version, stored.type, publisher, kin=kin, redactor=redactor)
 
     def _keep(self, lease: Lease) -> None:
-        old = self._leases.pop(lease.place, None)
+        old = self._leases.get(lease.place)
         if old is not None and old.version > lease.version:  # a slower build of an older state
-            self._leases[lease.place] = old
             self._retire(lease)
             return
-        self._leases[lease.place] = lease
-        if old is not None and old is not lease:
+        if old is not None:
             self._retire(old)
+        self._leases[lease.place] = lease
+        self._shares.take(lease.place)
         if lease.kin is not None:
-            lease.kin[lease.place] = lease
+            lease.kin.leases[lease.place] = lease
+            lease.kin.shares.take(lease.place)
             adapter = self._types.get(lease.type)
-            while adapter is not None and len(lease.kin) > adapter.max_open:
-                self._retire(next(iter(lease.kin.values())))
+            while adapter is not None and len(lease.kin.leases) > adapter.max_open:
+                self._retire(self._leases[lease.kin.shares.surplus(lease.kin.leases)])
         while len(self._leases) > self._most:
-            self._retire(next(iter(self._leases.values())))
+            self._retire(self._leases[self._shares.surplus(self._leases)])
 
     def _retire(self, lease: Lease) -> None:
         if self._leases.get(lease.place) is lease:
             del self._leases[lease.place]
-        if lease.kin is not None and lease.kin.get(lease.place) is lease:
-            del lease.kin[lease.place]
+            self._shares.give(lease.place)
+        if lease.kin is not None and lease.kin.leases.get(lease.place) is lease:
+            del lease.kin.leases[lease.place]
+            lease.kin.shares.give(lease.place)
         lease.retired = True
         if not lease.users:
             self._close(lease)

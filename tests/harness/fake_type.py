@@ -80,10 +80,16 @@ class Adapter:
 
 
 def field(
-    version: int, *, id_: str = "d", type_: str = "fake", url: str = "u", sealer: crypto.Sealer = SEALER
+    version: int,
+    *,
+    tenant: str = "t",
+    id_: str = "d",
+    type_: str = "fake",
+    url: str = "u",
+    sealer: crypto.Sealer = SEALER,
 ) -> bytes:
-    """The read model's field of destination `id_` of tenant `t`, as it was changed last by `version`."""
-    credentials = sealing.seal(sealer, "t", id_, "credentials", {"key": "k"})
-    config = sealing.seal(sealer, "t", id_, "config", {"url": url})
+    """The read model's field of destination `id_` of `tenant`, as it was changed last by `version`."""
+    credentials = sealing.seal(sealer, tenant, id_, "credentials", {"key": "k"})
+    config = sealing.seal(sealer, tenant, id_, "config", {"url": url})
     destination = tenants.Destination(id_, type_, ("*",), config, credentials, 1, 1, created=1, version=version)
     return apply.encode_destination(destination)

@@ -173,6 +173,22 @@ async def test_beyond_the_bound_of_a_type_the_least_recently_used_of_that_type_i
     assert [False, False] == [p.closed for p in many.built]
 
 
+@pytest.mark.parametrize("max_open", [10, 10_000])
+async def test_a_tenant_with_many_destinations_makes_room_for_those_with_few(max_open: int):
+    """Whether a type bounds their number or only the process does."""
+    few = Adapter("few", max_open=max_open)
+    publishers = opened(few, most=20 if max_open == 10 else 10)
+    opening = [("small", "d"), ("smaller", "d"), *(("large", f"d-{number}") for number in range(100))]
+    for tenant, id_ in [*opening, ("newcomer", "d")]:
+        told = field(1, tenant=tenant, id_=id_, type_="few")
+        publishers.give_back(await publishers.open(tenant, id_, told))
+    await publishers.closed()
+    places = list(publishers._leases)
+    assert [("small", "d"), ("smaller", "d"), ("newcomer", "d")] == [p for p in places if p[0] != "large"]
+    assert [("large", f"d-{number}") for number in range(93, 100)] == [p for p in places if p[0] == "large"]
+    await publishers.close()
+
+
 async def test_a_changed_destination_takes_no_second_place_among_its_type():
     few = Adapter("few", max_open=2)
     publishers = opened(few)
