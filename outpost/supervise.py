@@ -287,7 +287,8 @@ class _Process:
         async def prepare() -> None:
             await migrate.apply_pending(target)
             await identity.claim(target, log)
-            await partitions.refresh(target, dt.datetime.now(dt.UTC).date())
+            # What may take long, moving rows of days without a table, is left to `partitions.keep`.
+            await partitions.refresh(target, dt.datetime.now(dt.UTC).date(), move=False)
 
         await self._await_store("postgres", prepare)
 

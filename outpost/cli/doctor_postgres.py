@@ -77,7 +77,11 @@ async def _tables(target: store.Store) -> list[Finding]:
         )
     if stray:
         text = "rows stand in the default tables: they came on days that had no table"
-        found.append(say.warn("tables", text, "they move when their day's table is made; a clock may have jumped"))
+        found.append(
+            say.warn(
+                "tables", text, "a process of the role log moves them within the hour; a clock may have jumped"
+            )
+        )
     if rejected["entries"]:
         stream, partition, ms, seq = rejected["last"].strip("()").split(",")
         text = f"{rejected['entries']} entries became no row, the last one {stream}.{int(partition):02}.{ms}-{seq}"
