@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.hostile.attack import Attack
-from tests.hostile.attackers import clients, examples, work
+from tests.hostile.attackers import clients, echo, examples, work
 
 ALL: Sequence[Attack] = (
     examples.SilentClients(),
     examples.EndlessAnswers(),
     *clients.ALL,
     *work.ALL,
+    echo.Echo(),
 )
