@@ -63,7 +63,7 @@ _EVENTS = [
     _sets("topics_allow_wildcards", "TOPICS_ALLOW_WILDCARDS", rules.boolean()),
     _sets("max_destinations_per_tenant", "MAX_DESTINATIONS_PER_TENANT", rules.integer(1, 10_000)),
     # The dedupe marks of the whole window are in memory: a week of them is the most that can be meant.
-    _sets("publish_idempotency_ttl_ms", "PUBLISH_IDEMPOTENCY_KEY_TTL", rules.seconds(1, 604_800)),
+    _sets("publish_idempotency_ttl_ms", "PUBLISH_IDEMPOTENCY_KEY_TTL", rules.seconds(10, 604_800)),
     _sets("idgen_type", "IDGEN_TYPE", rules.choice("uuidv4", "uuidv7", "nanoid"), yaml="idgen.type"),
     _sets("idgen_event_prefix", "IDGEN_EVENT_PREFIX", _ID_PREFIX, yaml="idgen.event_prefix"),
     _sets("idgen_destination_prefix", "IDGEN_DESTINATION_PREFIX", _ID_PREFIX, yaml="idgen.destination_prefix"),

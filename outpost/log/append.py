@@ -16,7 +16,7 @@ import msgspec
 
 from outpost import errors
 from outpost.domain import events
-from outpost.log import batching, client, envelope
+from outpost.log import batching, client, envelope, marks
 from outpost.log import budget as budgets
 from outpost.log import partition as partitions
 from outpost.log import position as positions
@@ -67,22 +67,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     payload_bytes: int = 0
 
 
-class Window(msgspec.Struct):
-    """The idempotency window and the offset of this process's clock from that of Redis, in ms."""
-
-    ttl_ms: int
-    clock_offset_ms: int = 0
-
-    @property
-    def bucket_ms(self) -> int:
-        return max(1, -(-self.ttl_ms // 2))  # half of the window, rounded up
-
-    def first_bucket(self) -> int:
-        """The oldest of the five buckets to declare: the window reaches back two, clocks differ by one."""
-        return (time.time_ns() // 1_000_000 + self.clock_offset_ms) // self.bucket_ms - 3
-
-
-BUCKETS = 5
+Window = marks.Window
 
 
 async def append(
@@ -107,12 +92,12 @@ async def append(
         answers.failed = {p: exc for p, exc in (answers.failed | failed).items() if p not in answers}
         if not left or time.monotonic() + RETRY_PAUSE_S > give_up:
             return answers.checked()
-        if not all(isinstance(exc, _ClockMoved) for exc in failed.values()):
+        if not all(isinstance(exc, _OtherBuckets) for exc in failed.values()):
             await asyncio.sleep(RETRY_PAUSE_S)
 
 
-class _ClockMoved(errors.StoreUnavailable):
-    """The buckets that were declared are not those of the clock of Redis; the next try declares the right ones."""
+class _OtherBuckets(errors.StoreUnavailable):
+    """The buckets that were declared are not those that matter; the next try declares the right ones."""
 
 
 async def _append(
@@ -123,26 +108,22 @@ async def _append(
     answers: client.ByPartition[list[Answer]],
 ) -> dict[int, errors.StoreUnavailable]:
     """One try. Adds to `answers`, and returns why partitions have none."""
-    first, width = window.first_bucket(), window.bucket_ms
+    declared = window.declared()
     try:
         replies = await log.call_each(
             _SCRIPT,
-            {
-                p: _call(log.keys.partitions[p], stream, items, first, width, window.ttl_ms)
-                for p, items in batches.items()
-            },
+            {p: _call(log.keys.partitions[p], stream, items, window, declared) for p, items in batches.items()},
             lambda _, reply: reply,
         )
     except errors.StoreUnavailable as exc:
         return dict.fromkeys(batches, exc)
     failed = replies.failed
     for partition, reply in replies.items():
-        clock = next((answer for answer in reply if answer[0] == b"clock"), None)
-        if clock is None:
-            answers[partition] = [_answer(stream, partition, answer) for answer in reply]
+        if reply and reply[0] == b"buckets":
+            window.learn(reply[1], reply[2:])
+            failed[partition] = _OtherBuckets("redis", "its clock cannot be followed")
         else:
-            window.clock_offset_ms = clock[1] - time.time_ns() // 1_000_000
-            failed[partition] = _ClockMoved("redis", "its clock cannot be followed")
+            answers[partition] = [_answer(stream, partition, answer) for answer in reply]
     return failed
 
 
@@ -150,11 +131,10 @@ def _call(
     keys: partitions.PartitionKeys,
     stream: partitions.Stream,
     items: Sequence[Item],
-    first: int,
-    width: int,
-    window_ms: int,
+    window: Window,
+    declared: marks.Declared,
 ) -> client.Call:
-    args: list[client.Arg] = [first, width, window_ms]
+    args: list[client.Arg] = [window.ttl_ms, len(declared), *itertools.chain(*declared)]
     for item in items:
         args += (
             item.tenant,
@@ -166,7 +146,7 @@ def _call(
             len(item.fields),
         )
         args += item.fields
-    return [keys.stream(stream), keys.ver, *(keys.idem(first + i) for i in range(BUCKETS))], args
+    return [keys.stream(stream), keys.ver, keys.idem, *window.keys(keys, declared)], args
 
 
 def _answer(stream: str, partition: int, reply: bytes | list[bytes]) -> Answer:

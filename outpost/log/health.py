@@ -12,12 +12,13 @@ import msgspec
 import redis.exceptions
 
 from outpost import errors, ids
-from outpost.log import client
+from outpost.log import client, marks
 from outpost.log import partition as partitions
 from outpost.settings import Settings
 
 FORMAT_VERSION = 1  # of keys and entries
 READ_MODEL_VERSION = 1  # of the config read model: `projections/config/apply`
+MARKS_VERSION = 1  # of the dedupe marks: each partition notes the widths of their buckets
 OLDEST_SERVER = (7, 0)
 
 # What each field of `meta` has to be; `namespace_id` is random and only has to stay as it is.
@@ -25,10 +26,12 @@ MADE_WITH = {
     "partitions": str(partitions.PARTITIONS),
     "format_version": str(FORMAT_VERSION),
     "read_model_version": str(READ_MODEL_VERSION),
+    "marks": str(MARKS_VERSION),
 }
 _ADVICE = {
     "partitions": "use the version of Outpost that made it, or another DEPLOYMENT_ID",
     "format_version": "use the version of Outpost that made it, or another DEPLOYMENT_ID",
+    "marks": "use the version of Outpost that made it",
     "read_model_version": "use the version of Outpost that made it, or rebuild the read model with this one",
 }
 _DURABILITY = (
@@ -52,6 +55,9 @@ async def check(log: client.Log, settings: Settings) -> Meta:
     found = await problems(log, settings)
     if found:
         raise errors.StartRefused("\n".join(found))
+    made = await log.command("HMGET", log.keys.meta, "partitions", "marks")
+    if made[0] is not None and made[1] is None:  # a version made it that did not note the widths of its buckets
+        await marks.adopt(log)
     meta = await prepare(log)
     log.pin.expected = meta.namespace_id
     return meta

@@ -55,12 +55,13 @@ class PartitionKeys(msgspec.Struct, frozen=True):
     mend: str
     cut: str
     gen: str
+    idem: str
 
     def stream(self, name: Stream) -> str:
         return f"{self.prefix}:{name}"
 
-    def idem(self, bucket: int) -> str:
-        """Dedupe marks of one half of the idempotency window."""
+    def bucket(self, bucket: int) -> str:
+        """Dedupe marks of one half of an idempotency window."""
         return f"{self.prefix}:idem:{bucket}"
 
     def checkpoint(self, generation: int) -> str:
@@ -100,6 +101,18 @@ def keys_of(deployment_id: str = "") -> Keys:
     return Keys(namespace, tuple(_partition(f"{namespace}:{{{hash_tag(p)}}}") for p in range(PARTITIONS)))
 
 
+def bucket_glob(keys: Keys) -> str:
+    """What SCAN finds every bucket of dedupe marks of a deployment by, and little else."""
+    return f"{keys.namespace}:{{*}}:idem:*"
+
+
+def bucket_of(keys: Keys, name: str) -> tuple[PartitionKeys, int] | None:
+    """The partition and the number of a bucket of dedupe marks; None for any other key."""
+    prefix, _, number = name.rpartition(":idem:")
+    found = next((each for each in keys.partitions if each.prefix == prefix), None)
+    return (found, int(number)) if found and number.isascii() and number.isdigit() else None
+
+
 def _partition(prefix: str) -> PartitionKeys:
-    names = ("cfg", "evt", "dlv", "ver", "due", "want", "manual", "mend", "cut", "gen")
+    names = ("cfg", "evt", "dlv", "ver", "due", "want", "manual", "mend", "cut", "gen", "idem")
     return PartitionKeys(prefix, *(f"{prefix}:{name}" for name in names))

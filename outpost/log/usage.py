@@ -60,10 +60,10 @@ class Watch:
 
 async def measure(log: client.Log, window: append.Window, tenant_bytes: Sequence[int]) -> budgets.Usage:
     """What Redis holds now; `tenant_bytes` are added to each partition. Raises errors.StoreUnavailable."""
-    first = window.first_bucket()
+    declared = window.declared()
     calls: list[client.Call] = []
     for keys in log.keys.partitions:
-        marks = (keys.idem(first + i) for i in range(append.BUCKETS))
+        marks = (keys.idem, *window.keys(keys, declared))
         calls.append(
             ((keys.cfg, keys.evt, keys.dlv, keys.ver, keys.due, keys.want, keys.manual, *marks), (SAMPLES,))
         )

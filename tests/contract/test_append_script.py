@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from outpost.domain import events
-from outpost.log import append, client, read
+from outpost.log import append, client, marks, read
 from outpost.log import partition as partitions
 from tests.contract import worlds
 
@@ -128,7 +128,7 @@ async def test_every_ms_of_a_window_finds_the_mark_wherever_in_its_bucket_it_was
     for offset in {0, window.bucket_ms // 2, window.bucket_ms - 1}:
         start = (worlds.NOW // window.bucket_ms) * window.bucket_ms + offset
         key = f"e{offset}"
-        bucket = log.keys.partitions[worlds.P].idem(start // window.bucket_ms)
+        bucket = log.keys.partitions[worlds.P].bucket(start // window.bucket_ms)
         await log.command("HSET", bucket, f"{worlds.TENANT}\0{key}", f"{start}-0 admin/req_1 []")
         for later in sorted({0, 1, ttl_ms // 2, ttl_ms}):
             await clock.set(start + later)
@@ -144,13 +144,13 @@ async def test_a_mark_of_an_earlier_bucket_is_found_and_lives_until_no_window_re
     start = (int((await log.command("TIME"))[0]) * 1000 // width) * width
     await clock.set(start + width - 1)
     await worlds.append_items(log, worlds.item())
-    bucket = log.keys.partitions[worlds.P].idem(start // width)
+    bucket = log.keys.partitions[worlds.P].bucket(start // width)
     assert 1 == await log.command("HLEN", bucket)
     # The last ms at which the mark counts is the end of the bucket and a window on.
     assert await log.command("PEXPIRETIME", bucket) >= start + width + worlds.TTL_MS
     await clock.advance(1)
     _answers(append.Appended, among=await worlds.append_items(log, worlds.item("e2")))
-    assert 1 == await log.command("HLEN", log.keys.partitions[worlds.P].idem(start // width + 1))
+    assert 1 == await log.command("HLEN", log.keys.partitions[worlds.P].bucket(start // width + 1))
 
 
 async def test_a_caller_whose_clock_is_off_is_told_the_time_and_tries_again(
@@ -160,17 +160,17 @@ async def test_a_caller_whose_clock_is_off_is_told_the_time_and_tries_again(
     window = append.Window(worlds.TTL_MS)
     [answer] = (await append.append(log, "evt", {worlds.P: [worlds.item()]}, window))[worlds.P]
     assert isinstance(answer, append.Appended)
-    assert abs(window.first_bucket() - (worlds.NOW // window.bucket_ms - 3)) <= 1
+    assert abs(window.declared()[0][1] - (worlds.NOW // window.bucket_ms - 3)) <= 1
     assert 1 == await log.command("XLEN", log.keys.partitions[worlds.P].evt)
 
 
 async def test_nothing_is_written_for_buckets_that_do_not_cover_the_time(log: client.Log) -> None:
     keys = log.keys.partitions[worlds.P]
-    wanted = worlds.item()
+    window = worlds.window()
     for first in (0, 10**9):
-        call = append._call(keys, "evt", [wanted, wanted], first, 30_000, worlds.TTL_MS)
-        [[one, two]] = await log.call(append._SCRIPT, [call])
-        assert (b"clock", b"clock") == (one[0], two[0])
+        call = append._call(keys, "evt", [worlds.item()] * 2, window, ((window.bucket_ms, first),))
+        [reply] = await log.call(append._SCRIPT, [call])
+        assert b"buckets" == reply[0]
     assert 0 == await log.command("DBSIZE")
 
 
@@ -188,3 +188,69 @@ async def test_a_full_flush_is_one_script_call(log: client.Log) -> None:
     items = [worlds.item(f"e{n}", f"admin/r{n}") for n in range(append.MAX_FLUSH)]
     answers = await worlds.append_items(log, *items)
     assert append.MAX_FLUSH == len({a.position for a in answers if isinstance(a, append.Appended)})
+
+
+async def _append(log: client.Log, window: append.Window, request: str) -> append.Answer:
+    wanted = worlds.item(request=request)
+    return (await append.append(log, "evt", {worlds.P: [wanted]}, window))[worlds.P][0]
+
+
+@pytest.mark.invariant("L2")
+@pytest.mark.parametrize("ttls_ms", [(3_600_000, 7_200_000), (7_200_000, 3_600_000), (10_000, 604_800_000)])
+async def test_a_changed_window_doubles_nothing(log: client.Log, ttls_ms: tuple[int, int]) -> None:
+    before, after = (append.Window(ttl_ms) for ttl_ms in ttls_ms)
+    first = await _append(log, before, "admin/r1")
+    assert isinstance(first, append.Appended)
+    assert append.Duplicate(first.position, ()) == await _append(log, after, "admin/r2")
+
+
+@pytest.mark.invariant("L2")
+async def test_processes_with_different_windows_see_each_other_s_marks(log: client.Log) -> None:
+    windows = [append.Window(ttl_ms) for ttl_ms in (60_000, 3_600_000, 90_000)]
+    for n, window in enumerate(windows):
+        wanted = worlds.item(f"e{n}", f"admin/r{n}")
+        [answer] = (await append.append(log, "evt", {worlds.P: [wanted]}, window))[worlds.P]
+        assert isinstance(answer, append.Appended)
+    for other in windows:
+        repeated = [worlds.item(f"e{n}", "admin/other") for n in range(3)]
+        answers = (await append.append(log, "evt", {worlds.P: repeated}, other))[worlds.P]
+        _answers(*[append.Duplicate] * 3, among=answers)
+    in_use = await log.command("HKEYS", log.keys.partitions[worlds.P].idem)
+    assert {b"30000", b"1800000", b"45000"} == {*in_use}
+
+
+async def test_a_window_that_is_not_used_any_more_is_forgotten(log: client.Log, clock: worlds.Clock) -> None:
+    now = int((await log.command("TIME"))[0]) * 1000
+    await clock.set(now)
+    await _append(log, append.Window(60_000), "admin/r1")
+    window = append.Window(3_600_000)
+    await clock.advance(121_000)
+    await _append(log, window, "admin/r2")
+    assert {b"1800000"} == {*await log.command("HKEYS", log.keys.partitions[worlds.P].idem)}
+    assert {} == window.others
+
+
+@pytest.mark.invariant("L2")
+async def test_a_clock_that_steps_back_over_the_edge_of_a_bucket_doubles_nothing(
+    log: client.Log, clock: worlds.Clock
+) -> None:
+    window = append.Window(3_600_000)
+    now = int((await log.command("TIME"))[0]) * 1000
+    await clock.set((now // window.bucket_ms + 1) * window.bucket_ms + 500)
+    first = await _append(log, window, "admin/r1")
+    assert isinstance(first, append.Appended)
+    await clock.advance(-2_000)
+    assert append.Duplicate(first.position, ()) == await _append(log, window, "admin/r2")
+
+
+@pytest.mark.invariant("L2")
+async def test_marks_of_the_version_before_are_found_whatever_its_window_was(log: client.Log) -> None:
+    """It did not note the width of its buckets; when they expire tells it."""
+    keys, width = log.keys.partitions[worlds.P], 1_800_000
+    seconds, micros = await log.command("TIME")
+    now = int(seconds) * 1000 + int(micros) // 1000
+    await log.command("HSET", keys.bucket(now // width), f"{worlds.TENANT}\0e1", f"{now}-0 admin/r1 []")
+    await log.command("PEXPIREAT", keys.bucket(now // width), (now // width + 4) * width)
+    assert 1 == await marks.adopt(log)
+    assert isinstance(await _append(log, append.Window(86_400_000), "admin/r2"), append.Duplicate)
+    assert 0 == await log.command("XLEN", keys.evt)

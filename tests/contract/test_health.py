@@ -39,6 +39,7 @@ async def test_a_new_log_on_a_fitting_server_is_marked_as_ours(log: client.Log) 
         "partitions": "16",
         "format_version": "1",
         "read_model_version": "1",
+        "marks": "1",
         "namespace_id": made.namespace_id,
     }
     assert expected == meta

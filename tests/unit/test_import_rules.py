@@ -215,7 +215,7 @@ def test_only_one_module_spells_the_keys_of_the_log() -> None:
 def test_a_script_is_short_and_says_what_it_takes_and_keeps(path: Path) -> None:
     text = path.read_text("utf-8")
     header = "".join(f"{line[2:].strip()} " for line in text.split("\n") if line.startswith("--"))
-    assert len(text.splitlines()) < 70
+    assert len(text.splitlines()) <= 80
     assert text.startswith("-- ")
     for part in ("KEYS:", "ARGV:", "Returns "):
         assert part in header

@@ -194,7 +194,7 @@ def test_no_variable_and_no_yaml_path_stands_twice_in_the_table():
         *(("API_PORT", "0"), ("API_PORT", "65536"), ("API_PORT", "-1"), ("API_PORT", "x"), ("API_PORT", "1.5")),
         *(("API_PORT", "\u0663"), ("API_PORT", "9" * 5000), ("API_MAX_BODY_BYTES", "1")),
         *(("OUTPOST_INSECURE", "maybe"), ("TOPICS", "a,*"), ("TOPICS", "a\tb"), ("TOPICS", "\u00e9" * 128)),
-        *(("MAX_DESTINATIONS_PER_TENANT", "0"), ("PUBLISH_IDEMPOTENCY_KEY_TTL", "0"), ("IDGEN_TYPE", "ulid")),
+        *(("MAX_DESTINATIONS_PER_TENANT", "0"), ("PUBLISH_IDEMPOTENCY_KEY_TTL", "9.9"), ("IDGEN_TYPE", "ulid")),
         *(("IDGEN_EVENT_PREFIX", "a/b"), ("IDGEN_EVENT_PREFIX", "a" * 65), ("DELIVERY_TIMEOUT_SECONDS", "-1")),
         *(("DELIVERY_TIMEOUT_SECONDS", "301"), ("DELIVERY_TIMEOUT_SECONDS", "1e3"), ("LOG_BATCH_SIZE", "0")),
         *(("DELIVERY_MAX_CONCURRENCY", "0"), ("DELIVERY_WATCHDOG_MS", "0"), ("DELIVERY_LEASE_MARGIN_MS", "0")),

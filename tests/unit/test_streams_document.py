@@ -12,7 +12,7 @@ import pytest
 from outpost import settings_table
 from outpost.cli import streams
 from outpost.domain import events
-from outpost.log import append, consumers, envelope, health
+from outpost.log import consumers, envelope, health, marks
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 
@@ -39,7 +39,7 @@ def test_the_keys_are_those_that_the_code_spells() -> None:
     one = keys.partitions[7]
     spelt = [
         *(one.stream(stream) for stream in partitions.STREAMS),
-        *(one.ver, one.idem(1), one.due, one.want, one.manual, one.mend, one.cut, one.gen),
+        *(one.ver, one.idem, one.bucket(1), one.due, one.want, one.manual, one.mend, one.cut, one.gen),
         *(one.checkpoint(1), one.tenant(1, "acme"), one.tenants(1), one.lease("trim")),
         *(keys.slots, keys.meta),
     ]
@@ -50,7 +50,7 @@ def test_the_keys_are_those_that_the_code_spells() -> None:
             text = text.replace(concrete, shown)
         spelt[i] = text
     assert _names("keys") == spelt
-    methods = {"stream", "idem", "checkpoint", "tenant", "tenants", "lease"}
+    methods = {"stream", "bucket", "checkpoint", "tenant", "tenants", "lease"}
     assert methods == {name for name in vars(partitions.PartitionKeys) if callable_of(name)}
     assert {"slots", "meta"} == {n for n, v in vars(partitions.Keys).items() if isinstance(v, property)}
 
@@ -99,7 +99,7 @@ def test_there_is_one_group_and_its_leases_are_told() -> None:
 def test_every_script_is_there() -> None:
     files = {path.stem for path in (ROOT / "outpost" / "log" / "scripts").glob("*.lua")}
     assert files == {*_names("scripts")}
-    assert {5: "five"}[append.BUCKETS] in TEXT
+    assert {6: "six"}[marks.BUCKETS] in TEXT
 
 
 def test_retention_speaks_of_every_stream() -> None:
