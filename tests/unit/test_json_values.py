@@ -124,3 +124,25 @@ def test_depth_counts_brackets_outside_of_texts(depth: int, refused: bool, aroun
     with pytest.raises(errors.Invalid) as caught:
         values.check_json(body)
     assert "depth" == caught.value.problems[0].rule
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.recursive(
+        st.sampled_from(["", "[", "]}", '"', '\\"[', "\\", "\\\\", '\\\\\\"', "{[", 1, None]),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["[", '"{', "\\", "a"]), inner)
+        ),
+        max_leaves=20,
+    )
+)
+def test_the_depth_is_that_of_the_decoded_value(value: object) -> None:
+    def depth(of: object) -> int:
+        if isinstance(of, dict):
+            of = list(of.values())
+        return 1 + max(map(depth, of), default=0) if isinstance(of, list) else 0
+
+    body = json.dumps(value).encode()
+    levels = values.MAX_DEPTH - depth(value)
+    assert not values._too_deep(b"[" * levels + body + b"]" * levels)
+    assert values._too_deep(b"[" * (levels + 1) + body + b"]" * (levels + 1))
