@@ -52,6 +52,7 @@ REFUSED_V6 = tuple(
 )
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # the only translation that names still resolve to today
 
+MAX_HOST_CHARACTERS = 1_024  # a name has 253 in the form that is looked up
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 _IDEOGRAPHIC_STOP = "\u3002"
 
@@ -98,7 +99,10 @@ class Guard:
 
     def host(self, host: str) -> Host:
         """What the host part of a URL is, brackets or not. Whatever looks like an address and is none is refused,
-        since resolvers disagree on such texts."""
+        since resolvers disagree on such texts, and so is what is longer than any name: normalising a text takes
+        time quadratic in a run of combining marks."""
+        if len(host) > MAX_HOST_CHARACTERS:
+            return REFUSED
         text = unicodedata.normalize("NFKC", host).replace(_IDEOGRAPHIC_STOP, ".").lower()
         if text.startswith("[") and text.endswith("]"):
             text = text[1:-1]

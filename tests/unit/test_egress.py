@@ -296,3 +296,20 @@ def test_nothing_that_the_standard_library_calls_special_is_permitted(
     )
     inside = isinstance(address, ipaddress.IPv6Address) and (address.ipv4_mapped or address in egress.NAT64)
     assert inside or not (special and GUARD.permits(address))
+
+
+def test_a_host_longer_than_any_name_is_refused_without_normalising_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40,000 combining marks held the loop for a second."""
+    seen: list[int] = []
+    normalize = egress.unicodedata.normalize
+
+    def counted(form: str, text: str) -> str:
+        seen.append(len(text))
+        return normalize(form, text)
+
+    monkeypatch.setattr(egress.unicodedata, "normalize", counted)
+    assert egress.REFUSED == GUARD.host("a" + "\u0301\u0327\u0316" * 13_000)
+    assert [] == seen
+    longest = "a" * egress.MAX_HOST_CHARACTERS
+    assert egress.Name(longest) == GUARD.host(longest)
+    assert [egress.MAX_HOST_CHARACTERS] == seen
