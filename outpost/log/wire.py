@@ -76,11 +76,10 @@ class AnswerTooLarge(ConnectionError):
 class _Answer:
     """The replies to one request, as far as they have come. `size`: their bytes, once they are complete."""
 
-    __slots__ = ("future", "replies", "size", "wanted")
+    __slots__ = ("replies", "size", "wanted")
 
-    def __init__(self, wanted: int, future: asyncio.Future[_Answer]) -> None:
+    def __init__(self, wanted: int) -> None:
         self.wanted = wanted
-        self.future = future
         self.replies: list[Any] = []
         self.size = 0
 
@@ -90,7 +89,8 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader(protocolError=redis.exceptions.InvalidResponse, replyError=_error)
-        self._requests: deque[_Answer] = deque()
+        # The future stands beside its answer: one that it were in would be a cycle, with all that was replied.
+        self._requests: deque[tuple[_Answer, asyncio.Future[_Answer]]] = deque()
         self._transport: asyncio.Transport | None = None
         self._received = 0  # bytes since the last answer was complete
         self.closed = False
@@ -107,7 +107,7 @@ class _Connection(asyncio.Protocol):
             return
         self._reader.feed(data)
         while self._requests:
-            answer = self._requests[0]
+            answer, future = self._requests[0]
             try:
                 reply = self._reader.gets()
             except redis.exceptions.RedisError as exc:
@@ -119,8 +119,8 @@ class _Connection(asyncio.Protocol):
             if len(answer.replies) == answer.wanted:
                 self._requests.popleft()
                 answer.size, self._received = self._received, 0
-                if not answer.future.done():
-                    answer.future.set_result(answer)
+                if not future.done():
+                    future.set_result(answer)
         if self._reader.has_data():  # nobody asked for it, and the next request would take it for its own answer
             self.abort(redis.exceptions.InvalidResponse())
 
@@ -143,7 +143,7 @@ class _Connection(asyncio.Protocol):
         except BaseException as exc:
             self.abort(exc)  # some of it may be on its way
             raise
-        self._requests.append(_Answer(len(commands), future))
+        self._requests.append((_Answer(len(commands)), future))
         return future
 
     def abort(self, exc: BaseException) -> None:
@@ -152,7 +152,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         while self._requests:
-            future = self._requests.popleft().future
+            _, future = self._requests.popleft()
             if not future.done():
                 future.set_exception(ConnectionResetError(type(exc).__name__))
 
