@@ -15,7 +15,7 @@ from outpost import telemetry
 from outpost.http_server import answers, head
 
 if TYPE_CHECKING:
-    from outpost.http_server.connection import Connection
+    from outpost.http_server.exchange import Exchange
     from outpost.http_server.server import Server
 
 _VERSIONS = {"version": "3.0", "spec_version": "2.3"}
@@ -29,9 +29,9 @@ class Call:
         "_waiting", "started", "status",
     )  # fmt: skip
 
-    def __init__(self, server: Server, connection: Connection, request: head.Head) -> None:
+    def __init__(self, server: Server, connection: Exchange, request: head.Head) -> None:
         self._server = server
-        self._connection: Connection | None = connection  # None once the client is gone or was answered
+        self._connection: Exchange | None = connection  # None once the client is gone or was answered
         self._request = request
         self._start: dict[str, Any] | None = None  # the answer's head, until its first bytes go out
         self._waiting: asyncio.Future[None] | None = None
@@ -112,7 +112,7 @@ class Call:
             connection.answered(keep=self._keep, accepted=self.status < 400)
             self.drop()  # whoever waits for the end of the request
 
-    def _begin_answer(self, connection: Connection) -> bytes:
+    def _begin_answer(self, connection: Exchange) -> bytes:
         start, self._start = self._start, None
         if start is None:
             raise RuntimeError("an answer without a head")

@@ -60,6 +60,7 @@ class Chunked:
     __slots__ = ("_chunks", "_left", "_line", "_state", "_trailer_bytes")
 
     _SIZE_LINE, _DATA, _DATA_END, _TRAILERS = range(4)
+    _LINE_LIMITS = (MAX_CHUNK_LINE_BYTES, 0, 0, MAX_TRAILER_BYTES)
 
     def __init__(self) -> None:
         self._state = self._SIZE_LINE
@@ -95,11 +96,11 @@ class Chunked:
     def _read_line(self, data: bytes, at: int) -> tuple[bytes | None, int]:
         """The line that ends in `data` behind `at`, without its CRLF, and where the next begins; None and the end
         of `data` if it does not end there."""
-        limit = MAX_TRAILER_BYTES if self._state == self._TRAILERS else MAX_CHUNK_LINE_BYTES
+        limit = self._LINE_LIMITS[self._state]
         end = data.find(b"\n", at, at + limit + 2)
         if end < 0:
             self._line += data[at : at + limit + 2]
-            if len(self._line) > limit or (b"\r" in self._line[:-1]):
+            if len(self._line) - self._line.endswith(b"\r") > limit or b"\r" in self._line[:-1]:
                 raise answers.Refused(400, "malformed chunk")
             return None, len(data)
         line = self._line + data[at:end]

@@ -63,7 +63,7 @@ class Connections:
         self.open: set[Member] = set()
         self.emptied = asyncio.Event()
         self.limit = limit
-        self._limit_per_address = limit_per_address
+        self.limit_per_address = limit_per_address
         self._by_address: dict[str, int] = {}
         self._spare: dict[Member, None] = {}  # in the order of their coming
         self._longest_idle: deque[Member] = deque()
@@ -73,7 +73,7 @@ class Connections:
         """Takes a new connection; False if it is a spare one."""
         self.emptied.clear()
         count = self._by_address.get(member.address, 0)
-        if count >= self._limit_per_address or (
+        if count >= self.limit_per_address or (
             len(self.open) - len(self._spare) >= self.limit and not self._close_longest_idle()
         ):
             self._enter_spare(member)

@@ -46,9 +46,10 @@ class Server:
         self.address: tuple[str, int] | None = None
         self.started = False
         self.stopping = False
-        self.connections = connections.Connections(
-            max_connections or settings.api_max_connections, settings.api_max_connections_per_address
-        )
+        limit = settings.api_max_connections if max_connections is None else max_connections
+        # Where there are fewer connections than was meant, an address has its part of them, too.
+        share = settings.api_max_connections_per_address * limit // settings.api_max_connections
+        self.connections = connections.Connections(limit, max(1, share))
         self.body_bytes = connections.Bytes(settings.api_max_body_bytes_in_flight)
         self.waiting_bytes = connections.Bytes(MAX_WAITING_BYTES)
         self.max_head_bytes = settings.api_max_head_bytes

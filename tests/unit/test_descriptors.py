@@ -7,7 +7,7 @@ import resource
 import msgspec
 import pytest
 
-from outpost.http_server import connections, descriptors
+from outpost.http_server import connections, descriptors, server
 from outpost.settings import Settings
 
 
@@ -24,6 +24,13 @@ from outpost.settings import Settings
 def test_the_limit_of_connections_leaves_descriptors_for_the_rest(service: str, limit: int, expected: int) -> None:
     settings = msgspec.structs.replace(Settings(), service=service)
     assert expected == descriptors.max_connections(settings, limit)
+
+
+async def test_an_address_keeps_its_part_where_there_are_fewer_connections() -> None:
+    for per_address, expected in ((5_000, 240), (10_000, 480), (1, 1)):
+        settings = msgspec.structs.replace(Settings(), api_max_connections_per_address=per_address)
+        made = server.Server(lambda *_: None, settings, max_connections=480)
+        assert (480, expected) == (made.connections.limit, made.connections.limit_per_address)
 
 
 def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import h11
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outpost.http_server import answers, body
@@ -93,6 +93,7 @@ PIECES = st.sampled_from(
 
 
 @settings(deadline=None, max_examples=300)
+@example(sent=b"1\r\n00", step=1)
 @given(st.lists(PIECES, max_size=12).map(b"".join), st.integers(1, 9))
 def test_chunks_that_are_taken_are_those_that_h11_takes(sent: bytes, step: int) -> None:
     try:
