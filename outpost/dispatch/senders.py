@@ -41,11 +41,11 @@ class Sending(msgspec.Struct):
     manual: bool
     field: bytes | None
     lease: publishers.Lease | None
-    before: int = 0
     outcome: delivery.Outcome | None = None
     started_ms: int = 0
     took_ms: int = 0
     began: float = 0.0  # the loop's clock
+    before: int = 0
 
 
 class _Waiting(msgspec.Struct):

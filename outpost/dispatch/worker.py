@@ -169,7 +169,7 @@ class Worker:
                         if field is not None:
                             self._give_back(lease)
                             lease = None
-                        self._senders.put(senders.Sending(task, manual, field, lease, before))
+                        self._senders.put(senders.Sending(task, manual, field, lease, before=before))
                         continue
                     case tasks.TryAgain(None):
                         behind.append(task)
