@@ -179,6 +179,7 @@ class Dispatcher:
                 await consumers.reap(self._log, ended)
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY_S
+            await repair.mend_if_needed(self._log)  # a mark stays where who was to repair it has died
             opened += await self._claim(name, SWEEP_IDLE_MS)
         return opened
 

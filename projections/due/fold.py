@@ -6,9 +6,13 @@ Only live deliveries are kept, so a long log costs the memory of what is still t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from outpost.domain import delivery, events
+
+Place = tuple[str, str, int]  # of a delivery: entry id of its event, destination, version that made it
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -27,7 +31,7 @@ class Fold:
 
     def __init__(self, upto: tuple[int, int] | None = None) -> None:
         self._upto = upto
-        self._live: dict[tuple[str, str, int], tuple[int, Live]] = {}
+        self._live: dict[Place, tuple[int, Live]] = {}
 
     def event(self, entry_id: str, event: events.Event) -> None:
         """An accepted event asks for the first attempt at each matched destination."""
@@ -56,9 +60,14 @@ class Fold:
             case _:
                 self._live.pop(place, None)
 
-    def tasks(self) -> dict[str, Live]:
-        """Task id -> what is known of it, oldest delivery first."""
-        return {str(delivery.TaskId(n, *place)): live for place, (n, live) in self._live.items()}
+    def places(self) -> list[Place]:
+        """The deliveries that live, the oldest one first."""
+        return list(self._live)
+
+    def tasks(self, among: Iterable[Place] | None = None) -> dict[str, Live]:
+        """Task id -> what is known of it, of those deliveries of `among` (all of them) that live."""
+        found = ((place, self._live.get(place)) for place in (self._live if among is None else among))
+        return {str(delivery.TaskId(known[0], *place)): known[1] for place, known in found if known is not None}
 
 
 def _manual(attempts: int, automatic: int | None) -> int:

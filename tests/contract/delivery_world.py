@@ -11,7 +11,7 @@ from typing import Literal
 
 from outpost import errors
 from outpost.domain import delivery, events
-from outpost.log import client, read, repair, requests, tasks
+from outpost.log import batching, client, read, repair, requests, tasks
 from outpost.log import partition as partitions
 from projections.due import repair as driver
 from tests.contract import log_rules, worlds
@@ -309,7 +309,9 @@ class World:
         """A repairer that makes the group again and folds, and comes to `mend` in a later step."""
         mark = (await repair.regroup(self.log, [P])).get(P)
         if mark is not None:
-            fold, seen = await driver._fold(self.log, P, mark)
+            reading = batching.Reading(1_000)
+            fold = await driver._fold(self.log, P, repair.head_of(mark), reading)
+            seen = await driver._follow(self.log, P, fold, "0-0", reading)
             missing = [
                 repair.Missing(task, live.want, live.due_ms, live.manual) for task, live in fold.tasks().items()
             ]
@@ -319,7 +321,7 @@ class World:
         if self.late is not None:
             mark, seen, missing = self.late
             self.late = None
-            if await repair.mend(self.log, P, mark, seen, missing, last=True) is not None:
+            if await repair.mend(self.log, P, mark, seen, missing, last=True) not in (None, "more"):
                 await self._mended()
 
     async def repair(self) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from outpost import errors
+from outpost.dispatch import dispatcher, lanes
 from outpost.domain import delivery, events
 from outpost.log import append, client, read, repair, tasks
 from outpost.log import partition as partitions
+from outpost.queue import inprocess
 from projections.due import repair as driver
 from tests.contract import worlds
+from tests.harness.polling import eventually
 
 P = worlds.P
 ONE = "1/5-0/d@1"
@@ -32,20 +36,20 @@ async def _lose_the_group(log: client.Log) -> None:
 
 async def _mend(
     log: client.Log, *missing: repair.Missing, mark: str = "5-0", seen: str = "0-0", last: bool = True
-) -> int | None:
+) -> int | str | None:
     return await repair.mend(log, P, mark, seen, missing, last=last)
 
 
 async def test_a_first_start_makes_every_group_and_has_nothing_to_mend(log: client.Log) -> None:
     marks = await repair.regroup(log)
-    assert dict.fromkeys(range(partitions.PARTITIONS), "0-0") == marks
+    assert dict.fromkeys(range(partitions.PARTITIONS), "0-0") == {p: repair.head_of(m) for p, m in marks.items()}
     assert 0 == await driver.mend_if_needed(log)
     assert {} == await repair.regroup(log)
 
 
 async def test_a_group_is_made_at_the_head_and_reads_what_comes_after(log: client.Log) -> None:
     before = await worlds.publish(log, "e1", D)
-    assert before == (await repair.regroup(log))[P]
+    assert before == repair.head_of((await repair.regroup(log))[P])
     after = await worlds.publish(log, "e2", D)
     found = await read.as_group(log, "d0", 10, block_ms=0)
     assert [after] == [item.position.entry_id for item in found]
@@ -62,7 +66,7 @@ async def test_a_group_that_is_there_is_left_alone_and_its_mark_told_until_it_is
 
 async def test_another_group_on_the_stream_is_not_taken_for_the_dispatcher_s(log: client.Log) -> None:
     await log.command("XGROUP CREATE", log.keys.partitions[P].evt, "other", "$", "MKSTREAM")
-    assert {P: "0-0"} == await repair.regroup(log, [P])
+    assert "0-0" == repair.head_of((await repair.regroup(log, [P]))[P])
 
 
 async def test_mending_adds_with_the_wish_and_at_the_time_that_the_log_says(
@@ -210,7 +214,7 @@ async def test_events_behind_the_mark_are_left_to_the_group(log: client.Log) -> 
     await worlds.record(log, f"1/{later}/d@1", succeeded=True)
     assert [later] == [item.position.entry_id for item in found]
     assert 1 == await driver.mend_if_needed(log)
-    assert [f"1/{marks[P]}/d@1"] == [*await worlds.due(log)]
+    assert [f"1/{repair.head_of(marks[P])}/d@1"] == [*await worlds.due(log)]
 
 
 async def test_two_repairers_at_once_add_each_task_once(log: client.Log) -> None:
@@ -237,6 +241,89 @@ async def test_many_tasks_are_mended_in_pieces_and_pages(log: client.Log, monkey
     await log.command("DEL", log.keys.partitions[P].due)
     await _lose_the_group(log)
     assert 30 == await driver.mend_if_needed(log)
+
+
+async def test_the_repair_of_one_loss_does_not_finish_that_of_another_at_the_same_head(log: client.Log) -> None:
+    """An operator destroys the group again, and `due` with it, while the first loss is repaired in pieces."""
+    entry_id = await worlds.publish(log, "e1", D)
+    first = (await repair.regroup(log, [P]))[P]
+    task = repair.Missing(f"1/{entry_id}/d@1")
+    assert 1 == await _mend(log, task, mark=first, last=False)
+    await log.command("DEL", log.keys.partitions[P].due)
+    await _lose_the_group(log)
+    second = (await repair.regroup(log, [P]))[P]
+    assert repair.head_of(first) == repair.head_of(second)
+    assert await _mend(log, mark=first) is None
+    assert await _is_marked(log)
+    assert 1 == await driver.mend_if_needed(log)
+    assert [task.task] == [*await worlds.due(log)]
+
+
+async def test_a_piece_reads_a_page_of_attempts_and_no_more(log: client.Log) -> None:
+    await _mark(log)
+    dlv = log.keys.partitions[P].dlv
+    for n in range(repair.PAGE):
+        await log.command("XADD", dlv, "*", "ref", f"1/7-{n}/d@1")
+    assert "more" == await _mend(log, repair.Missing(ONE), last=False)
+    assert {} == await worlds.due(log)
+    [first, *_] = await log.command("XRANGE", dlv, "-", "+", "COUNT", 1)
+    assert 1 == await _mend(log, repair.Missing(ONE), seen=first[0].decode(), last=False)
+
+
+async def test_a_repair_reads_on_where_attempts_are_made_meanwhile(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each entry of `dlv` is read once, however many pieces there are, and what moved on meanwhile is left out."""
+    monkeypatch.setattr(repair, "PAGE", 4)
+    monkeypatch.setattr(driver, "CHUNK", 5)
+    await worlds.append_items(log, *(worlds.item(f"e{n}", f"admin/r{n}", matched=(D,)) for n in range(40)))
+    assert 40 == await driver.mend_if_needed(log)
+    lives = sorted(await worlds.due(log))
+    await _lose_the_group(log)
+    seen: list[str] = []
+    real_mend, real_between = repair.mend, read.between
+
+    async def busy(*args: Any, **kwargs: Any) -> Any:
+        """Before every piece three attempts are recorded, of deliveries that stand in the last pieces."""
+        for _ in range(3):
+            if len(lives) > 10:
+                await worlds.record(log, lives.pop(), succeeded=True)
+        return await real_mend(*args, **kwargs)
+
+    async def counted(log: client.Log, stream: Any, *args: Any) -> list[read.Read]:
+        found = await real_between(log, stream, *args)
+        seen.extend(str(item.position) for item in found if stream == "dlv")
+        return found
+
+    monkeypatch.setattr(repair, "mend", busy)
+    monkeypatch.setattr(read, "between", counted)
+    await driver.mend_if_needed(log)
+    assert lives == sorted(await worlds.due(log))
+    assert not await _is_marked(log)
+    assert len({*seen}) == len(seen)
+
+
+async def test_what_a_repairer_left_that_died_alone_is_finished_by_whoever_lives(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "SWEEP_EVERY_S", 0.05)
+    among = lanes.Lanes(10)
+    made = dispatcher.Dispatcher(log, inprocess.InProcessQueue(among), among, 60_000, "h")
+    await made.step(1)
+    stop = asyncio.Event()
+    running = asyncio.create_task(made.run(stop))
+    entry_id = await worlds.publish(log, "e1", D)
+    await eventually(lambda: 1 == len(among))
+    await log.command("DEL", log.keys.partitions[P].due)
+    await _mark(log, f"{entry_id} whoever-died")  # it had made the group again
+
+    async def whole() -> bool:
+        return not await _is_marked(log)
+
+    await eventually(whole)
+    assert [f"1/{entry_id}/d@1"] == [*await worlds.due(log)]
+    stop.set()
+    await running
 
 
 async def test_entries_that_do_not_decode_ask_for_nothing(log: client.Log) -> None:
