@@ -16,7 +16,7 @@ from outpost.cli import doctor, doctor_findings, doctor_redis, main
 from outpost.log import client, consumers, health, lease, repair
 from outpost.log import partition as partitions
 from outpost.settings import Settings
-from projections.logs import identity, migrate, write
+from projections.logs import identity, migrate, stray_rows, write
 from projections.logs import partitions as tables
 from projections.logs import store as stores
 from tests.contract import worlds
@@ -163,12 +163,12 @@ async def _another_log(world: World) -> None:
 
 async def _no_tables(world: World) -> None:
     today = dt.datetime.now(dt.UTC).date()
-    await world.sql(f"DROP TABLE {tables.table_name(write.EVENT_TABLE, today)}")
+    await world.sql(f"DROP TABLE {stray_rows.table_name(write.EVENT_TABLE, today)}")
 
 
 async def _a_table_less(world: World) -> None:
     day = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=6)
-    await world.sql(f"DROP TABLE {tables.table_name(write.ATTEMPT_TABLE, day)}")
+    await world.sql(f"DROP TABLE {stray_rows.table_name(write.ATTEMPT_TABLE, day)}")
 
 
 async def _snapshot_failed(world: World) -> None:
