@@ -184,11 +184,15 @@ class Outpost:
         code = await self.exit_code(limit)
         assert code == -signal.SIGKILL, f"ended with {code}: {self.stderr[-2_000:]}"
 
-    async def end(self) -> None:
-        """Frees everything; kills what still runs."""
+    async def hang_up(self) -> None:
+        """Closes the connections of `request`; the next one opens its own."""
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    async def end(self) -> None:
+        """Frees everything; kills what still runs."""
+        await self.hang_up()
         if self._popen is not None and not self.ended:
             await self.kill()
 

@@ -3,7 +3,7 @@
 `python -m tests.harness.watched_entry --report FILE --set MODULE:NAME=JSON -- serve ..` runs the server on the
 event loop of asyncio, where every callback passes through `Handle._run`, so that each one is measured by itself:
 in CPU time of its thread, which other processes on a busy machine do not lengthen. Each line of the file is JSON:
-a `Held` for a callback that took `REPORTED_S` or longer, and a `Tasks` every `TASKS_EVERY_S`.
+a `Held` for a callback that took `REPORTED_S` or longer, and a `Counts` every `COUNTED_EVERY_S`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import asyncio.events
+import re
+import threading
 import time
 import types
 from collections import Counter
@@ -24,7 +26,8 @@ from outpost.cli import serve
 from tests.harness import crash_entry
 
 REPORTED_S = 0.02
-TASKS_EVERY_S = 0.2
+COUNTED_EVERY_S = 0.2
+NUMBER = re.compile(r"[-_]\d+")
 
 
 class Held(msgspec.Struct, frozen=True, tag="held"):
@@ -35,19 +38,20 @@ class Held(msgspec.Struct, frozen=True, tag="held"):
     callback: str
 
 
-class Tasks(msgspec.Struct, frozen=True, tag="tasks"):
-    """How many tasks of each coroutine the event loop has."""
+class Counts(msgspec.Struct, frozen=True, tag="counts"):
+    """How many tasks of each coroutine the event loop has, and threads of each name without its number."""
 
     at: float
-    counts: dict[str, int]
+    tasks: dict[str, int]
+    threads: dict[str, int]
 
 
-def read(report: Path) -> list[Held | Tasks]:
+def read(report: Path) -> list[Held | Counts]:
     """Returns what a process has reported; a line that is being written is left out."""
     if not report.exists():
         return []
     whole, _, _ = report.read_bytes().rpartition(b"\n")
-    decoder = msgspec.json.Decoder(Held | Tasks)
+    decoder = msgspec.json.Decoder(Held | Counts)
     return [decoder.decode(line) for line in whole.splitlines()]
 
 
@@ -101,12 +105,13 @@ async def _counted(main: Any, report: TextIO) -> Any:
 
 async def _count(report: TextIO) -> None:
     while True:
-        counts = Counter(_coroutine(task) for task in asyncio.all_tasks())
-        _write(report, Tasks(time.monotonic(), dict(counts)))
-        await asyncio.sleep(TASKS_EVERY_S)
+        tasks = Counter(_coroutine(task) for task in asyncio.all_tasks())
+        threads = Counter(NUMBER.sub("", thread.name) for thread in threading.enumerate())
+        _write(report, Counts(time.monotonic(), dict(tasks), dict(threads)))
+        await asyncio.sleep(COUNTED_EVERY_S)
 
 
-def _write(report: TextIO, line: Held | Tasks) -> None:
+def _write(report: TextIO, line: Held | Counts) -> None:
     report.write(msgspec.json.encode(line).decode() + "\n")
 
 

@@ -1,7 +1,7 @@
 """Runs attacks in a process of their own, so that what they cost is not taken for the server's time.
 
-`python -m tests.hostile.assault --port N --key KEY --seconds S [--only NAME ..]` ends with 1 and a line on stderr
-for each attack that raised or did not end.
+`python -m tests.hostile.assault --port N --key KEY --seconds S --pause S [--only NAME ..]` ends with 1 and a line
+on stderr for each attack that raised or did not end.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--key", required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--pause", type=float, required=True)
     parser.add_argument("--only", nargs="*", default=[one.name for one in attacks.ALL])
     args = parser.parse_args(argv)
     chosen = [one for one in attacks.ALL if one.name in args.only]
-    problems = asyncio.run(run(Target("127.0.0.1", args.port, args.key), args.seconds, chosen))
+    problems = asyncio.run(run(Target("127.0.0.1", args.port, args.key, args.pause), args.seconds, chosen))
     print("\n".join(problems), file=sys.stderr)
     return 1 if problems else 0
 

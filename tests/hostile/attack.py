@@ -17,6 +17,7 @@ class Target:
     host: str
     port: int
     api_key: str
+    pause_s: float = 0.1  # between two publishes of one attack, longer where many run at once
 
 
 class Attack(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.hostile.attack import Attack
-from tests.hostile.attackers import clients, echo, examples, work
+from tests.hostile.attackers import clients, echo, examples, false_services, names, receivers, work
 
 ALL: Sequence[Attack] = (
     examples.SilentClients(),
@@ -13,4 +13,7 @@ ALL: Sequence[Attack] = (
     *clients.ALL,
     *work.ALL,
     echo.Echo(),
+    names.SlowNames(),
+    *receivers.FALSE_RECEIVERS,
+    *false_services.SERVICES,
 )

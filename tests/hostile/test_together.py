@@ -17,7 +17,7 @@ from tests.hostile import assault, together
 from tests.hostile.attack import Target
 
 ALONE_S, ATTACK_S = 5.0, 20.0
-NOTHING = together.Held(descriptors=30, tasks={"run": 30}, threads=2)
+NOTHING = together.Held(descriptors=30, tasks={"run": 30}, threads={"MainThread": 1})
 GOOD = together.Report(
     alone_p99_s=0.01,
     beside_p99_s=0.03,
@@ -25,7 +25,7 @@ GOOD = together.Report(
     worst=[watched_entry.Held(0.0, 0.1, "work")],
     refused=[],
     counts="",
-    attacks="",
+    assault="",
     before=NOTHING,
     after=NOTHING,
 )
@@ -49,7 +49,7 @@ def test_every_figure_that_does_not_hold_is_told():
         worst=[watched_entry.Held(0.0, 0.101, "work")],
         refused=["e1"],
         counts="9 were sent",
-        attacks="it raised",
+        assault="it raised",
         after=leaked,
     )
     assert 6 == len(bad.problems(timed=False))

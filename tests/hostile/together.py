@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
 
 from tests.harness import counting, process, receiver, servers, watched_entry
 from tests.harness.polling import eventually
+from tests.hostile import attacks
 
 TENANT = "healthy"
 RATE = 50  # events a second of the healthy tenant
@@ -32,10 +34,11 @@ MAX_HELD_S = 0.1
 MAX_RATIO = 3.0
 END_S = 60.0  # of the attacks, beyond their time
 RECOVERY_S = 120.0  # until descriptors, tasks and threads are back
-# Kept by the server for the next delivery or request, whoever it is from: connections to stores, threads of the
-# pool that resolves names.
-SENDERS = "Senders._loop"  # a sender stays for the next delivery; DELIVERY_MAX_CONCURRENCY bounds them
-SPARE_DESCRIPTORS, SPARE_TASKS, SPARE_THREADS = 16, 8, 32
+ATTACK_RATE = 100  # events a second of all attacks together
+# What the server keeps for the next delivery or request, whoever it is from: senders and threads of pools, which
+# have bounds of their own, as the connections to the stores have.
+KEPT = {"Senders._loop", "outpost-dns", "outpost-send", "matching", "asyncio"}
+SPARE_DESCRIPTORS, SPARE_TASKS, SPARE_THREADS = 16, 8, 4
 WORST = 5
 SETTINGS = {"LOG_LEVEL": "info", "DELIVERY_TIMEOUT_SECONDS": "5"}
 
@@ -46,20 +49,21 @@ class Held:
 
     descriptors: int
     tasks: dict[str, int]
-    threads: int
-
-    def more_tasks(self, before: Held) -> dict[str, int]:
-        """How many tasks of each coroutine there are beyond those before, but for senders."""
-        more = Counter(self.tasks) - Counter(before.tasks)
-        return {name: count for name, count in more.items() if name != SENDERS}
+    threads: dict[str, int]
 
     def exceeds(self, before: Held) -> bool:
         """Whether it is more than was held before, beyond what is kept for reuse."""
         return (
             self.descriptors > before.descriptors + SPARE_DESCRIPTORS
-            or sum(self.more_tasks(before).values()) > SPARE_TASKS
-            or self.threads > before.threads + SPARE_THREADS
+            or sum(_more(self.tasks, before.tasks).values()) > SPARE_TASKS
+            or sum(_more(self.threads, before.threads).values()) > SPARE_THREADS
         )
+
+
+def _more(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    """How many there are of each name beyond those before, without what is kept."""
+    more = Counter(after) - Counter(before)
+    return {name: count for name, count in more.items() if name not in KEPT}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +76,13 @@ class Report:
     worst: Sequence[watched_entry.Held]
     refused: Sequence[str]
     counts: str
-    attacks: str
+    assault: str
     before: Held
     after: Held
 
     def problems(self, *, timed: bool) -> list[str]:
         """A sentence for each thing that does not hold; what depends on the machine's speed only if `timed`."""
-        found = [self.attacks, self.counts]
+        found = [self.assault, self.counts]
         if self.refused:
             found.append(f"{len(self.refused)} publishes of the healthy tenant failed, first {self.refused[0]}")
         if self.max_rss_mb > MAX_RSS_MB:
@@ -89,8 +93,11 @@ class Report:
             if one.cpu_s > MAX_HELD_S
         ]
         if self.after.exceeds(self.before):
-            more = self.after.more_tasks(self.before)
-            found.append(f"held before: {self.before}; after: {self.after}; more tasks: {more}")
+            found.append(
+                f"{self.before.descriptors} descriptors before the attacks, {self.after.descriptors} after them;"
+                f" more tasks: {_more(self.after.tasks, self.before.tasks)};"
+                f" more threads: {_more(self.after.threads, self.before.threads)}"
+            )
         if timed and self.beside_p99_s > MAX_RATIO * self.alone_p99_s:
             beside, alone = self.beside_p99_s * 1e3, self.alone_p99_s * 1e3
             found.append(f"p99 of the healthy tenant is {beside:.0f} ms, and {alone:.0f} ms alone")
@@ -105,7 +112,7 @@ class Report:
             *(f"longest on the loop: {one.cpu_s * 1e3:.0f} ms of CPU in {one.callback}" for one in self.worst),
             f"descriptors: {self.before.descriptors} before, {self.after.descriptors} after",
             f"tasks: {sum(self.before.tasks.values())} before, {sum(self.after.tasks.values())} after",
-            f"threads: {self.before.threads} before, {self.after.threads} after",
+            f"threads: {sum(self.before.threads.values())} before, {sum(self.after.threads.values())} after",
         ]
 
 
@@ -170,14 +177,15 @@ async def measure(
     server = process.Outpost(redis, postgres_url, folder, changes=(), report=report, **SETTINGS)
     async with server, receiver.Receiver() as receiving, counting.Counts(redis, postgres_url) as counts:
         healthy = Healthy(server, receiving)
+        kept = {receiving.port, redis.port, urlsplit(postgres_url).port or 0}
         await healthy.set_up()
         await healthy.publish("warm", WARM_S)
         alone = await healthy.publish("alone", alone_s)
-        before, began = _held(server, report), time.monotonic()
+        before, began = await _held(server, report, kept), time.monotonic()
         async with _sampled(server) as rss:
             async with _assault(server, attack_s) as told:
                 beside = await healthy.publish("beside", attack_s)
-            after = await _recovered(server, report, before)
+            after = await _recovered(server, report, kept, before)
         await counts.rest(RECOVERY_S)
         lines = watched_entry.read(report)
         held = [one for one in lines if isinstance(one, watched_entry.Held) and one.at > began]
@@ -188,22 +196,27 @@ async def measure(
             worst=sorted(held, key=lambda one: -one.cpu_s)[:WORST],
             refused=healthy.refused,
             counts=await healthy.miscounted(counts),
-            attacks="\n".join(told),
+            assault="\n".join(told),
             before=before,
             after=after,
         )
 
 
-def _held(server: process.Outpost, report: Path) -> Held:
+async def _held(server: process.Outpost, report: Path, kept: set[int]) -> Held:
+    """What the server holds, but for connections to the ports that are kept and those of the healthy tenant."""
+    await server.hang_up()
     watched = psutil.Process(server.pid)
-    tasks = [one.counts for one in watched_entry.read(report) if isinstance(one, watched_entry.Tasks)]
-    return Held(watched.num_fds(), tasks[-1], watched.num_threads())
+    counts = [one for one in watched_entry.read(report) if isinstance(one, watched_entry.Counts)][-1]
+    connections = sum(one.raddr.port in kept for one in watched.net_connections("tcp") if one.raddr)
+    of_libraries = max(0, watched.num_threads() - sum(counts.threads.values()))
+    threads = {**counts.threads, "of libraries": of_libraries}
+    return Held(watched.num_fds() - connections, counts.tasks, threads)
 
 
-async def _recovered(server: process.Outpost, report: Path, before: Held) -> Held:
+async def _recovered(server: process.Outpost, report: Path, kept: set[int], before: Held) -> Held:
     """What the server holds once that is as before, or else when the time for it is over."""
     deadline = time.monotonic() + RECOVERY_S
-    while (held := _held(server, report)).exceeds(before) and time.monotonic() < deadline:
+    while (held := await _held(server, report, kept)).exceeds(before) and time.monotonic() < deadline:
         await asyncio.sleep(SAMPLE_S)
     return held
 
@@ -230,6 +243,7 @@ async def _assault(server: process.Outpost, seconds: float) -> AsyncIterator[lis
     """Attacks the server from another process; afterwards the list says what went wrong with the attacks."""
     port = server.url.rsplit(":", 1)[1]
     words = ["--port", port, "--key", process.KEY, "--seconds", str(seconds)]
+    words += ["--pause", str(len(attacks.ALL) / ATTACK_RATE)]
     attacking = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.hostile.assault", *words, cwd=process.ROOT, stderr=asyncio.subprocess.PIPE
     )

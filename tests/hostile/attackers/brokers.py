@@ -20,7 +20,6 @@ from tests.hostile import attack
 
 MOST_BYTES = 16_000_000  # that one connection pours
 PIECE = 65_536
-PUBLISH_EVERY_S = 0.1
 TENANT = "false-services"
 EMULATOR = {"service_account_json": "{}"}
 KEYS = {"key": "key", "secret": "secret"}
@@ -82,7 +81,7 @@ class FalseService:
             while time.monotonic() < until:
                 with contextlib.suppress(httpx.HTTPError):
                     await client.post(f"{base}/publish", json=event)
-                await asyncio.sleep(min(PUBLISH_EVERY_S, max(until - time.monotonic(), 0)))
+                await asyncio.sleep(min(target.pause_s, max(until - time.monotonic(), 0)))
             with contextlib.suppress(httpx.HTTPError):
                 await client.delete(f"{base}/tenants/{tenant}")
 

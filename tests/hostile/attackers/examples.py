@@ -12,7 +12,6 @@ import httpx
 from tests.hostile.attack import Target
 
 PIECE = b"x" * 65_536
-PUBLISH_EVERY_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,4 +90,4 @@ class EndlessAnswers:
                 event = {"tenant_id": self.tenant, "topic": "user.created", "data": {"n": n}}
                 with contextlib.suppress(httpx.HTTPError):
                     await client.post("/publish", json=event)
-                await asyncio.sleep(PUBLISH_EVERY_S)
+                await asyncio.sleep(target.pause_s)

@@ -16,8 +16,6 @@ import httpx
 from tests.harness import slow_names
 from tests.hostile import attack
 
-PUBLISH_EVERY_S = 0.5
-
 
 @dataclasses.dataclass(frozen=True)
 class SlowNames:
@@ -34,9 +32,11 @@ class SlowNames:
         async with httpx.AsyncClient(
             base_url=base, headers=headers, trust_env=False, timeout=seconds + 60
         ) as http:
-            await asyncio.gather(*(self._tenant(http, f"slow-names-{n}", until) for n in range(self.tenants)))
+            await asyncio.gather(
+                *(self._tenant(http, f"slow-names-{n}", until, target.pause_s) for n in range(self.tenants))
+            )
 
-    async def _tenant(self, http: httpx.AsyncClient, tenant: str, until: float) -> None:
+    async def _tenant(self, http: httpx.AsyncClient, tenant: str, until: float, pause_s: float) -> None:
         event = {"tenant_id": tenant, "topic": "user.created", "data": {}}
         with contextlib.suppress(httpx.HTTPError):
             await http.put(f"/tenants/{tenant}")
@@ -47,4 +47,4 @@ class SlowNames:
         while time.monotonic() < until:
             with contextlib.suppress(httpx.HTTPError):
                 await http.post("/publish", json=event)
-            await asyncio.sleep(PUBLISH_EVERY_S)
+            await asyncio.sleep(pause_s)

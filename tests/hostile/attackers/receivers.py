@@ -22,7 +22,6 @@ from tests.hostile import attack
 MOST_BYTES = 16_000_000  # that one connection pours
 PIECE_BYTES = 65_536
 PAUSE_S = 0.02  # between the bytes of one that trickles
-PUBLISH_EVERY_S = 0.1
 LINE = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = LINE + b"Transfer-Encoding: chunked\r\n\r\n"
 EMPTY = LINE + b"Content-Length: 0\r\n\r\n"
@@ -183,7 +182,7 @@ class FalseReceiver:
                 exchanges.clear()
                 with contextlib.suppress(httpx.HTTPError):
                     await http.post("/publish", json=event)
-                await asyncio.sleep(PUBLISH_EVERY_S)
+                await asyncio.sleep(target.pause_s)
 
 
 NO_HTTP = ("network_error",)
