@@ -142,7 +142,8 @@ class Adapter(Protocol):
         """Checks and completes what is to be stored; pure but for new secrets."""
 
     def target(self, destination: OpenDestination) -> tuple[str, str | None]:
-        """A text that names where events go, and a page that shows it, if there is one. Neither holds a secret."""
+        """A text that names where events go, and a page that shows it, if there is one. Responses show both, and
+        neither holds a credential; a webhook's is its URL as saved, as the published server has it."""
 
     def shown_credentials(self, credentials: Mapping[str, str], now_ms: int) -> dict[str, str]:
         """Credentials as responses show them: sensitive ones masked, expired ones left out."""
