@@ -56,10 +56,10 @@ class StubRoute:
 class Stub:
     """A running server. `app` echoes the path; it reads a body only of requests with the key."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, max_connections: int | None = None) -> None:
         self.route = StubRoute(settings.api_max_body_bytes)
         self.paths: list[str] = []
-        self.server = server.Server(self.app, settings, self.route, HEALTH)
+        self.server = server.Server(self.app, settings, self.route, HEALTH, max_connections)
         self.port = 0
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -77,9 +77,9 @@ class Stub:
 
 
 @contextlib.asynccontextmanager
-async def serving(**settings: Any) -> AsyncIterator[Stub]:
+async def serving(max_connections: int | None = None, **settings: Any) -> AsyncIterator[Stub]:
     """A stub behind a server with these settings."""
-    stub = Stub(msgspec.structs.replace(Settings(api_key="key"), **settings))
+    stub = Stub(msgspec.structs.replace(Settings(api_key="key"), **settings), max_connections)
     bound = ports.bind("127.0.0.1", 0)
     stub.port = bound.getsockname()[1]
     task = asyncio.create_task(stub.server.serve(bound))

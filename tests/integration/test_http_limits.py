@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -15,6 +18,7 @@ from tests.harness.stub_http import get, post
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
 
+ROOT = Path(__file__).parents[2]
 PARTIAL_HEAD = b"GET / HTTP/1.1\r\nX-A: "
 
 
@@ -236,3 +240,78 @@ async def test_requests_sent_ahead_share_the_event_loop() -> None:
         client.send(post(b"") * 200)
         assert [401] * 200 == [(await client.answer()).status for _ in range(200)]
         assert max(at_once.count(each) for each in set(at_once)) <= 2 * connection.MAX_REQUESTS_AT_ONCE
+
+
+async def test_what_is_sent_ahead_beyond_the_budget_is_dropped_with_the_connection() -> None:
+    async with stub_http.serving() as stub, raw_http.connect(stub.port) as client:
+        stub.server.waiting_bytes.limit = 50_000
+        stub.route.held = []
+        client.send(post())
+        await eventually(lambda: stub.route.held)
+        client.send(get(b"/a") * 5_000)
+        await eventually(lambda: all(not member._keep for member in stub.server.connections.open))
+        assert stub.server.waiting_bytes.held <= 50_000
+        stub.route.release()
+        assert 202 == (await client.answer()).status
+        assert b"" == await client.closed()
+        assert [] == stub.paths
+
+
+async def test_a_stop_closes_idle_connections_and_answers_open_requests() -> None:
+    async with stub_http.serving() as stub, contextlib.AsyncExitStack() as stack:
+        idle, busy = [await stack.enter_async_context(raw_http.connect(stub.port)) for _ in range(2)]
+        idle.send(get())
+        assert 200 == (await idle.answer()).status
+        stub.route.held = []
+        busy.send(post())
+        await eventually(lambda: stub.route.held)
+        stub.server.stop()
+        assert b"" == await idle.closed()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", stub.port)
+        stub.route.release()
+        answer = await busy.answer()
+        assert (202, "close") == (answer.status, answer.headers["connection"])
+        assert b"" == await busy.closed()
+
+
+SCARCE = """
+import asyncio, resource, sys
+from outpost import telemetry
+from outpost.http_server import descriptors
+from outpost.settings import Settings
+from tests.harness import stub_http
+
+telemetry.configure("error")
+
+async def main():
+    limit = descriptors.raise_limit()
+    async with stub_http.serving(descriptors.max_connections(Settings(service="api"), limit)) as stub:
+        print(stub.port, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
+asyncio.run(main())
+"""
+
+
+async def test_silent_connections_never_take_the_last_descriptor() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SCARCE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = int(await asyncio.wait_for(process.stdout.readline(), raw_http.LIMIT_S))
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(400):
+                await stack.enter_async_context(raw_http.connect(port))
+            assert 200 == (await raw_http.ask(port, get(b"/healthz"))).status
+            _, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+            other = raw_http.RawClient(_, writer)
+            other.send(post())
+            assert 202 == (await other.answer()).status
+            writer.transport.abort()
+    finally:
+        process.stdin.close()
+        assert 0 == await asyncio.wait_for(process.wait(), raw_http.LIMIT_S)
