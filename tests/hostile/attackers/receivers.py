@@ -22,6 +22,7 @@ from tests.hostile import attack
 MOST_BYTES = 16_000_000  # that one connection pours
 PIECE_BYTES = 65_536
 PAUSE_S = 0.02  # between the bytes of one that trickles
+SEND_BUFFER_BYTES = 262_144  # of the kernel, so that what a receiver pours is soon what the client took
 LINE = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = LINE + b"Transfer-Encoding: chunked\r\n\r\n"
 EMPTY = LINE + b"Content-Length: 0\r\n\r\n"
@@ -152,6 +153,7 @@ class FalseReceiver:
                 writer.transport.abort()
 
         listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if self.receive_buffer_bytes:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes)
         listening.bind(("127.0.0.1", 0))
