@@ -7,7 +7,7 @@ event that it never takes fails alone, and costs those beside it no attempt.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -68,6 +68,20 @@ def parted(sizes: dict[int, int], limits: Limits) -> list[list[int]]:
         calls[-1].append(place)
         room -= size
     return calls
+
+
+def entries(answer: Mapping[str, Any], name: str) -> list[dict[str, str]]:
+    """What an answer lists as `name`, each with its texts. A service that only resembles Amazon's may say anything
+    there, and botocore hands it on: what is no text counts as absent."""
+    told = answer.get(name)
+    return [texts(entry) for entry in told] if isinstance(told, list) else []
+
+
+def texts(entry: object) -> dict[str, str]:
+    """The texts of one entry, or of a whole answer."""
+    if not isinstance(entry, dict):
+        return {}
+    return {key: value for key, value in entry.items() if isinstance(value, str)}
 
 
 async def _asked(values: Values, ask: Ask) -> Iterable[delivery.Outcome]:

@@ -120,7 +120,7 @@ class Publisher:
 
 def outcomes_of(answer: Mapping[str, Any], count: int, secrets: Iterable[str]) -> list[delivery.Outcome]:
     """One outcome an entry: the answer's entries stand in the order of ours."""
-    entries = answer.get("Entries", ())
+    entries = aws_batch.entries(answer, "Entries")
     if len(entries) != count:
         text = f"the service answered for {len(entries)} of {count} events"
         return [codes.failed(codes.Code.ERR, text)] * count

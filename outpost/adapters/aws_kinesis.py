@@ -146,7 +146,7 @@ class Publisher:
     async def _put_one(self, value: dict[str, Any], deadline: float) -> delivery.Outcome:
         answer = await self._client.call("put_record", {"StreamName": self._stream, **value}, deadline)
         if not isinstance(answer, aws_client.Refusal):
-            return _taken(answer, value)
+            return _taken(aws_batch.texts(answer), value)
         size = len(value["Data"]) + len(value["PartitionKey"].encode())
         if size > USUAL_RECORD_BYTES and answer.name in _FAULT_OF_ONE:
             text = (answer.outcome.response or {}).get("error", "")
@@ -158,7 +158,7 @@ def outcomes_of(
     answer: Mapping[str, Any], values: aws_batch.Values, secrets: Iterable[str]
 ) -> list[delivery.Outcome]:
     """One outcome a record, from a PutRecords that was answered: its records stand in the order of ours."""
-    entries = answer.get("Records", [])
+    entries = aws_batch.entries(answer, "Records")
     if len(entries) != len(values):
         text = f"the service answered for {len(entries)} of {len(values)} records"
         return [codes.failed(codes.Code.ERR, text)] * len(values)

@@ -130,11 +130,12 @@ def outcomes_of(answer: Mapping[str, Any], count: int, secrets: Iterable[str]) -
     sent = delivery.Delivered(codes.OK, {})
     unnamed = codes.failed(codes.Code.ERR, NO_MESSAGE_ID)
     found: dict[str, delivery.Outcome] = {
-        str(entry.get("Id")): sent if entry.get("MessageId") else unnamed for entry in answer.get("Successful", ())
+        entry.get("Id", ""): sent if entry.get("MessageId") else unnamed
+        for entry in aws_batch.entries(answer, "Successful")
     }
-    for entry in answer.get("Failed", ()):
+    for entry in aws_batch.entries(answer, "Failed"):
         name, text = entry.get("Code", ""), entry.get("Message", "")
-        found[str(entry.get("Id"))] = codes.failed(aws_errors.code_of(name, text=text), f"{name}: {text}", secrets)
+        found[entry.get("Id", "")] = codes.failed(aws_errors.code_of(name, text=text), f"{name}: {text}", secrets)
     unsaid = codes.failed(codes.Code.ERR, "the service did not say what became of the message")
     return [found.get(str(place), unsaid) for place in range(count)]
 

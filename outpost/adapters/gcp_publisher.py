@@ -7,6 +7,7 @@ GOOGLE_API_USE_CLIENT_CERTIFICATE and a certificate file of our process, and wri
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,7 @@ def load() -> Library:
     """Takes some 400 ms the first time. The bare protobuf classes, since the wrappers around them cost ten times
     as much a message."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes a line to stderr for a bad answer
+    logging.getLogger("grpc").setLevel(logging.CRITICAL + 1)  # and grpc a traceback
     import grpc
     from google.pubsub_v1.types import pubsub
 
@@ -154,7 +156,7 @@ class Publisher:
             async with asyncio.timeout_at(deadline):
                 channel = await self._held.get()
                 answer = await self._request(channel, messages, deadline)
-            ids = list(answer.message_ids)
+            ids = [] if answer is None else list(answer.message_ids)  # grpc's way to say that it cannot be read
         except self._library.grpc.aio.AioRpcError as exc:
             return self._refused(channel, exc)
         except asyncio.CancelledError:
