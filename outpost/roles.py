@@ -28,6 +28,15 @@ DOUBTFUL_SHARE = 2  # and all destinations that have not answered lately this on
 DOUBTFUL_FILL = 0.5  # which they fill in this part of a time-out at the fastest
 
 
+class Memory:
+    """What a process that publishes or delivers knows of the memory of Redis."""
+
+    def __init__(self, settings: Settings, log: client.Log) -> None:
+        self.window = append.Window(settings.publish_idempotency_ttl_ms)
+        self.budget = budget.Budget(settings.redis_memory_budget_bytes)
+        self.usage = usage.Watch(log, self.window, self.budget)
+
+
 class Delivery:
     """The parts of the role `delivery`."""
 
@@ -38,6 +47,7 @@ class Delivery:
         target: store.Store,
         types: registries.Registry,
         sealer: crypto.Sealer,
+        memory: Memory,
     ) -> None:
         holder = uuid.uuid4().hex
         slots = settings.delivery_max_concurrency
@@ -49,12 +59,14 @@ class Delivery:
             fill_s=settings.delivery_timeout_ms / 1000 * DOUBTFUL_FILL,
         )
         self.queue = inprocess.InProcessQueue(self.lanes)
-        writes = writer.Writer(log, append.Window(settings.publish_idempotency_ttl_ms))
+        writes = writer.Writer(log, memory.window)
         self.gone = reactors.Gone(destinations.Destinations(writes, types, sealer, settings))
         self.worker = worker.Worker(
             log, self.lanes, self.publishers, retry_policy(settings), limits, f"worker/{holder}", self.gone
         )
-        self.dispatcher = dispatcher.Dispatcher(log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder)
+        self.dispatcher = dispatcher.Dispatcher(
+            log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder, memory.budget
+        )
         self.old = payloads.OldEvents(log, self.queue, self.lanes, functools.partial(originals.events_at, target))
         self.scheduler = scheduler.Scheduler(
             log, self.queue, self.lanes, settings.delivery_watchdog_ms, self.old, longest_scores(settings)
@@ -77,12 +89,11 @@ class Api:
         types: registries.Registry,
         sealer: crypto.Sealer,
         health: api.Health,
+        memory: Memory,
     ) -> None:
-        window = append.Window(settings.publish_idempotency_ttl_ms)
-        writes = writer.Writer(log, window)
-        self.budget = budget.Budget(settings.redis_memory_budget_bytes)
-        self.usage = usage.Watch(log, window, self.budget)
-        self.commit = append.GroupCommit(log, window, self.budget)
+        writes = writer.Writer(log, memory.window)
+        self.budget = memory.budget
+        self.commit = append.GroupCommit(log, memory.window, memory.budget)
         self.config = catch_up.ConfigProjector(log)
         deps = api.Deps(
             settings=settings,

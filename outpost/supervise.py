@@ -83,6 +83,7 @@ class _Process:
         self._api: roles.Api | None = None
         self._delivery: roles.Delivery | None = None
         self._projection: roles.Projection | None = None
+        self._memory: roles.Memory | None = None
         self._server: http_server.Server | None = None
 
     def on_signal(self) -> None:
@@ -115,10 +116,12 @@ class _Process:
             await self._prepare_schema(self._store)
         if settings.service in ("log", "all"):
             self._projection = roles.Projection(settings, self._log, self._store)
-        if settings.service in ("delivery", "all"):
-            self._delivery = roles.Delivery(settings, self._log, self._store, self._types, sealer)
-        if settings.service in ("api", "all"):
-            self._api = roles.Api(settings, self._log, self._store, self._types, sealer, self)
+        if settings.service != "log":
+            self._memory = roles.Memory(settings, self._log)
+        if self._memory and settings.service in ("delivery", "all"):
+            self._delivery = roles.Delivery(settings, self._log, self._store, self._types, sealer, self._memory)
+        if self._memory and settings.service in ("api", "all"):
+            self._api = roles.Api(settings, self._log, self._store, self._types, sealer, self, self._memory)
             app = self._api.app
         if app is None:
             app = api.build_health(
@@ -143,6 +146,8 @@ class _Process:
             self._spawn("log-projector", log.projector.run(self._stop_projecting, log.turn))
             self._spawn("trimmer", log.trimmer.run(self._stop))
             self._spawn("table-partitions", partitions.keep(log.store, self._stop))
+        if self._memory:
+            self._spawn("budget", self._memory.usage.run(self._stop))
         if self._delivery:
             self._spawn("worker", self._delivery.worker.run(self._stop_worker, DRAIN_S))
             self._spawn("gone", self._delivery.gone.run(self._stop_projecting))
@@ -153,7 +158,6 @@ class _Process:
         if self._api:
             self._spawn("config-projector", self._api.config.run(self._stop))
             self._spawn("append", self._api.commit.run())
-            self._spawn("budget", self._api.usage.run(self._stop))
         self._listening.listen(ports.BACKLOG)  # one of several on a port does only now
         self._spawn("http-server", self._server.serve(self._listening))
 

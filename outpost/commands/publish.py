@@ -15,6 +15,7 @@ from outpost.commands import actor as actors
 from outpost.commands import matching
 from outpost.domain import events
 from outpost.log import append, envelope
+from outpost.log import budget as budgets
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from projections.config import cache
@@ -99,13 +100,14 @@ def _item(request: Publish, version: int, matched: tuple[events.Matched, ...], b
         by=by,
         data=request.data,
     )
-    fields = envelope.encode_event(event)
+    fields, told = envelope.encode_event(event), envelope.encode_matched(matched)
     return append.Item(
         tenant=request.tenant,
         mark=f"{request.tenant}\0{request.id}",
         request=by,
         fields=fields,
         expected=version,
-        matched=envelope.encode_matched(matched),
+        matched=told,
         payload_bytes=envelope.payload_bytes(fields),
+        fan_out_bytes=budgets.fan_out_bytes(told, len(matched)),
     )

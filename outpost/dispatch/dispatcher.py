@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from outpost import errors, pacing, telemetry
 from outpost.dispatch import lanes as lane_rules
 from outpost.domain import events
 from outpost.log import batching, client, consumers, envelope, read, tasks
+from outpost.log import budget as budgets
 from outpost.log import partition as partitions
 from outpost.queue import base as queues
 from projections.due import repair
@@ -45,8 +46,10 @@ class Dispatcher:
         lanes: lane_rules.Lanes,
         watchdog_ms: int,
         holder: str,
+        budget: budgets.Budget | None = None,
     ) -> None:
         self._log = log
+        self._budget = budget or budgets.Budget()
         self._queue = queue
         self._lanes = lanes
         self._watchdog_ms = watchdog_ms
@@ -224,15 +227,19 @@ class Dispatcher:
             entry = tasks.Opening(item.position.entry_id, tuple(task.text for task in each))
             openings[item.position.partition].append(entry)
             asked[item.position.partition].append(each)
+        if not self._budget.opens(sum(budgets.task_bytes(o.tasks) for each in openings.values() for o in each)):
+            self._refuse(
+                dict.fromkeys(openings, "the memory budget is used up")
+            )  # all stays pending under our name
+            return 0
         try:
             answers = await tasks.open_entries(self._log, openings, self._watchdog_ms)
         except errors.StoreUnavailable:
             self._opening.failed()
             raise
         self._opening.passed()
-        for partition, refused in answers.failed.items():  # what the others opened is handed over all the same
-            self._refused[partition] = refused.reason
-            self._recover_at = asyncio.get_running_loop().time() + REFUSED_PAUSE_S
+        # What the others opened is handed over all the same.
+        self._refuse({partition: refused.reason for partition, refused in answers.failed.items()})
         ours = [
             task
             for partition, opened in answers.items()
@@ -244,6 +251,12 @@ class Dispatcher:
         number = sum(map(sum, answers.values()))
         telemetry.emit_sampled("dispatch_opened", "debug", entries=len(found), opened=number, tasks=len(ours))
         return number
+
+    def _refuse(self, why: Mapping[int, str]) -> None:
+        """Reads nothing more of these partitions for a while, and then what is pending first."""
+        if why:
+            self._refused.update(why)
+            self._recover_at = asyncio.get_running_loop().time() + REFUSED_PAUSE_S
 
 
 def _spread(found: Sequence[read.Read]) -> tuple[int, int]:

@@ -55,7 +55,8 @@ Answer = Appended | Duplicate | Stale
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One entry to be appended. `mark` is what may be there once within the window, `request` tells a retry of
     the same request from a second one (no spaces in it). `expected` None: any version; `following`: the version
-    after it, if it changes. `payload_bytes`: what the budget is to count beside the usual size of an entry."""
+    after it, if it changes. `payload_bytes`: what its publisher decides, and `fan_out_bytes` what its matches
+    take later: both are counted by the budget beside the usual size of an entry."""
 
     tenant: str
     mark: str
@@ -65,6 +66,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     following: int | None = None
     matched: bytes = b"[]"
     payload_bytes: int = 0
+    fan_out_bytes: int = 0
 
 
 Window = marks.Window
@@ -183,7 +185,7 @@ class GroupCommit:
             raise errors.StoreUnavailable(
                 "redis", "too many appends wait" if not self._closed else "shutting down"
             )
-        if not self._budget.admits(partition, item.payload_bytes):
+        if not self._budget.admits(partition, item.payload_bytes + item.fan_out_bytes):
             raise errors.OverBudget("redis", "the memory budget is used up")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((partition, item, future))

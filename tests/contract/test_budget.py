@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from outpost import errors
+from outpost.commands import matching, publish
+from outpost.dispatch import dispatcher, lanes
 from outpost.domain import events
-from outpost.log import append, budget, client, read, usage
+from outpost.log import append, budget, client, read, tasks, usage
 from outpost.log import partition as partitions
+from outpost.queue import inprocess
 from tests.contract import worlds
 from tests.contract.worlds import P
 from tests.harness.servers import RedisServer
@@ -204,3 +207,74 @@ async def test_attempts_are_recorded_while_events_are_refused(small: client.Log,
         n += 1
     await worlds.make_due(small, a1=1)
     assert await worlds.record(small, worlds.task_of("a1"), retry_in_ms=5) is not None
+
+
+WIDE = tuple(events.Matched(f"des_{n:022d}", n) for n in range(2_000))
+
+
+def test_tasks_are_made_live_up_to_an_eighth_beyond_the_limit() -> None:
+    gate = budget.Budget(160 * MB)
+    assert gate.opens(10_000 * MB)  # nobody has looked yet
+    gate.judge(used(each=10 * MB))
+    assert [*range(partitions.PARTITIONS)] == gate.refused
+    assert (True, True, False) == (gate.opens(9 * MB), gate.opens(5 * MB), gate.opens(1))
+    gate.judge(used(each=11.25 * MB))
+    assert not gate.opens(1)
+    gate.judge(used(each=11 * MB))
+    assert gate.opens(100 * MB)  # one call may pass the bound, or a large event would never go through
+
+
+async def test_an_event_counts_with_its_metadata_its_matches_and_their_tasks(log: client.Log) -> None:
+    """What is counted before it is written is what Redis takes for it then, for what an event may have most of."""
+    keys, count = log.keys.partitions[P], 20
+    await worlds.regroup(log)
+    for metadata, matched in (({"k": "v" * 200_000}, ()), ({}, WIDE)):
+        before, counted = await _counted(log), 0
+        for n in range(count):
+            request = matching.Publish(
+                worlds.TENANT, f"e{len(matched)}-{n}", "t", "2026-09-21T14:13:20.400Z", b"{}", metadata=metadata
+            )
+            item = publish._item(request, 0, matched, f"admin/{n}")
+            counted += item.payload_bytes + item.fan_out_bytes + budget.ENTRY_BYTES
+            await append.append(log, "evt", {P: [item]}, worlds.window())
+        found = await read.as_group(log, "d0", count, block_ms=0, among=[P])
+        for each in found:
+            entry_id = each.position.entry_id
+            opening = tasks.Opening(entry_id, tuple(f"1/{entry_id}/{m}" for m in matched))
+            await tasks.open_entries(log, {P: [opening]}, 30_000)
+        assert count * len(matched) == await log.command("ZCARD", keys.due)
+        assert 0.8 < counted / (await _counted(log) - before) < 1.4  # Valkey takes less
+
+
+async def test_nothing_is_acknowledged_or_made_live_where_redis_is_out_of_memory(small: client.Log) -> None:
+    entry_id = await worlds.publish(small, "e1", D)
+    await read.as_group(small, "d0", 10, block_ms=0, among=[P])
+    opening = tasks.Opening(entry_id, (f"1/{entry_id}/d@1",))
+    await small.command("CONFIG", "SET", "maxmemory", 1 * MB)
+    with pytest.raises(errors.StoreUnavailable):
+        (await tasks.open_entries(small, {P: [opening]}, 30_000)).checked()
+    assert {} == await worlds.due(small)
+    await small.command("CONFIG", "SET", "maxmemory", 0)
+    assert [True] == (await tasks.open_entries(small, {P: [opening]}, 30_000))[P]
+
+
+async def test_what_the_budget_kept_from_being_opened_goes_on_by_itself(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "REFUSED_PAUSE_S", 0.0)
+    await worlds.regroup(log)
+    gate, among = budget.Budget(160 * MB), lanes.Lanes(10)
+    made = dispatcher.Dispatcher(log, inprocess.InProcessQueue(among), among, 60_000, "h", gate)
+    await made.step(0)
+    gate.judge(used(each=20 * MB))
+    for n in range(3):
+        await worlds.publish(log, f"e{n}", D)
+    for _ in range(4):
+        assert 0 == await made.step(0)
+    assert ({}, 3) == (
+        await worlds.due(log),
+        (await log.command("XPENDING", log.keys.partitions[P].evt, "dispatch"))["pending"],
+    )
+    gate.judge(used())
+    assert 3 == await made.step(0)
+    assert 3 == len(await worlds.due(log))

@@ -2,11 +2,13 @@
 --
 -- KEYS: 1 evt, 2 due
 -- ARGV: 1 group, 2 watchdog ms, then for each entry: id, count of tasks, the tasks
--- Returns for each entry 1 (hand its tasks over) or 0 (another dispatcher did).
+-- Returns for each entry 1 (hand its tasks over) or 0 (another dispatcher did). Fails, with nothing changed, where
+-- Redis is out of memory.
 -- Invariant: gated by XACK, so that two dispatchers that hold the same entry hand it over once; nothing of an entry
 -- is handed over before it stands in `due`.
 local time = redis.call('TIME')
 local score = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
+redis.call('ZADD', KEYS[2], 'XX', score, '') -- changes nothing; after an XACK Redis would let ZADD pass its limit
 local answers, live, at = {}, {}, 3
 while at <= #ARGV do
   local n = tonumber(ARGV[at + 1])
