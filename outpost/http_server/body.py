@@ -11,7 +11,7 @@ from typing import Protocol
 
 from outpost.http_server import answers
 
-MAX_CHUNKS = 8_192  # in one body; each costs about a microsecond of the event loop
+MAX_CHUNKS = 4_096  # in one body; each costs 1.5 us of the event loop
 MAX_CHUNK_LINE_BYTES = 256  # a size with its extensions
 MAX_TRAILER_BYTES = 4_096
 

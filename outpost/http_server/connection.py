@@ -18,7 +18,9 @@ from outpost.http_server.wire import NEVER
 if TYPE_CHECKING:
     from outpost.http_server.server import Server
 
-MAX_REQUESTS_AT_ONCE = 16  # of one connection, until others have their turn
+# Of one connection, until others have their turn; a body that has come whole may exceed the bytes.
+MAX_REQUESTS_AT_ONCE = 16
+MAX_BYTES_AT_ONCE = 65_536
 
 _END = b"\r\n\r\n"
 
@@ -67,12 +69,14 @@ class Connection(exchange.Exchange):
         self._advancing = True
         deferred = False
         try:
-            for _ in range(MAX_REQUESTS_AT_ONCE):
-                if not self._buffer or self._writable is not None or not self._go_on():
+            steps, before = 0, len(self._buffer)
+            while self._buffer and self._writable is None:
+                deferred = steps == MAX_REQUESTS_AT_ONCE or before - len(self._buffer) > MAX_BYTES_AT_ONCE
+                if deferred:
+                    asyncio.get_running_loop().call_soon(self._advance)
+                if deferred or not self._go_on():
                     break
-            else:
-                deferred = True
-                asyncio.get_running_loop().call_soon(self._advance)
+                steps += 1
         except answers.Refused as refused:
             self.refuse(refused)
         finally:
