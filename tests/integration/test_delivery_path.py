@@ -73,7 +73,15 @@ async def test_a_lost_reply_delays_a_delivery_and_neither_loses_nor_doubles_it(
     wanted: Callable[[Any], bool],
 ):
     lost = LostReply(monkeypatch, module, name, wanted)
-    receiver.then(*[receivers.answer(500) for _ in range(5)])
+    seen: set[str] = set()
+
+    def fail_the_first(request: receivers.Request) -> receivers.Script:
+        id_ = request.headers["x-outpost-event-id"]
+        status = 200 if id_ in seen else 500
+        seen.add(id_)
+        return receivers.answer(status)
+
+    receiver.always(fail_the_first)
     async with Node(redis70, delivery_watchdog_ms=1_000) as node:
         await node.tenant(TENANT)
         await node.webhook(TENANT, receiver.url())
