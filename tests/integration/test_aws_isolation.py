@@ -111,7 +111,7 @@ async def _sent(shared: shared_.Shared, type_: str, **config: str) -> delivery.O
     publisher = await BUILD[type_](shared).connect(destination)
     event = base.Delivery("evt-1", "order.created", "2026-01-02T03:04:05Z", {}, b"{}", 1)
     try:
-        [outcome] = await publisher.send([event], asyncio.get_running_loop().time() + 5.0)
+        [outcome] = await publisher.send([event], asyncio.get_running_loop().time() + 60.0)
     finally:
         await publisher.close()
     return outcome
@@ -123,7 +123,7 @@ async def test_a_delivery_is_signed_by_the_tenant_alone_and_goes_nowhere_else(ty
     shared = shared_.Shared(settings_.Settings(destinations_allowed_cidrs=("127.0.0.0/8",)))
     async with receiver.Receiver() as service:
         body = b"" if type_ == "aws_s3" else json.dumps(ANSWER[type_]).encode()
-        service.always(receiver.answer(200, body))
+        service.always(receiver.answer(200, body, 'ETag: "1"'))
         outcome = await _sent(shared, type_, endpoint=f"http://127.0.0.1:{service.port}")
         assert isinstance(outcome, delivery.Delivered), outcome
         [request] = service.requests
