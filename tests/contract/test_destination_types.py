@@ -369,7 +369,9 @@ async def test_five_thousand_destinations_stay_within_the_bounds_and_the_busy_on
         lease = await opened.open("t", f"d{number}", _field(f"d{number}", world.type, saved))
         assert lease.publisher is not None
         if number % (CROWD // SENDS) == 0:
-            assert [world.success] == [outcome.code for outcome in await sender.send(lease.publisher)]
+            assert [world.success] == [
+                outcome.code for outcome in await sender.send(lease.publisher, limit_s=60.0)
+            ]
             again = opened.known("t", "busy")
             assert again is busy, "what is used was closed for what is not"
             assert again.publisher is not None

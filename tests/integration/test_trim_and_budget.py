@@ -237,7 +237,9 @@ async def test_at_full_speed_with_a_short_window_memory_stays_flat_and_nothing_a
         return receivers.answer()
 
     receiver.always(script)
-    changes = {"publish_idempotency_ttl_ms": 5_000, "retry_schedule_ms": (LATE_MS,)}
+    # No attempt is made twice because the first of them was slow.
+    patient = {"delivery_timeout_ms": 30_000, "delivery_watchdog_ms": 90_000}
+    changes = {"publish_idempotency_ttl_ms": 5_000, "retry_schedule_ms": (LATE_MS,), **patient}
     async with Whole(own_redis, store, window_ms=2_000, **changes) as node:
         info = await node.log.command("INFO", "memory")
         await node.log.command("CONFIG", "SET", "maxmemory", int(info["used_memory"]) + ROOM)
@@ -288,7 +290,7 @@ async def test_while_the_log_store_is_away_events_are_refused_in_time_and_accept
         own_postgres.pause()
         busy = {partitions.partition_of(f"tenant{who}") for who in range(8)}
         await eventually(lambda: busy <= set(node.budget.refused))
-        assert run.refused > 0
+        await eventually(lambda: run.refused > 0)
         await eventually(lambda: len(receiver.requests) >= len(run.accepted))
         before = len(run.accepted)
         own_postgres.resume()
