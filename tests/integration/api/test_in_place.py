@@ -267,6 +267,7 @@ async def test_broken_requests_are_counted_and_logged_once_a_second(
         emitted.append({"event": event, **fields})
 
     monkeypatch.setattr(telemetry, "emit", emit)
+    monkeypatch.setattr(telemetry, "_samples", {})  # of other tests
     monkeypatch.setattr(telemetry, "time", types.SimpleNamespace(monotonic=lambda: 1_000_000.0))
     before = telemetry.counters["http_refused.400"]
     for _ in range(20):
