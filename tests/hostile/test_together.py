@@ -26,6 +26,7 @@ GOOD = together.Report(
     refused=[],
     counts="",
     assault="",
+    attempts=1,
     before=NOTHING,
     after=NOTHING,
 )
@@ -50,9 +51,10 @@ def test_every_figure_that_does_not_hold_is_told():
         refused=["e1"],
         counts="9 were sent",
         assault="it raised",
+        attempts=0,
         after=leaked,
     )
-    assert 6 == len(bad.problems(timed=False))
+    assert 7 == len(bad.problems(timed=False))
     assert "p99 of the healthy tenant is 31 ms, and 10 ms alone" in bad.problems(timed=True)
 
 

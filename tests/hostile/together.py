@@ -68,7 +68,9 @@ def _more(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was measured. Times are in seconds, `latencies` from when an event was due to its arrival."""
+    """What was measured. Times are in seconds, the p99 from when an event was due to its arrival. `refused` are
+    publishes of the healthy tenant; `counts` and `assault` say what went wrong with its events and the attacks;
+    `attempts` are those to the destinations of attackers."""
 
     alone_p99_s: float
     beside_p99_s: float
@@ -77,6 +79,7 @@ class Report:
     refused: Sequence[str]
     counts: str
     assault: str
+    attempts: int
     before: Held
     after: Held
 
@@ -85,6 +88,8 @@ class Report:
         found = [self.assault, self.counts]
         if self.refused:
             found.append(f"{len(self.refused)} publishes of the healthy tenant failed, first {self.refused[0]}")
+        if not self.attempts:
+            found.append("no attack came as far as a delivery")
         if self.max_rss_mb > MAX_RSS_MB:
             found.append(f"RSS rose to {self.max_rss_mb:.0f} MB, and {MAX_RSS_MB} MB are allowed")
         found += [
@@ -108,6 +113,7 @@ class Report:
         alone, beside = self.alone_p99_s * 1e3, self.beside_p99_s * 1e3
         return [
             f"p99 of the healthy tenant: {alone:.1f} ms alone, {beside:.1f} ms beside the attacks",
+            f"attempts at deliveries to attackers: {self.attempts}",
             f"RSS at most: {self.max_rss_mb:.0f} MB",
             *(f"longest on the loop: {one.cpu_s * 1e3:.0f} ms of CPU in {one.callback}" for one in self.worst),
             f"descriptors: {self.before.descriptors} before, {self.after.descriptors} after",
@@ -197,6 +203,7 @@ async def measure(
             refused=healthy.refused,
             counts=await healthy.miscounted(counts),
             assault="\n".join(told),
+            attempts=(await counts.sql(f"SELECT count(*) FROM attempt WHERE tenant_id <> '{TENANT}'"))[0][0],
             before=before,
             after=after,
         )
