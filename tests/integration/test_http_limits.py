@@ -45,6 +45,7 @@ def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLo
     ],
     ids=lambda each: str(each)[:40],
 )
+@pytest.mark.invariant("B1")
 async def test_a_request_beyond_a_limit_is_answered_and_its_connection_closed(sent: bytes, status: int) -> None:
     async with stub_http.serving() as stub, raw_http.connect(stub.port) as client:
         client.send(sent)
@@ -62,6 +63,7 @@ async def test_nothing_of_a_body_is_kept_before_the_key_is_checked() -> None:
         assert 0 == stub.server.body_bytes.held
 
 
+@pytest.mark.invariant("B1")
 async def test_the_bodies_of_all_clients_have_one_budget() -> None:
     async with (
         stub_http.serving(api_max_body_bytes_in_flight=250_000) as stub,
@@ -121,6 +123,7 @@ async def test_partial_heads_of_all_clients_have_one_budget() -> None:
     ],
     ids=["silent", "half a head", "half a body in place", "half a body", "idle"],
 )
+@pytest.mark.invariant("B2")
 async def test_a_deadline_passes_and_not_before(sent: bytes, seconds: float, status: int | None) -> None:
     async with stub_http.serving() as stub, raw_http.connect(stub.port) as client:
         client.send(sent)
@@ -201,6 +204,7 @@ async def test_beyond_the_limit_a_health_check_is_answered_and_others_get_503() 
         assert len(stub.server.connections.open) <= 10 + connections.MAX_SPARE
 
 
+@pytest.mark.invariant("B4")
 async def test_one_address_has_a_share_of_the_connections() -> None:
     async with stub_http.serving(api_max_connections_per_address=3) as stub, contextlib.AsyncExitStack() as stack:
         for _ in range(3):
@@ -224,6 +228,7 @@ async def test_a_client_that_sends_too_far_ahead_is_closed_after_its_share() -> 
         assert 21 == len(stub.paths)
 
 
+@pytest.mark.invariant("B3")
 async def test_requests_sent_ahead_share_the_event_loop() -> None:
     """What is answered at once, such as a refusal, is answered for a few requests in each turn."""
     async with stub_http.serving(api_max_pipelined_requests=1_000) as stub, raw_http.connect(stub.port) as client:

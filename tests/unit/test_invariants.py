@@ -1,4 +1,4 @@
-"""What must hold of the log, of projections, of deliveries and of the API, and that tests prove each of it.
+"""What must hold of the log, of projections, of deliveries, of the API and of bounds, and that tests prove each of it.
 
 A test says by `@pytest.mark.invariant("L1")` what it proves; `python -m tests.unit.test_invariants` prints it all.
 """
@@ -37,6 +37,10 @@ INVARIANTS = {
     "R1": "What one API process acknowledged every other one shows.",
     "R2": "A duplicate publish gets the first answer.",
     "R3": "Backpressure: 503 before the store is out of memory, and nothing is half written.",
+    "B1": "Every byte from outside has a limit that is checked before it is kept.",
+    "B2": "Every wait for something outside has a deadline.",
+    "B3": "Work over outside data on the event loop is linear and has a budget.",
+    "B4": "What one tenant or connection holds of a shared resource is a share of it.",
 }
 
 
