@@ -1,4 +1,4 @@
-"""What must hold of the log, of projections, of deliveries, of the API and of bounds, and that tests prove each of it.
+"""What must hold of the log, projections, deliveries, the API and bounds, and that tests prove each of it.
 
 A test says by `@pytest.mark.invariant("L1")` what it proves; `python -m tests.unit.test_invariants` prints it all.
 """
