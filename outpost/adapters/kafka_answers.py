@@ -19,7 +19,7 @@ MAX_PRODUCE_BYTES = 65_536  # of an answer to produced batches, and for each of 
 PRODUCED_BATCH_BYTES = 64
 MAX_SMALL_BYTES = 16_384  # of every other answer: versions, login, producer number
 MAX_PARTITIONS = 10_000  # of the topic that was asked for
-MAX_BROKERS = 10_000  # of the cluster
+MAX_BROKERS = 2_000  # of the cluster; 3 us each
 MAX_TOPICS = 16  # one was asked for; what is said of others is passed over
 
 PRODUCE, METADATA = 0, 3  # the protocol's numbers of requests

@@ -65,7 +65,7 @@ def broker(
     return behave
 
 
-EMPTY_RECORDS = 150_000
+BROKER = struct.pack(">i", 0) + text(b"127.0.0.1") + struct.pack(">i", 9092) + text(b"")
 SERVICES = [
     FalseService("kafka", name, code, behaviour)
     for name, code, behaviour in (
@@ -73,6 +73,7 @@ SERVICES = [
         ("metadata of 40,000 partitions", "answer_too_large", broker(metadata(1, PARTITION * 40_000, 40_000))),
         ("metadata of 2 billion partitions", "answer_too_large", broker(metadata(1, PARTITION, 2**31 - 1))),
         ("brokers without an end", "answer_too_large", broker(metadata(1, b"", 0, b"x", 2**31 - 1))),
+        ("3,000 brokers", "answer_too_large", broker(metadata(1, b"", 0, BROKER * 3_000, 3_000))),
         ("metadata that ends early", "kafka_error", broker(metadata(1, PARTITION, 2))),
         ("an answer of 100 MB", "answer_too_large", broker(length=100_000_000, piece=b"x" * 1_000)),
         (
