@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +64,23 @@ def test_what_was_asked_for_is_remembered_and_reopens_what_was_closed() -> None:
     assert Live("c") == _fold(done, again, _entry("cancel.requested", "2/5-0/d@1"))["2/5-0/d@1"]
     manual = _entry("attempt.failed", "1/5-0/d@1", "manual", retry_in_ms=0, asked=2)
     assert Live("rr", 1_000) == _fold(manual)["2/5-0/d@1"]
+
+
+def test_manual_attempts_are_counted_and_survive_the_end_of_their_delivery() -> None:
+    first = _entry("attempt.failed", "1/5-0/d@1", "auto", retry_in_ms=500)
+    second = _entry("attempt.failed", "2/5-0/d@1", "auto", retry_in_ms=500, automatic=1)
+    assert Live("", 1_500, 1) == _fold(first, second)["3/5-0/d@1"]
+    asked = msgspec.structs.replace(_entry("retry.requested", "3/5-0/d@1"), automatic=1)
+    assert Live("r", 0, 1) == _fold(first, second, asked)["3/5-0/d@1"]
+    closed = _entry("attempt.failed", "2/5-0/d@1", "none", automatic=1)
+    assert Live("r", 0, 1) == _fold(first, closed, asked)["3/5-0/d@1"]
+    assert Live("c", 0, 1) == _fold(first, second, _entry("cancel.requested", "3/5-0/d@1"))["3/5-0/d@1"]
+
+
+def test_an_entry_from_before_the_count_has_every_attempt_as_an_automatic_one() -> None:
+    old = _entry("attempt.failed", "2/5-0/d@1", "auto", retry_in_ms=500)
+    assert Live("", 1_500, 0) == _fold(old)["3/5-0/d@1"]
+    assert Live("r", 0, 0) == _fold(_entry("retry.requested", "3/5-0/d@1"))["3/5-0/d@1"]
 
 
 def test_attempts_of_later_events_are_left_to_the_group() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from outpost.api import settle
 from outpost.domain import delivery, events
-from outpost.log import envelope, tasks
+from outpost.log import envelope, read, tasks
 from outpost.log import partition as partitions
 from outpost.log import position as positions
-from projections.logs import migrate, projector
+from projections.logs import deliveries, migrate, projector
 from projections.logs import store as stores
 from tests.harness import log_entries, node
 from tests.harness.api_server import SETTINGS, Api
@@ -239,6 +239,30 @@ async def test_a_delivery_that_is_closed_in_the_log_store_and_was_retried_since_
     assert {} == await node.due(api.log)
     made = [entry for entry in await node.attempts(api.log) if entry.type == "attempt.succeeded"]
     assert [(2, True), (3, True), (4, True)] == [(e.task.attempt, e.detail and e.detail.manual) for e in made]
+
+
+@pytest.mark.parametrize("trims", [1, 2, 3])
+async def test_a_look_from_before_a_trim_is_followed_by_a_fresh_one_three_looks_at_most(
+    api: RetryApi, monkeypatch: pytest.MonkeyPatch, trims: int
+) -> None:
+    """After each of the first looks an attempt of another event is made, projected and trimmed."""
+    await api.attempted("e1", "d")
+    cut, looks = api.log.keys.partitions[partitions.partition_of("acme")].cut, 0
+    newest = deliveries.newest
+
+    async def overtaken(*args: Any) -> deliveries.Found | None:
+        nonlocal looks
+        found = await newest(*args)
+        looks += 1
+        if looks <= trims:
+            await api.attempted(f"other{looks}", "d")
+            head = (await read.heads(api.log, [("dlv", partitions.partition_of("acme"))]))[0]
+            await api.log.command("SET", cut, f"{head.ms}-{head.seq + 1}")
+        return found
+
+    monkeypatch.setattr(deliveries, "newest", overtaken)
+    answer = await api.retry("e1", "d")
+    assert (503 if trims == 3 else 202, min(trims + 1, 3)) == (answer.status_code, looks)
 
 
 async def test_a_retry_asked_for_at_once_waits_for_the_attempt_to_be_in_the_log_store(
