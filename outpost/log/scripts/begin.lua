@@ -14,7 +14,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local active = redis.call('GET', KEYS[4]) or '1'
 local wanted, counted = redis.call('EXISTS', KEYS[2]) == 1, redis.call('EXISTS', KEYS[8]) == 1
 local names, tenants, known, taken, leases, lease = {}, {}, {}, {}, {}, now + ARGV[2] + 0.5
-for at = 4, #ARGV, 8 do names[#names + 1], tenants[ARGV[at + 2] - 8] = ARGV[at], ARGV[at + 3] end
+local last
+for at = 4, #ARGV, 8 do
+  names[#names + 1] = ARGV[at]
+  if ARGV[at + 2] ~= last then tenants[ARGV[at + 2] - 8], last = ARGV[at + 3], ARGV[at + 2] end
+end
 local scores = #names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {}
 local versions = #names > 0 and redis.call('HMGET', KEYS[5], unpack(tenants)) or {}
 local function at_head() -- then a version was skipped, and the read model never shows it
@@ -36,7 +40,9 @@ local function destination(hash, id)
   if not known[name] then
     local version, field = unpack(redis.call('HMGET', KEYS[tonumber(hash)], 'version', 'd:' .. id))
     local made, changed, enabled = string.match(field or '', '^(%d+) (%d+) ([01]) ')
-    known[name] = {tonumber(version or 0), field, made, changed, enabled}
+    version = tonumber(version or 0)
+    if version < tonumber(versions[hash - 8] or 0) and not at_head() then version = -1 end -- behind every event
+    known[name] = {version, field, made, changed, enabled}
   end
   return unpack(known[name], 1, 5)
 end
@@ -48,7 +54,6 @@ local function begin(at, score)
   if active ~= ARGV[1] then return {'generation', active} end
   local version, field, made, changed, enabled = destination(hash, ARGV[at + 5])
   if version < tonumber(matched) then return 'behind' end
-  if version < tonumber(versions[hash - 8] or 0) and not at_head() then return 'behind' end
   local want = wanted and redis.call('HGET', KEYS[2], task)
   if want and string.find(want, 'c', 1, true) then return 'cancelled', close('delivery.cancelled', at) end
   if made ~= ARGV[at + 6] or enabled ~= '1' then return 'skipped', close('delivery.skipped', at) end

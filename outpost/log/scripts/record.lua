@@ -17,9 +17,11 @@ local scores = #names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {
 local function record(score, task, tenant, event, succeeded, retry, detail)
   if not score or done[task] then return false end
   local want = wanted and redis.call('HGET', KEYS[2], task) or ''
-  local attempt, delivery = string.match(task, '^(%d+)(/.*)$')
-  local manual = string.find(want, 'm', 1, true) ~= nil
-  local manuals = (counted and redis.call('HGET', KEYS[4], delivery) or 0) + (manual and 1 or 0)
+  local manual, manuals, attempt, delivery = string.find(want, 'm', 1, true) ~= nil, 0, nil, nil
+  if counted or manual or succeeded ~= '1' or want ~= '' then
+    attempt, delivery = string.match(task, '^(%d+)(/.*)$')
+    manuals = (counted and redis.call('HGET', KEYS[4], delivery) or 0) + (manual and 1 or 0)
+  end
   local following, delay = 'none', nil
   local _, asked = string.gsub(want, 'r', '')
   if asked > 0 then
