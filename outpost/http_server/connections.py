@@ -12,6 +12,7 @@ from collections import deque
 from typing import Protocol
 
 MAX_SPARE = 32  # connections beyond the limit; the oldest makes room for the next
+ADDRESS_SHARE = 2  # one address may hold one in so many of the bytes that wait
 MAX_CLOSED_AT_ONCE = 256  # idle connections chosen in one look at all of them
 _CROWDED = 0.75  # of the limit, from where idle connections are chosen ahead of need
 
@@ -54,6 +55,33 @@ class Bytes:
     def give(self, count: int) -> None:
         """Gives back what `take` granted."""
         self.held -= count
+
+
+class SharedBytes:
+    """Bytes that all connections hold together, of at most `limit`, and those of one address half of that."""
+
+    def __init__(self, limit: int) -> None:
+        self.held = 0
+        self.limit = limit
+        self._by_address: dict[str, int] = {}
+
+    def take(self, count: int, address: str) -> bool:
+        """Tells whether an address may hold so many more; they count from now on if so."""
+        own = self._by_address.get(address, 0) + count
+        if self.held + count > self.limit or own > self.limit // ADDRESS_SHARE:
+            return False
+        self.held += count
+        self._by_address[address] = own
+        return True
+
+    def give(self, count: int, address: str) -> None:
+        """Gives back what `take` granted."""
+        self.held -= count
+        left = self._by_address[address] - count
+        if left:
+            self._by_address[address] = left
+        else:
+            del self._by_address[address]
 
 
 class Connections:

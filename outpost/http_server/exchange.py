@@ -185,12 +185,12 @@ class Exchange(wire.Wire):
             self._buffer += rest
 
     def _count_buffer(self) -> bool:
-        """Counts what waits in the buffer; False if that is more than all may hold together."""
+        """Counts what waits in the buffer; False if that is more than all, or one address, may hold together."""
         more = len(self._buffer) - self._counted
-        if more > 0 and not self._server.waiting_bytes.take(more):
+        if more > 0 and not self._server.waiting_bytes.take(more, self.address):
             return False
         if more < 0:
-            self._server.waiting_bytes.give(-more)
+            self._server.waiting_bytes.give(-more, self.address)
         self._counted += more
         return True
 

@@ -51,7 +51,7 @@ class Server:
         share = settings.api_max_connections_per_address * limit // settings.api_max_connections
         self.connections = connections.Connections(limit, max(1, share))
         self.body_bytes = connections.Bytes(settings.api_max_body_bytes_in_flight)
-        self.waiting_bytes = connections.Bytes(MAX_WAITING_BYTES)
+        self.waiting_bytes = connections.SharedBytes(MAX_WAITING_BYTES)
         self.max_head_bytes = settings.api_max_head_bytes
         self.max_url_bytes = settings.api_max_url_bytes
         self.max_headers = settings.api_max_headers

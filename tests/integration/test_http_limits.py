@@ -97,9 +97,9 @@ async def test_bodies_that_come_slowly_count_in_the_budget_and_are_given_back() 
             await eventually(lambda: stub.server.body_bytes.held == 0)
 
 
-async def test_partial_heads_of_all_clients_have_one_budget() -> None:
+async def test_partial_heads_of_all_clients_have_one_budget_and_those_of_one_address_half_of_it() -> None:
     async with stub_http.serving() as stub, contextlib.AsyncExitStack() as stack:
-        stub.server.waiting_bytes.limit = 50_000
+        stub.server.waiting_bytes.limit = 100_000
         clients = [await stack.enter_async_context(raw_http.connect(stub.port)) for _ in range(3)]
         for client in clients:
             client.send(PARTIAL_HEAD + b"a" * 20_000)
