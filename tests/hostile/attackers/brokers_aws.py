@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.hostile.attackers.brokers import FalseService, pours, says
+import asyncio
+
+from tests.hostile.attackers.brokers import PIECE, FalseService, pours, says
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LONG = b"%sContent-Length: %d\r\n\r\n" % (OK, 900_000_000)
@@ -22,6 +24,14 @@ BEHAVIOURS = {
     "interim answers without an end": ("answer_too_large", pours(b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
     "a text of 600 kB": ("answer_too_large", says(ERROR % (b"text/plain", 600_000, b"x" * 600_000))),
 }
+
+
+async def redirects(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Sends every request to the same other region."""
+    while asked := await reader.read(PIECE):
+        if b" HTTP/1.1\r\n" in asked:
+            writer.write(REDIRECT % b"eu-north-1")
+            await writer.drain()
 
 
 def _error(type_: bytes, body: bytes) -> bytes:
@@ -46,5 +56,5 @@ SERVICES += [
     FalseService("aws_s3", "elements within elements", "ERR", says(_error(b"application/xml", b"<a>" * 20_000))),
     FalseService("aws_s3", "entities of entities", "network_error", says(_error(b"application/xml", BOMB))),
     FalseService("aws_s3", "a region without an end", "ERR", says(REDIRECT % (b"r" * 60_000))),
-    FalseService("aws_s3", "a redirect to another region", "ERR", says(*[REDIRECT % b"eu-north-1"] * 100)),
+    FalseService("aws_s3", "a redirect to another region", "ERR", redirects),
 ]
