@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         folder = _folder(item)
         if folder in FOLDERS:
             item.add_marker(folder)
-        if folder in ("unit", "corpus") or (folder == "contract" and item.path.name not in SLOW_CONTRACTS):
+        if folder in ("unit", "corpus") or (folder == "contract" and _is_quick(item)):
             item.add_marker("fast")
         if folder not in ALONE:
             item.add_marker(pytest.mark.xdist_group(_group(item)))
@@ -59,6 +59,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _folder(item: pytest.Item) -> str:
     return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    """Whether it is a contract that ends soon; those of the log run on one of the two servers then."""
+    return item.path.name not in SLOW_CONTRACTS and servers.REDIS_70 not in item.name
 
 
 def _group(item: pytest.Item) -> str:
