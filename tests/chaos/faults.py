@@ -9,17 +9,23 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import msgspec
 
 from tests.chaos import plan, traffic
-from tests.chaos.members import Client, Member
+from tests.chaos.members import WINDOWS_S, Client, Member
 from tests.harness import servers
+from tests.harness.polling import eventually
 from tests.harness.toxic import Toxic
 
 DELAY_S = 0.05
 LONGEST_CUT = 2_000  # bytes of answers before a cut
 RETRIES = 3  # events that a step asks manual retries of
+BURST = 12  # manual retries of one event: more than there are automatic ones by default
+SLOW_BYTES_S = 3_000_000  # each way, of a link to Redis; an event of a megabyte takes a third of a second
+LEFT_BYTES = 200_000  # of memory, when it is about to end
+SYNC_LIMIT_S = 30.0
 _READ = (200, 404)  # an event that was just accepted may not be in the log store yet
 
 
@@ -32,6 +38,7 @@ class Stage(msgspec.Struct):
     receiver: traffic.Receiver
     publishers: traffic.Publishers
     client: Client
+    replicas: list[servers.RedisServer]  # which took over, to be ended with the run
 
 
 class Faults:
@@ -58,6 +65,13 @@ class Faults:
             "change topics": self._topics,
             "delete a destination": self._delete,
             "ask for retries": self._retries,
+            "ask for a burst of retries": self._burst,
+            "publish large events": self._large,
+            "publish to thousands": self._wide,
+            "slow link": self._slow_link,
+            "memory at its limit": self._memory,
+            "another window": self._window,
+            "replica takes over": self._take_over,
         }
 
     async def do(self, step: plan.Step) -> None:
@@ -117,6 +131,54 @@ class Faults:
                 await asyncio.sleep(step.for_s)
                 store.resume()
 
+    async def _window(self, step: plan.Step) -> None:
+        """One process starts again with another window, as in a rollout."""
+        name, member = self._member(step)
+        async with self._alone(name, step) as free:
+            if free:
+                member.busy = True
+                await member.kill()
+                member.window_s = WINDOWS_S[step.number % len(WINDOWS_S)]
+                await member.start()
+                member.busy = False
+
+    async def _memory(self, step: plan.Step) -> None:
+        """Redis has next to no memory left; publishing is refused meanwhile, and everything goes on afterwards."""
+        async with self._alone("redis", step) as free:
+            if free:
+                client = self._redis().client()
+                used = (await client.info("memory"))["used_memory"]
+                await client.config_set("maxmemory", used + LEFT_BYTES)
+                await asyncio.sleep(step.for_s)
+                await client.config_set("maxmemory", 0)
+                await self._redis().close_clients()
+
+    async def _take_over(self, step: plan.Step) -> None:
+        """A replica that has everything takes the place of the primary, behind the same name."""
+        async with self._alone("redis", step) as free:
+            if not free:
+                return
+            old, proxy = self._redis(), self._stage.proxies["redis"]
+            new = servers.RedisServer(old.kind)
+            self._stage.replicas.append(new)
+            primary, replica = old.client(), new.client()
+            await replica.replicaof(old.host, old.port)
+            await eventually(lambda: _in_step(primary, replica), SYNC_LIMIT_S)
+            await primary.client_pause(int(SYNC_LIMIT_S * 1000), all=False)  # writes wait, so that none is lost
+            await eventually(lambda: _in_step(primary, replica), SYNC_LIMIT_S)
+            await replica.replicaof("NO", "ONE")
+            proxy.lead_to(new.host, new.port)
+            proxy.reset()
+            for server in (old, new):
+                await server.close_clients()
+            old.kill9()
+            self._stage.stores["redis"] = new
+
+    def _redis(self) -> servers.RedisServer:
+        store = self._stage.stores["redis"]
+        assert isinstance(store, servers.RedisServer)
+        return store
+
     # -- the ways between them
 
     @contextlib.asynccontextmanager
@@ -154,6 +216,13 @@ class Faults:
                 proxy.latency_s = DELAY_S
                 await asyncio.sleep(step.for_s)
                 proxy.latency_s = 0.0
+
+    async def _slow_link(self, step: plan.Step) -> None:
+        async with self._proxy("redis", step) as proxy:
+            if proxy:
+                proxy.rate = SLOW_BYTES_S
+                await asyncio.sleep(step.for_s)
+                proxy.rate = 0.0
 
     async def _reset_receiver(self, step: plan.Step) -> None:
         async with self._proxy("receiver", step) as proxy:
@@ -207,6 +276,25 @@ class Faults:
                 await asyncio.sleep(step.for_s)
                 await traffic.create(stage.client, stage.receiver, stage.proxies["receiver"], *place[1:])
 
+    async def _burst(self, step: plan.Step) -> None:
+        """Many retries of one delivery, one after another; each that is accepted is an attempt of its own."""
+        steady = [id_ for id_, (tenant, _) in self._stage.publishers.answers.items() if tenant in traffic.STEADY]
+        async with self._alone("retries", step) as free:
+            for id_ in [steady[-1]] * BURST if free and steady else []:
+                tenant, (destination, *_) = self._stage.publishers.answers[id_]
+                body = {"tenant_id": tenant, "event_id": id_, "destination_id": destination}
+                await self._stage.client.ask("POST", "/api/v1/retry", body, allowed=(202, 404))
+
+    async def _large(self, step: plan.Step) -> None:
+        async with self._alone("large events", step) as free:
+            if free:
+                await self._stage.publishers.large(traffic.STEADY[step.number % len(traffic.STEADY)])
+
+    async def _wide(self, step: plan.Step) -> None:
+        async with self._alone("wide events", step) as free:
+            if free:
+                await self._stage.publishers.wide()
+
     async def _retries(self, step: plan.Step) -> None:
         steady = [id_ for id_, (tenant, _) in self._stage.publishers.answers.items() if tenant in traffic.STEADY]
         async with self._alone("retries", step) as free:
@@ -214,3 +302,9 @@ class Faults:
                 tenant, (destination, *_) = self._stage.publishers.answers[id_]
                 body = {"tenant_id": tenant, "event_id": id_, "destination_id": destination}
                 await self._stage.client.ask("POST", "/api/v1/retry", body, allowed=(202, 404))
+
+
+async def _in_step(primary: Any, replica: Any) -> bool:
+    """Whether the replica has everything that the primary wrote."""
+    has, made = await replica.info("replication"), await primary.info("replication")
+    return bool(has.get("master_link_status") == "up" and has["slave_repl_offset"] == made["master_repl_offset"])

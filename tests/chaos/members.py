@@ -22,7 +22,9 @@ ENVIRONMENT = {
     "STREAM_RETENTION_SECONDS": "20",  # the trimmer is part of it, and retries of what it took away
     "RETRY_SCHEDULE": ",".join(["1"] * 100),  # nothing is given up: at the end everything is delivered
     "DELIVERY_MAX_CONCURRENCY": "100",
+    "MAX_DESTINATIONS_PER_TENANT": "10000",
 }
+WINDOWS_S = ("3600", "600", "60")  # of PUBLISH_IDEMPOTENCY_KEY_TTL, all of them longer than an event is asked for
 
 
 class Surprise(AssertionError):
@@ -36,7 +38,10 @@ class Member:
         self.service = service
         self.busy = False
         self.starts = 0
-        self._make = lambda: process.Outpost(redis, postgres_url, folder, service, **ENVIRONMENT)
+        self.window_s = WINDOWS_S[0]
+        self._make = lambda: process.Outpost(
+            redis, postgres_url, folder, service, PUBLISH_IDEMPOTENCY_KEY_TTL=self.window_s, **ENVIRONMENT
+        )
         self.now = self._make()
 
     @property

@@ -14,7 +14,7 @@ import msgspec
 QUIET_S = 2.0  # nothing happens at first, and nothing begins that late before the end
 SHORTEST_GAP_S, LONGEST_GAP_S = 0.3, 2.0
 STORES = ("redis", "postgres")
-MOODS = ("slow", "failing", "hanging", "resetting")
+MOODS = ("slow", "failing", "wordy", "hanging", "resetting")
 LAYOUTS = (("all", "all"), ("api", "delivery", "log"), ("all", "api", "delivery"))
 
 # Kind -> the shortest and longest time that it lasts, in seconds. Longer than the leases and timeouts of the run,
@@ -36,6 +36,13 @@ KINDS = {
     "change topics": (0.2, 3.0),
     "delete a destination": (0.2, 3.0),
     "ask for retries": (0.0, 0.0),
+    "ask for a burst of retries": (0.0, 0.0),
+    "publish large events": (0.0, 0.0),
+    "publish to thousands": (0.0, 0.0),
+    "slow link": (2.0, 5.0),
+    "memory at its limit": (1.0, 4.0),
+    "another window": (0.0, 0.0),
+    "replica takes over": (0.0, 0.0),
 }
 DECK = (*KINDS, "kill process", "kill process", "kill store", "kill store", "pause store")
 

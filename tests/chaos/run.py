@@ -117,7 +117,10 @@ async def _stage(seed: int, folder: Path) -> AsyncIterator[tuple[faults.Stage, c
         client = Client(members, chance)
         open_ones.push_async_callback(client.close)
         await traffic.prepare(client, receiver, proxies["receiver"])
-        counts = await open_ones.enter_async_context(counting.Counts(redis, postgres.url))
+        # Through the proxy, which leads to whichever server is the primary.
+        counts = await open_ones.enter_async_context(counting.Counts(proxies["redis"], postgres.url))
         publishers = traffic.Publishers(client, chance)
         stores: dict[str, servers.Controlled] = {"redis": redis, "postgres": postgres}
-        yield faults.Stage(members, stores, proxies, receiver, publishers, client), counts
+        replicas: list[servers.RedisServer] = []
+        open_ones.callback(lambda: [replica.close() for replica in replicas])
+        yield faults.Stage(members, stores, proxies, receiver, publishers, client, replicas), counts

@@ -6,6 +6,7 @@ import asyncio
 import random
 import urllib.parse
 from collections import Counter
+from typing import Any
 
 from tests.chaos.members import Client, Surprise
 from tests.harness import process
@@ -14,16 +15,25 @@ from tests.harness.toxic import Toxic
 
 # Nobody changes the destinations of the steady ones: their events match and reach all of them.
 STEADY, MOVING = ("steady-1", "steady-2", "steady-3", "steady @ü"), ("moving-1", "moving-2")
+WIDE = "wide"  # a tenant of thousands of destinations, which nobody changes
 TENANTS = (*STEADY, *MOVING)
+WIDE_DESTINATIONS = 2_000
+CREATED_AT_ONCE = 20
 EACH = 2  # destinations of a tenant; the second of each is reached through the proxy
 PUBLISHERS = 6
 LONGEST_PAUSE_S = 0.4  # between two events of a publisher
 AGAIN = 0.05  # of the answers are asked for once more, later
 SLOW_S = (0.2, 1.5)  # the delivery timeout is 1 s
+LARGE = ".large"  # what the id of an event ends in that is nearly as large as one may be
+LARGE_BYTES = 1_000_000
+LARGE_AT_ONCE = 12
+WORDS = b"\x01" * 131_072  # the most that is kept of an answer, in characters that are six times as long in JSON
 TOPIC, OTHER_TOPIC = "user.created", "user.deleted"
 
 
 def destinations_of(tenant: str) -> list[str]:
+    if tenant == WIDE:
+        return [f"w{n:04d}" for n in range(WIDE_DESTINATIONS)]
     return [f"d{TENANTS.index(tenant)}.{n}" for n in range(EACH)]
 
 
@@ -48,6 +58,8 @@ class Receiver:
         match self.moods.get(id_):
             case "failing":
                 return receivers.answer(500)
+            case "wordy":
+                return receivers.answer(500, WORDS)
             case "hanging":
                 return [receivers.Do.HANG]
             case "resetting":
@@ -81,10 +93,21 @@ class Publishers:
                 await self._again(self._chance.choice(list(self.answers)))
             await asyncio.sleep(self._chance.uniform(0, LONGEST_PAUSE_S))
 
+    async def large(self, tenant: str) -> None:
+        """Some large events at once."""
+        numbers = range(self._number + 1, self._number + 1 + LARGE_AT_ONCE)
+        self._number += LARGE_AT_ONCE
+        await asyncio.gather(*(self._publish(tenant, f"{tenant}.{n}{LARGE}") for n in numbers))
+
+    async def wide(self) -> None:
+        """An event that goes to thousands of destinations."""
+        self._number += 1
+        await self._publish(WIDE, f"{WIDE}.{self._number}")
+
     async def _publish(self, tenant: str, id_: str) -> None:
         said = await self._ask(tenant, id_)
         self.answers[id_] = tenant, tuple(sorted(said["destination_ids"]))
-        if tenant in STEADY and list(self.answers[id_][1]) != destinations_of(tenant):
+        if tenant in (*STEADY, WIDE) and list(self.answers[id_][1]) != destinations_of(tenant):
             raise Surprise(f"{id_} goes to {said['destination_ids']}")
 
     async def _again(self, id_: str) -> None:
@@ -95,7 +118,15 @@ class Publishers:
             raise Surprise(f"{id_} was answered {first} and then {said}")
 
     async def _ask(self, tenant: str, id_: str) -> dict[str, list[str]]:
-        return await self._client.ask("POST", "/api/v1/publish", process.event(tenant, id_), allowed=(202,))
+        return await self._client.ask("POST", "/api/v1/publish", event(tenant, id_), allowed=(202,))
+
+
+def event(tenant: str, id_: str) -> dict[str, Any]:
+    """The body of a publish; what its id ends in says how large it is."""
+    made = process.event(tenant, id_)
+    if id_.endswith(LARGE):
+        made["data"] |= {"filler": "x" * LARGE_BYTES}
+    return made
 
 
 async def prepare(client: Client, receiver: Receiver, proxy: Toxic) -> None:
@@ -104,6 +135,14 @@ async def prepare(client: Client, receiver: Receiver, proxy: Toxic) -> None:
         await client.ask("PUT", tenant_path(tenant), allowed=(200, 201))
         for id_ in destinations_of(tenant):
             await create(client, receiver, proxy, tenant, id_)
+    await client.ask("PUT", tenant_path(WIDE), allowed=(200, 201))
+    ids = iter(destinations_of(WIDE))
+
+    async def some() -> None:
+        for id_ in ids:
+            await create(client, receiver, proxy, WIDE, id_)
+
+    await asyncio.gather(*(some() for _ in range(CREATED_AT_ONCE)))
 
 
 async def create(client: Client, receiver: Receiver, proxy: Toxic, tenant: str, id_: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from outpost.log import partition as partitions
 from projections.config import catch_up
 from tests.chaos import faults, traffic
-from tests.harness import counting, process, read_model
+from tests.harness import counting, read_model
 from tests.harness import node as nodes
 
 REST_LIMIT_S = 120.0
@@ -58,7 +58,7 @@ async def what_was_acknowledged_is_there_once(counts: counting.Counts, stage: fa
     _none({row[0] for row in rows} - answers.keys(), "were never asked for")
     for id_, tenant, matched, data in rows:
         assert answers[id_] == (tenant, tuple(sorted(matched))), id_
-        assert process.event(tenant, id_)["data"] == json.loads(data), id_
+        assert traffic.event(tenant, id_)["data"] == json.loads(data), id_
     assert [] == await counts.sql("SELECT stream, partition, ms, seq, reason FROM log_rejected")
 
 

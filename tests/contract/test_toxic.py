@@ -48,6 +48,30 @@ class Peer:
         self.writer.transport.abort()
 
 
+async def test_a_slow_link_carries_so_many_bytes_a_second_of_all_connections_together(proxy: Toxic) -> None:
+    proxy.rate = 400_000
+    peers = [await Peer.of(proxy) for _ in range(2)]
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert [b"x" * 100_000] * 2 == [*await asyncio.gather(*(peer.ask(b"x" * 100_000) for peer in peers))]
+    assert loop.time() - began >= 0.5
+    for peer in peers:
+        await peer.close()
+
+
+async def test_connections_to_come_are_led_to_another_server(proxy: Toxic) -> None:
+    async def says(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"another")
+        writer.close()
+
+    server = await asyncio.start_server(says, "127.0.0.1", 0)
+    async with server:
+        proxy.lead_to(*server.sockets[0].getsockname()[:2])
+        peer = await Peer.of(proxy)
+        assert b"another" == await asyncio.wait_for(peer.reader.read(), LIMIT_S)
+        await peer.close()
+
+
 async def test_everything_passes_both_ways_and_so_does_the_end(proxy: Toxic) -> None:
     peer = await Peer.of(proxy)
     said = b"x" * 300_000

@@ -16,6 +16,7 @@ from outpost.log import position as positions
 from tests.harness import node as nodes
 from tests.harness import servers
 from tests.harness.polling import eventually
+from tests.harness.toxic import Toxic
 
 SCHEMA = "outpost"
 LIMIT_S = 60.0
@@ -24,7 +25,7 @@ LIMIT_S = 60.0
 class Counts:
     """Looks at the stores beside the processes under test."""
 
-    def __init__(self, redis: servers.RedisServer, postgres_url: str) -> None:
+    def __init__(self, redis: servers.RedisServer | Toxic, postgres_url: str) -> None:
         self.log = client.open_log(client.RedisAddress(redis.host, redis.port))
         self._url = postgres_url
 

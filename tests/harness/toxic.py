@@ -65,6 +65,10 @@ class Toxic:
             server.close()
         self.reset()
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Connections to come are those of another server, as when a name points elsewhere."""
+        self._upstream = (host, port)
+
     def reset(self) -> None:
         """Resets every open connection, on both sides."""
         for writer in list(self._writers):
