@@ -12,7 +12,8 @@ import asyncio
 import time
 
 from outpost import errors, pacing
-from outpost.log import client, lease
+from outpost.log.redis import client
+from outpost.log.upkeep import leadership
 from projections import base
 
 SPACING_S = 0.08  # from the begin of a small step to the begin of the next one
@@ -23,7 +24,7 @@ async def drive(
     projector: base.Projector,
     stop: asyncio.Event,
     pause: pacing.Pause | None = None,
-    turn: lease.Turn | None = None,
+    turn: leadership.Turn | None = None,
 ) -> None:
     """Runs until `stop` is set, then returns within the time of one blocking read. With a `turn`, works only while
     it has it. Never cancel it inside a command: the connection could be left off by one."""
@@ -33,7 +34,7 @@ async def drive(
         try:
             if turn is not None and not await turn.ours():
                 projector.health.rose()
-                await pacing.sleep(lease.LOOK_AGAIN_S, stop)
+                await pacing.sleep(leadership.LOOK_AGAIN_S, stop)
                 continue
             entries = await projector.step(client.BLOCK_MS)
         except errors.StoreUnavailable as exc:

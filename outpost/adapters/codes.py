@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
-from outpost.adapters import redaction
+from outpost.adapters.shared import redaction
 from outpost.domain import delivery
 
 OK = "OK"  # the code of a success, where there is no HTTP status

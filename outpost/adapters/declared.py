@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import msgspec
 
 from outpost import errors
-from outpost.adapters import base, descriptions, fields, metadata
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, descriptions, fields
+from outpost.adapters.shared import metadata
+from outpost.adapters.shared import resources as shared_
 
 
 class Declared:

@@ -8,7 +8,7 @@ import msgspec
 
 from outpost.adapters import base
 
-_DATA = pathlib.Path(__file__).parent / "data"
+_ADAPTERS = pathlib.Path(__file__).parent
 
 
 class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,10 +19,13 @@ class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     setup_link: dict[str, str] | None = None
 
 
-def load(type_: str, data: pathlib.Path = _DATA) -> base.DestinationType:
-    """The description of `type_`; the files are part of a package, so a fault in them is a bug. `data` is where
-    another package keeps those of its types."""
-    folder = data / type_
+def load(type_: str, data: pathlib.Path | None = None) -> base.DestinationType:
+    """Returns the description of a type from the folder `data/<type>` of its package.
+
+    `data` is where another package keeps those of its types; without it the type is one of ours. The files are
+    part of a package, so a fault in them is a bug.
+    """
+    folder = next(_ADAPTERS.glob(f"*/data/{type_}")) if data is None else data / type_
     told = msgspec.json.decode((folder / "description.json").read_bytes(), type=_Description)
     return base.DestinationType(
         type=type_,

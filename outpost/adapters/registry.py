@@ -7,21 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 
 from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import (
-    aws_eventbridge,
-    aws_kinesis,
-    aws_s3,
-    aws_sqs,
-    azure_servicebus,
-    base,
-    fields,
-    gcp_pubsub,
-    hookdeck,
-    kafka,
-    rabbitmq,
-    webhook,
-)
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, fields
+from outpost.adapters.aws import eventbridge as aws_eventbridge
+from outpost.adapters.aws import kinesis as aws_kinesis
+from outpost.adapters.aws import s3 as aws_s3
+from outpost.adapters.aws import sqs as aws_sqs
+from outpost.adapters.azure import type as azure_servicebus
+from outpost.adapters.gcp import type as gcp_pubsub
+from outpost.adapters.hookdeck import type as hookdeck
+from outpost.adapters.kafka import type as kafka
+from outpost.adapters.rabbitmq import type as rabbitmq
+from outpost.adapters.shared import resources as shared_
+from outpost.adapters.webhook import type as webhook
 
 Build = Callable[[shared_.Shared], base.Adapter]
 

@@ -15,7 +15,7 @@ from outpost.api import reads as reads_
 from outpost.api import settle
 from outpost.commands import destinations, publish
 from outpost.commands import writer as writers
-from outpost.log import client
+from outpost.log.redis import client
 from outpost.settings import Settings
 from projections.logs import store as stores
 

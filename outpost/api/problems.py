@@ -16,7 +16,8 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import Send
 
-from outpost import errors, http_in_place, telemetry
+from outpost import errors, telemetry
+from outpost.api import in_place as http_in_place
 from outpost.api import schemas
 
 VALIDATION_ERROR = "validation error"

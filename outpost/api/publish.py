@@ -13,8 +13,9 @@ import msgspec
 from litestar import Response, post
 from litestar.types import Receive, Scope, Send
 
-from outpost import errors, http_in_place
+from outpost import errors
 from outpost.api import auth, bodies, openapi, paths, problems, schemas
+from outpost.api import in_place as http_in_place
 from outpost.api.deps import Call, Deps
 from outpost.commands import actor as actors
 from outpost.commands import forms

@@ -12,7 +12,7 @@ import asyncio
 from outpost import errors
 from outpost.api import schemas
 from outpost.api.deps import Probes
-from outpost.log import lag
+from outpost.log.upkeep import lag
 from projections.logs import write
 
 PROBE_LIMIT_S = 2.0  # below the time-outs of orchestrators, above a slow moment of a store

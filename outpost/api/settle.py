@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from outpost import errors
-from outpost.log import client, read
 from outpost.log import partition as partitions
+from outpost.log import read
+from outpost.log.redis import client
 from projections.logs import query
 from projections.logs import store as stores
 

@@ -17,10 +17,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from outpost import settings_load, settings_table
 from outpost.cli import local
-from outpost.settings_load import Resolved
-from outpost.settings_rules import Variable
+from outpost.settings import load as settings_load
+from outpost.settings import table as settings_table
+from outpost.settings.load import Resolved
+from outpost.settings.rules import Variable
 
 _HEADINGS = ("variable", "value", "from", "note")
 # Longer values are cut on a terminal and in plain text alike; nothing published is longer by nature.

@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from outpost import settings_load
 from outpost.embedded import folder, postgres, valkey
 from outpost.settings import Settings
+from outpost.settings import load as settings_load
 
 FOLDER = Path(".outpost")
 # Whoever names one of these means another server.

@@ -15,11 +15,13 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from outpost import settings_load, supervise, telemetry, workers
+from outpost import telemetry
 from outpost.cli import receive
 from outpost.embedded import folder, stores
-from outpost.http_server import ports
+from outpost.process import prefork, supervise
+from outpost.process.http_server import ports
 from outpost.settings import Settings
+from outpost.settings import load as settings_load
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # a server in a container is reached from outside of it
@@ -62,7 +64,7 @@ def serve(settings: Settings, host: str, port: int, announce: Announce | None = 
     if settings.workers == 1:
         return one(ports.bind(host, port), announce)
     with contextlib.closing(ports.SharedPort(host, port)) as shared:
-        return workers.run(shared, settings.workers, one, announce)
+        return prefork.run(shared, settings.workers, one, announce)
 
 
 def _environ(args: argparse.Namespace, environ: Mapping[str, str]) -> Mapping[str, str]:

@@ -17,11 +17,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from outpost import roles, terminal
+from outpost import terminal
 from outpost.cli import local
-from outpost.log import client, describe, inspect, skip
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.operator import describe, inspect, skip
+from outpost.log.redis import client
+from outpost.process import roles
 from outpost.settings import Settings
 
 OK = 0

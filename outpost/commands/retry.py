@@ -11,8 +11,9 @@ import msgspec
 from outpost import errors
 from outpost.commands import actor as actors
 from outpost.commands import matching, values
-from outpost.log import client, requests
 from outpost.log import position as positions
+from outpost.log.delivery import requests
+from outpost.log.redis import client
 from projections.config import query
 
 _REQUIRED = ("event_id", "destination_id")

@@ -18,9 +18,10 @@ from outpost import errors
 from outpost.commands import actor as actors
 from outpost.domain import events
 from outpost.domain import tenant as tenants
-from outpost.log import append, client, envelope
+from outpost.log import append, envelope
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 from projections.config import catch_up, query
 
 TRIES = 5  # against the same tenant being changed by other processes; then the caller is told to come again

@@ -13,11 +13,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from outpost import errors, pacing, telemetry
-from outpost.dispatch import lanes as lane_rules
+from outpost.dispatch.fairness import lanes as lane_rules
 from outpost.domain import events
-from outpost.log import batching, client, consumers, envelope, read, tasks
+from outpost.log import batching, envelope, read
 from outpost.log import budget as budgets
 from outpost.log import partition as partitions
+from outpost.log.delivery import consumers, tasks
+from outpost.log.redis import client
 from outpost.queue import base as queues
 from projections.due import repair
 

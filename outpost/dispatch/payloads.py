@@ -15,10 +15,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from outpost import errors, pacing, telemetry
-from outpost.dispatch import lanes as lane_rules
+from outpost.dispatch.fairness import lanes as lane_rules
 from outpost.domain import delivery, events
-from outpost.log import batching, client, tasks
+from outpost.log import batching
 from outpost.log import position as positions
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
 from outpost.queue import base as queues
 from projections.config import catch_up
 

@@ -13,10 +13,11 @@ import functools
 import msgspec
 
 from outpost import crypto, errors, pacing, telemetry
-from outpost.adapters import base, redaction, secret_values
+from outpost.adapters import base
 from outpost.adapters import registry as registries
+from outpost.adapters.shared import redaction, secret_values
 from outpost.commands import sealing
-from outpost.dispatch import shares
+from outpost.dispatch.fairness import shares
 from outpost.domain import tenant as tenants
 from projections.config import apply
 

@@ -12,11 +12,13 @@ from collections import deque
 from collections.abc import Sequence
 
 from outpost import errors, pacing, telemetry
-from outpost.dispatch import lanes as lane_rules
 from outpost.dispatch import payloads
+from outpost.dispatch.fairness import lanes as lane_rules
 from outpost.domain import delivery, events
-from outpost.log import batching, client, envelope, read, tasks
+from outpost.log import batching, envelope, read
 from outpost.log import position as positions
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
 from outpost.queue import base as queues
 
 CLAIM = 200  # tasks of each partition by one claim

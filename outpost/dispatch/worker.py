@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from outpost import errors, pacing, telemetry
-from outpost.dispatch import lanes as lane_rules
 from outpost.dispatch import publishers, reactors, senders
+from outpost.dispatch.fairness import lanes as lane_rules
 from outpost.domain import delivery, events
-from outpost.log import batching, client, envelope, read, tasks
+from outpost.log import batching, envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
 from outpost.queue import base as queues
 from projections.config import catch_up
 

@@ -16,10 +16,11 @@ import msgspec
 
 from outpost import errors
 from outpost.domain import events
-from outpost.log import batching, client, envelope, marks
+from outpost.log import batching, envelope, marks
 from outpost.log import budget as budgets
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 
 RETRY_PAUSE_S = 0.05  # between two tries of an append that got no answer
 APPEND_LIMIT_S = 4.0  # after which a caller hears that the store is away

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from outpost import errors
-from outpost.log import client
+from outpost.log.redis import client
 
 _ADVANCE = client.load_script("advance")
 _SWITCH_DEFAULT = 1  # the generation that a new deployment starts with

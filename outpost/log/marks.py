@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from outpost.log import client
 from outpost.log import partition as partitions
+from outpost.log.redis import client
 
 BUCKETS = 6  # of a width that a caller declares
 LIVES = 4  # widths from the start of a bucket until its marks expire

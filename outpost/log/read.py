@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from outpost import errors
-from outpost.log import batching, client
+from outpost.log import batching
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 
 Fields = dict[bytes, bytes]
 

@@ -14,8 +14,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from outpost import forked, pacing, telemetry
-from outpost.http_server import ports
+from outpost import pacing, telemetry
+from outpost.process import forked
+from outpost.process.http_server import ports
 
 STEADY_S = 30.0  # a process that ran so long did not end because of how it started
 MOST_FAILURES = 5  # in a row; then whoever started us has to see it

@@ -15,13 +15,17 @@ from outpost.adapters import registry as registries
 from outpost.api import app as api
 from outpost.api import publish as publish_route
 from outpost.commands import destinations, publish, writer
-from outpost.dispatch import dispatcher, lane, lanes, payloads, publishers, reactors, scheduler, senders, worker
+from outpost.dispatch import dispatcher, payloads, publishers, reactors, scheduler, senders, worker
+from outpost.dispatch.fairness import lane, lanes
 from outpost.domain import delivery
-from outpost.log import append, budget, client, lease, tasks, trim, usage
+from outpost.log import append, budget
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
+from outpost.log.upkeep import leadership, trim, usage
 from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.config import cache, catch_up
-from projections.logs import originals, projector, store, write
+from projections.logs import projector, store, trimmed_events, write
 
 LANE_SHARE = 4  # a destination may hold this part of the send slots of a process at most
 DOUBTFUL_SHARE = 2  # and all destinations that have not answered lately this one
@@ -67,7 +71,9 @@ class Delivery:
         self.dispatcher = dispatcher.Dispatcher(
             log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder, memory.budget
         )
-        self.old = payloads.OldEvents(log, self.queue, self.lanes, functools.partial(originals.events_at, target))
+        self.old = payloads.OldEvents(
+            log, self.queue, self.lanes, functools.partial(trimmed_events.events_at, target)
+        )
         self.scheduler = scheduler.Scheduler(
             log, self.queue, self.lanes, settings.delivery_watchdog_ms, self.old, longest_scores(settings)
         )
@@ -117,7 +123,7 @@ class Projection:
     def __init__(self, settings: Settings, log: client.Log, target: store.Store) -> None:
         self.store = target
         self.projector = projector.LogProjector(log, target, settings.log_batch_size)
-        self.turn = lease.Turn(log, "log")
+        self.turn = leadership.Turn(log, "log")
         self.trimmer = trim.Trimmer(log, [lambda: write.checkpoints(target)], settings.stream_retention_ms)
 
     async def give_back(self) -> None:

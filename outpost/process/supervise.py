@@ -17,13 +17,14 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from outpost import crypto, errors, pacing, roles, telemetry
+from outpost import crypto, errors, pacing, telemetry
 from outpost.adapters import registry as registries
 from outpost.api import app as api
-from outpost.http_server import descriptors, ports
-from outpost.http_server import server as http_server
-from outpost.log import client, guard, health
 from outpost.log import partition as log_partitions
+from outpost.log.redis import boot_checks, client, guard
+from outpost.process import roles
+from outpost.process.http_server import descriptors, ports
+from outpost.process.http_server import server as http_server
 from outpost.settings import Settings
 from projections.logs import identity, migrate, partitions, store
 
@@ -76,7 +77,7 @@ class _Process:
         self._stop_projecting = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._log: client.Log | None = None
-        self._meta: health.Meta | None = None
+        self._meta: boot_checks.Meta | None = None
         self._guard: guard.Guard | None = None
         self._store: store.Store | None = None
         self._types: registries.Registry | None = None
@@ -278,7 +279,7 @@ class _Process:
 
     async def _check_log(self, settings: Settings) -> None:
         assert self._log is not None
-        self._meta = await health.check(self._log, settings)
+        self._meta = await boot_checks.check(self._log, settings)
 
     async def _prepare_schema(self, target: store.Store) -> None:
         """The roles `log` and `all` bring the schema up to date; the others wait until it is."""

@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 
-from outpost import errors, settings_sources, settings_table
+from outpost import errors
 from outpost.settings import RESERVED_HEADERS, Settings
-from outpost.settings_rules import Broken, Variable
-from outpost.settings_sources import ConfigFile, Given
+from outpost.settings import sources as settings_sources
+from outpost.settings import table as settings_table
+from outpost.settings.rules import Broken, Variable
+from outpost.settings.sources import ConfigFile, Given
 
 # What every webhook may carry, by the key that metadata has for it.
 _SYSTEM_HEADERS = {

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 import yaml
 
-from outpost.settings_rules import Variable
+from outpost.settings.rules import Variable
 
 SEARCHED = (
     ".env",

@@ -6,9 +6,9 @@ The order is that of `outpost config list`. What is accepted without effect or r
 
 from __future__ import annotations
 
-from outpost import settings_rules as rules
-from outpost import settings_unbuilt
-from outpost.settings_rules import Empty, Rule, Variable
+from outpost.settings import rules
+from outpost.settings import unbuilt as settings_unbuilt
+from outpost.settings.rules import Empty, Rule, Variable
 
 # The published maximum, about 115 days.
 _MAX_DELAY_SECONDS = 9_999_999

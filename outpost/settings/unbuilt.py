@@ -6,8 +6,8 @@ change where events come from, where they are kept or what receivers get is refu
 
 from __future__ import annotations
 
-from outpost import settings_rules as rules
-from outpost.settings_rules import Rule, Variable
+from outpost.settings import rules
+from outpost.settings.rules import Rule, Variable
 
 # Parts of names whose values may hold a password or a token.
 _SECRET_WORDS = (

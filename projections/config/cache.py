@@ -7,7 +7,7 @@ append refuses it if the tenant has moved on. Bounded; the least recently used g
 from __future__ import annotations
 
 from outpost.domain import tenant as tenants
-from outpost.log import client
+from outpost.log.redis import client
 from projections.config import query
 
 MOST_TENANTS = 10_000

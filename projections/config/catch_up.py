@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from outpost import errors, pacing, telemetry
 from outpost.domain import events
-from outpost.log import checkpoint, client, envelope, read
+from outpost.log import checkpoint, envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 from projections.config import apply
 
 

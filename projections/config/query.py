@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import msgspec
 
 from outpost.domain import tenant as tenants
-from outpost.log import checkpoint, client
+from outpost.log import checkpoint
 from outpost.log import partition as partitions
+from outpost.log.redis import client
 from projections.config import apply, catch_up
 
 ALL = tuple(range(partitions.PARTITIONS))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from outpost import errors
 from outpost.domain import events
-from outpost.log import batching, client, envelope, read
+from outpost.log import batching, envelope, read
 from outpost.log import position as positions
-from outpost.log import repair as scripts
+from outpost.log.delivery import repair as scripts
+from outpost.log.redis import client
 from projections.due import fold as folds
 
 READ = 1_000  # entries a read, if they are small

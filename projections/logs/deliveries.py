@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import msgspec
 
-from outpost.log import requests
+from outpost.log.delivery import requests
 from projections.logs import rows, sql, store, write
 
 

@@ -6,8 +6,9 @@ checkpoints would then skip whatever is appended below them.
 
 from __future__ import annotations
 
-from outpost.log import client, read
 from outpost.log import position as positions
+from outpost.log import read
+from outpost.log.redis import client
 from projections import base
 
 

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 
 from outpost import errors, telemetry
 from outpost.domain import events
-from outpost.log import batching, client, envelope, lease, read
+from outpost.log import batching, envelope, read
 from outpost.log import partition as partitions
+from outpost.log.redis import client
+from outpost.log.upkeep import leadership
 from projections import base, runner
 from projections.logs import apply, history, store, write
 
@@ -38,7 +40,7 @@ class LogProjector:
         self._active = len(STREAMS) * partitions.PARTITIONS  # streams that had something to read at last
         self._turn = 0  # the first of the streams that the next read of few entries asks
 
-    async def run(self, stop: asyncio.Event, turn: lease.Turn | None = None) -> None:
+    async def run(self, stop: asyncio.Event, turn: leadership.Turn | None = None) -> None:
         """Projects until `stop` is set, whenever it is its `turn`; survives both stores being away."""
         await runner.drive(self, stop, turn=turn)
 

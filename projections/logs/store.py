@@ -14,7 +14,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from outpost import errors
-from outpost.log import wire
+from outpost.log.redis import connection as wire
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0  # a transaction of a thousand rows of a megabyte still fits

@@ -88,7 +88,10 @@ async def test_a_flood_beyond_the_bound_of_a_lane_arrives_in_the_end_every_event
     any_redis: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):
     many = 6_000
-    small = ("outpost.dispatch.lane:MOST_WAITING=1000", "outpost.dispatch.lane:LONGEST_DELAY_MS=5000")
+    small = (
+        "outpost.dispatch.fairness.lane:MOST_WAITING=1000",
+        "outpost.dispatch.fairness.lane:LONGEST_DELAY_MS=5000",
+    )
     tenant = tenants_of(5)[0]
     async with (
         counting.Counts(any_redis, postgres_url) as counts,

@@ -58,8 +58,8 @@ async def test_what_it_had_read_and_not_opened_is_taken_over_when_the_lease_of_i
     redis70: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):
     """Long before the sweep for what lies pending; the name is then gone from the group."""
-    lease = ("outpost.log.consumers:LEASE_MS=2000", "outpost.log.consumers:RENEW_MS=500")
-    crash = Crash("outpost.log.tasks:open_entries")
+    lease = ("outpost.log.delivery.consumers:LEASE_MS=2000", "outpost.log.delivery.consumers:RENEW_MS=500")
+    crash = Crash("outpost.log.delivery.tasks:open_entries")
     async with (
         counting.Counts(redis70, postgres_url) as counts,
         Outpost(redis70, postgres_url, tmp_path, "log"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from outpost.cli import spawned
+from outpost.cli.demo import spawned
 from outpost.embedded import look
 from tests.harness import counting
 from tests.harness import node as nodes
@@ -122,7 +122,7 @@ async def test_when_they_keep_dying_all_stop_with_an_error(
     redis70: RedisServer, postgres_url: str, tmp_path: Path
 ):
     crash = Crash("outpost.dispatch.scheduler:Scheduler.step", nth=3)  # half a second or so after they are up
-    changes = (*QUICK, "outpost.workers:MOST_FAILURES=2")
+    changes = (*QUICK, "outpost.process.prefork:MOST_FAILURES=2")
     server = Outpost(redis70, postgres_url, tmp_path, crash=crash, changes=changes, WORKERS="2")
     server.spawn()
     try:

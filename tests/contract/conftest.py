@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from outpost.log import client
+from outpost.log.redis import client
 from tests.contract import worlds
 from tests.harness.servers import RedisServer
 

@@ -11,8 +11,10 @@ from typing import Literal
 
 from outpost import errors
 from outpost.domain import delivery, events
-from outpost.log import batching, client, read, repair, requests, tasks
+from outpost.log import batching, read
 from outpost.log import partition as partitions
+from outpost.log.delivery import repair, requests, tasks
+from outpost.log.redis import client
 from projections.due import repair as driver
 from tests.contract import log_rules, worlds
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from outpost.log import checkpoint, client
+from outpost.log import checkpoint
+from outpost.log.redis import client
 from tests.contract import worlds
 
 Op = checkpoint.Operation

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from outpost.domain import events
-from outpost.log import append, client, marks, read
+from outpost.log import append, marks, read
 from outpost.log import partition as partitions
+from outpost.log.redis import client
 from tests.contract import worlds
 
 MATCHED = (events.Matched("d", 1), events.Matched("e", 4))

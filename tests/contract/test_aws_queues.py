@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from outpost import settings as settings_
-from outpost.adapters import aws_eventbridge, aws_sqs, base
-from outpost.adapters import shared as shared_
+from outpost.adapters import base
+from outpost.adapters.aws import eventbridge as aws_eventbridge
+from outpost.adapters.aws import sqs as aws_sqs
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 from tests.harness.destinations import eventbridge, moto, sqs, world
 

@@ -15,10 +15,14 @@ import pytest
 
 from outpost import crypto, errors
 from outpost.adapters import registry
-from outpost.dispatch import dispatcher, lanes, publishers, scheduler, senders, worker
+from outpost.dispatch import dispatcher, publishers, scheduler, senders, worker
+from outpost.dispatch.fairness import lanes
 from outpost.domain import delivery, events
 from outpost.domain import tenant as tenants
-from outpost.log import append, batching, client, envelope, position, read, tasks, trim, wire
+from outpost.log import append, batching, envelope, position, read
+from outpost.log.delivery import tasks
+from outpost.log.redis import client, connection
+from outpost.log.upkeep import trim
 from outpost.queue import base as queues
 from outpost.queue import inprocess
 from outpost.settings import Settings
@@ -47,7 +51,7 @@ class Traffic:
 def traffic(monkeypatch: pytest.MonkeyPatch) -> Traffic:
     """Counts what every connection of the log's own client carries from now on."""
     seen = Traffic()
-    send, measured = wire._Connection.send, wire.Wire.measured
+    send, measured = connection._Connection.send, connection.Wire.measured
 
     def counted(self: Any, commands: Sequence[Sequence[client.Arg]]) -> Any:
         seen.requests.append(sum(len(arg) for c in commands for arg in c if isinstance(arg, (str, bytes))))
@@ -58,8 +62,8 @@ def traffic(monkeypatch: pytest.MonkeyPatch) -> Traffic:
         seen.answers.append(size)
         return replies, size
 
-    monkeypatch.setattr(wire._Connection, "send", counted)
-    monkeypatch.setattr(wire.Wire, "measured", counted_answer)
+    monkeypatch.setattr(connection._Connection, "send", counted)
+    monkeypatch.setattr(connection.Wire, "measured", counted_answer)
     return seen
 
 
@@ -158,7 +162,7 @@ async def test_a_backlog_of_large_events_after_a_flood_of_small_ones_is_read_to_
     log: client.Log, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first read still expects small ones: its answer is given up where it would not fit into memory."""
-    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 24 * MIB)
+    monkeypatch.setattr(connection, "MAX_ANSWER_BYTES", 24 * MIB)
     parts = Parts(log)
     made = dispatcher.Dispatcher(log, parts.queue, parts.lanes, 60_000, "h")
     await made.step(1)
@@ -285,7 +289,7 @@ def _config_item(n: int, state: tenants.Destination) -> append.Item:
 async def test_an_answer_that_is_too_large_ends_its_connection_and_only_that(
     log: client.Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 3 * MIB)
+    monkeypatch.setattr(connection, "MAX_ANSWER_BYTES", 3 * MIB)
     await publish_large(log, 5)
     reading = batching.Reading(100)
     with pytest.raises(errors.StoreUnavailable):

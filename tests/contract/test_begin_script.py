@@ -13,8 +13,9 @@ from outpost.commands import tenants as tenant_commands
 from outpost.commands import writer
 from outpost.domain import delivery, events
 from outpost.domain import tenant as tenants
-from outpost.log import client, tasks
 from outpost.log import partition as partitions
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
 from projections.config import apply, catch_up
 from tests.contract import worlds
 

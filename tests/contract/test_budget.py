@@ -9,10 +9,14 @@ import pytest
 
 from outpost import errors
 from outpost.commands import matching, publish
-from outpost.dispatch import dispatcher, lanes
+from outpost.dispatch import dispatcher
+from outpost.dispatch.fairness import lanes
 from outpost.domain import events
-from outpost.log import append, budget, client, read, tasks, usage
+from outpost.log import append, budget, read
 from outpost.log import partition as partitions
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
+from outpost.log.upkeep import usage
 from outpost.queue import inprocess
 from tests.contract import worlds
 from tests.contract.worlds import P

@@ -15,11 +15,13 @@ import trustme
 import uvloop
 
 from outpost import settings as settings_
-from outpost.adapters import base, egress
-from outpost.adapters import hookdeck as hookdeck_type
-from outpost.adapters import shared as shared_
-from outpost.adapters import webhook as webhook_type
-from outpost.adapters.http import names, protocol_client
+from outpost.adapters import base
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.egress import names
+from outpost.adapters.hookdeck import type as hookdeck_type
+from outpost.adapters.http import protocol_client
+from outpost.adapters.shared import resources as shared_
+from outpost.adapters.webhook import type as webhook_type
 from outpost.domain import delivery
 from tests.harness import cycles
 from tests.harness import receiver as receivers

@@ -17,8 +17,12 @@ from google.pubsub_v1 import PublisherAsyncClient, types
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
 
 from outpost import settings as settings_
-from outpost.adapters import addresses, base, egress, gcp_publisher, gcp_pubsub
-from outpost.adapters import shared as shared_
+from outpost.adapters import base
+from outpost.adapters.egress import addresses
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.gcp import publisher as gcp_publisher
+from outpost.adapters.gcp import type as gcp_pubsub
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 from tests.harness import toxic
 from tests.harness.destinations import pubsub, pubsub_server

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from outpost import errors
-from outpost.log import append, client
+from outpost.log import append
 from outpost.log import partition as partitions
+from outpost.log.redis import client
 from tests.contract import worlds
 from tests.harness.servers import RedisServer, eventually, free_port
 

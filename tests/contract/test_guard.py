@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from outpost import errors
-from outpost.log import client, guard, health, tasks
+from outpost.log.delivery import tasks
+from outpost.log.redis import boot_checks, client, guard
 from outpost.settings import Settings
 from tests.contract import worlds
 from tests.harness.servers import REDIS_KINDS, RedisServer, free_port
@@ -21,7 +22,7 @@ both = pytest.mark.parametrize("own_redis", REDIS_KINDS, indirect=True)
 async def own_log(own_redis: RedisServer) -> AsyncIterator[client.Log]:
     """A log that a process has started on."""
     opened = worlds.open_log(own_redis)
-    await health.check(opened, Settings())
+    await boot_checks.check(opened, Settings())
     yield opened
     await opened.close()
 
@@ -95,7 +96,7 @@ async def test_a_server_that_takes_connections_and_answers_nobody_holds_up_nobod
 ) -> None:
     monkeypatch.setattr(client, "COMMAND_TIMEOUT_S", 0.5)
     log = worlds.open_log(own_redis)
-    await health.check(log, Settings())
+    await boot_checks.check(log, Settings())
     await log.disconnect()
     own_redis.pause()
     began = time.monotonic()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from outpost import errors
-from outpost.log import client, health
+from outpost.log.redis import boot_checks, client
 from outpost.settings import Settings
 from tests.contract import worlds
 from tests.harness.servers import REDIS_KINDS, RedisServer, free_port
@@ -26,14 +26,14 @@ async def own_log(own_redis: RedisServer) -> AsyncIterator[client.Log]:
 
 async def _refusal(log: client.Log, durability: str = "always") -> str:
     with pytest.raises(errors.StartRefused) as caught:
-        await health.check(log, Settings(redis_durability=durability))
+        await boot_checks.check(log, Settings(redis_durability=durability))
     return str(caught.value)
 
 
 async def test_a_new_log_on_a_fitting_server_is_marked_as_ours(log: client.Log) -> None:
-    assert [] == await health.problems(log, SETTINGS)
+    assert [] == await boot_checks.problems(log, SETTINGS)
     assert 0 == await log.command("DBSIZE")
-    made = await health.check(log, SETTINGS)
+    made = await boot_checks.check(log, SETTINGS)
     meta = {k.decode(): v.decode() for k, v in (await log.command("HGETALL", log.keys.meta)).items()}
     expected = {
         "partitions": "16",
@@ -43,17 +43,17 @@ async def test_a_new_log_on_a_fitting_server_is_marked_as_ours(log: client.Log) 
         "namespace_id": made.namespace_id,
     }
     assert expected == meta
-    assert made == await health.check(log, SETTINGS)
+    assert made == await boot_checks.check(log, SETTINGS)
 
 
 async def test_of_many_first_starts_one_names_the_log(log: client.Log) -> None:
-    made = await asyncio.gather(*(health.check(log, SETTINGS) for _ in range(10)))
+    made = await asyncio.gather(*(boot_checks.check(log, SETTINGS) for _ in range(10)))
     assert 1 == len({meta.namespace_id for meta in made})
 
 
 async def test_each_deployment_has_a_log_of_its_own(any_redis: RedisServer, log: client.Log) -> None:
     other = worlds.open_log(any_redis, "blue")
-    assert await health.check(log, SETTINGS) != await health.check(other, SETTINGS)
+    assert await boot_checks.check(log, SETTINGS) != await boot_checks.check(other, SETTINGS)
     await other.close()
 
 
@@ -72,7 +72,7 @@ async def test_a_log_of_another_make_is_refused_and_left_as_it_is(
     assert words in await _refusal(log)
     assert {field.encode(): value.encode()} == await log.command("HGETALL", log.keys.meta)
     with pytest.raises(errors.StartRefused):
-        await health.prepare(log)
+        await boot_checks.prepare(log)
 
 
 @both
@@ -98,7 +98,7 @@ async def test_a_server_that_could_lose_a_write_is_refused_unless_that_is_said_t
     refusal = await _refusal(own_log)
     assert all(part in refusal for part in (words, "REDIS_DURABILITY=accept-loss"))
     for durability in ("always-by-provider", "accept-loss"):
-        assert [] == await health.problems(own_log, Settings(redis_durability=durability))
+        assert [] == await boot_checks.problems(own_log, Settings(redis_durability=durability))
 
 
 @both
@@ -111,7 +111,7 @@ async def test_a_server_that_denies_config_is_refused_unless_the_provider_is_tru
     refusal = await _refusal(log)
     assert all(part in refusal for part in ("CONFIG is denied", "always-by-provider"))
     assert "hunter2" not in refusal
-    await health.check(log, Settings(redis_durability="always-by-provider"))
+    await boot_checks.check(log, Settings(redis_durability="always-by-provider"))
     await log.close()
 
 
@@ -133,11 +133,11 @@ async def test_a_replica_is_refused(own_log: client.Log) -> None:
 )
 def test_servers_before_7_0_are_refused(version: str, refused: bool) -> None:
     info = {"redis_version": version, "role": "master", "maxmemory_policy": "noeviction"}
-    assert refused == bool(health._server_problems(info))
+    assert refused == bool(boot_checks._server_problems(info))
 
 
 async def test_a_server_that_is_away_is_no_refusal() -> None:
     log = client.open_log(client.RedisAddress("127.0.0.1", free_port()))
     with pytest.raises(errors.StoreUnavailable):
-        await health.check(log, SETTINGS)
+        await boot_checks.check(log, SETTINGS)
     await log.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from outpost.log import append, client, tasks
+from outpost.log import append
 from outpost.log import partition as partitions
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
 from tests.contract import worlds
 
 ONE, TWO, THREE = (f"{n}/5-0/d@1" for n in (1, 2, 3))

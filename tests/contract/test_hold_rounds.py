@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from outpost.dispatch import lanes as lane_rules
 from outpost.dispatch import scheduler
+from outpost.dispatch.fairness import lanes as lane_rules
 from outpost.domain import delivery, events
-from outpost.log import client
+from outpost.log.redis import client
 from outpost.queue import base, inprocess
 from tests.contract import worlds
 

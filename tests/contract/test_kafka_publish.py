@@ -16,8 +16,11 @@ import pytest
 import trustme
 
 from outpost import settings as settings_
-from outpost.adapters import addresses, base, egress, kafka
-from outpost.adapters import shared as shared_
+from outpost.adapters import base
+from outpost.adapters.egress import addresses
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.kafka import type as kafka
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 from tests.harness import servers
 from tests.harness.destinations import kafka as worlds

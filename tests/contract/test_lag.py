@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from outpost.domain import events
-from outpost.log import client, lag, read, tasks
 from outpost.log import position as positions
+from outpost.log import read
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
+from outpost.log.upkeep import lag
 from tests.contract import worlds
 from tests.contract.worlds import P
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from outpost.log import client, lease
+from outpost.log.redis import client
+from outpost.log.upkeep import leadership
 from tests.harness.polling import eventually
 
 
 async def test_work_over_all_partitions_is_one_process_s_until_it_gives_it_back(
     log: client.Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LOOK_AGAIN_S", 0.01)
-    first, second = lease.Turn(log, "log"), lease.Turn(log, "log")
+    monkeypatch.setattr(leadership, "LOOK_AGAIN_S", 0.01)
+    first, second = leadership.Turn(log, "log"), leadership.Turn(log, "log")
     assert await first.ours()
     assert not await second.ours()
-    assert await lease.Turn(log, "other").ours()
+    assert await leadership.Turn(log, "other").ours()
     await second.give_back()  # which is not its to give
     assert not await second.ours()
     await first.give_back()
@@ -25,19 +26,19 @@ async def test_work_over_all_partitions_is_one_process_s_until_it_gives_it_back(
 async def test_when_its_doer_is_gone_another_does_it_after_the_lease(
     log: client.Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LOOK_AGAIN_S", 0.01)
-    monkeypatch.setattr(lease, "TURN_MS", 300)
-    gone, other = lease.Turn(log, "log"), lease.Turn(log, "log")
+    monkeypatch.setattr(leadership, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(leadership, "TURN_MS", 300)
+    gone, other = leadership.Turn(log, "log"), leadership.Turn(log, "log")
     assert await gone.ours()
     assert not await other.ours()
     await eventually(other.ours)
 
 
 async def test_a_lease_that_is_renewed_in_time_stays(log: client.Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LOOK_AGAIN_S", 0.0)
-    monkeypatch.setattr(lease, "RENEW_S", 0.0)
-    monkeypatch.setattr(lease, "TURN_MS", 2_000)
-    doer, other = lease.Turn(log, "log"), lease.Turn(log, "log")
+    monkeypatch.setattr(leadership, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(leadership, "RENEW_S", 0.0)
+    monkeypatch.setattr(leadership, "TURN_MS", 2_000)
+    doer, other = leadership.Turn(log, "log"), leadership.Turn(log, "log")
     key = log.keys.partitions[0].lease("log")
     assert await doer.ours()
 

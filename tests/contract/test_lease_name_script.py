@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from outpost.log import client, consumers
+from outpost.log.delivery import consumers
+from outpost.log.redis import client
 from tests.contract import worlds
 
 

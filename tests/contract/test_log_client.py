@@ -12,8 +12,10 @@ import pytest
 import uvloop
 
 from outpost import errors
-from outpost.log import append, client, tasks
+from outpost.log import append
 from outpost.log import partition as partitions
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
 from projections.logs import store as stores
 from tests.contract import worlds
 from tests.harness.servers import REDIS_KINDS, RedisServer, eventually, free_port

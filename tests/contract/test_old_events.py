@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import pytest
 
 from outpost import errors
-from outpost.dispatch import lanes, payloads
+from outpost.dispatch import payloads
+from outpost.dispatch.fairness import lanes
 from outpost.domain import events
-from outpost.log import client
 from outpost.log import position as positions
+from outpost.log.redis import client
 from outpost.queue import base
 from tests.contract import worlds
 from tests.contract.worlds import P

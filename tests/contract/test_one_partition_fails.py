@@ -9,10 +9,13 @@ import pytest
 
 from outpost import crypto, errors
 from outpost.adapters import registry
-from outpost.dispatch import dispatcher, lanes, publishers, scheduler, senders, worker
+from outpost.dispatch import dispatcher, publishers, scheduler, senders, worker
+from outpost.dispatch.fairness import lanes
 from outpost.domain import delivery, events
-from outpost.log import append, client, tasks
+from outpost.log import append
 from outpost.log import partition as partitions
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
 from outpost.queue import base as queues
 from outpost.queue import inprocess
 from outpost.settings import Settings

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from outpost.domain import events
-from outpost.log import client, read, tasks
 from outpost.log import partition as partitions
+from outpost.log import read
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
 from tests.contract import worlds
 
 WATCHDOG_MS = 30_000

@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
-from outpost.adapters import egress
-from outpost.adapters.http import client, connection, names, protocol_client, reading, trust
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.egress import names
+from outpost.adapters.http import client, connection, protocol_client, reading, trust
 from outpost.adapters.http import pool as pools
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually

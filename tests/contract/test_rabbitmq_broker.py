@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from outpost import settings as settings_
-from outpost.adapters import addresses, base, egress, rabbitmq
-from outpost.adapters import shared as shared_
+from outpost.adapters import base
+from outpost.adapters.egress import addresses
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.rabbitmq import type as rabbitmq
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 from tests.harness import servers
 from tests.harness.destinations import rabbitmq as service

@@ -9,9 +9,10 @@ import pytest
 
 from outpost import errors
 from outpost.domain import events
-from outpost.log import client, envelope, read
+from outpost.log import envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 from tests.contract import worlds
 
 P = worlds.P

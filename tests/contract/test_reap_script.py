@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
-from outpost.log import client, consumers, read, repair, tasks
 from outpost.log import partition as partitions
+from outpost.log import read
+from outpost.log.delivery import consumers, repair, tasks
+from outpost.log.redis import client
 from tests.contract import worlds
 from tests.harness.polling import eventually
 

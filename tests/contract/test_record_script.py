@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from outpost.domain import events
-from outpost.log import client, envelope, read, tasks
+from outpost.log import envelope, read
+from outpost.log.delivery import tasks
+from outpost.log.redis import client
 from tests.contract import worlds
 from tests.corpus import test_entries as golden
 

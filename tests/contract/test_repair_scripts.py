@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from outpost import errors
-from outpost.dispatch import dispatcher, lanes
+from outpost.dispatch import dispatcher
+from outpost.dispatch.fairness import lanes
 from outpost.domain import delivery, events
-from outpost.log import append, client, read, repair, tasks
+from outpost.log import append, read
 from outpost.log import partition as partitions
+from outpost.log.delivery import repair, tasks
+from outpost.log.redis import client
 from outpost.queue import inprocess
 from projections.due import repair as driver
 from tests.contract import worlds

@@ -9,8 +9,10 @@ import pytest
 
 from outpost import errors
 from outpost.domain import events
-from outpost.log import client, envelope, requests, tasks
+from outpost.log import envelope
 from outpost.log import position as positions
+from outpost.log.delivery import requests, tasks
+from outpost.log.redis import client
 from projections.due import fold as folds
 from tests.contract import worlds
 from tests.corpus import test_entries as golden

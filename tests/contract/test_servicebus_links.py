@@ -19,8 +19,10 @@ import pytest
 import trustme
 
 from outpost import settings as settings_
-from outpost.adapters import addresses, azure_servicebus, base
-from outpost.adapters import shared as shared_
+from outpost.adapters import base
+from outpost.adapters.azure import type as azure_servicebus
+from outpost.adapters.egress import addresses
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 from tests.harness import servers
 from tests.harness.destinations import servicebus

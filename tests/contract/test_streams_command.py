@@ -16,9 +16,12 @@ import pytest
 from outpost.cli import streams
 from outpost.domain import events
 from outpost.domain import tenant as tenants
-from outpost.log import append, client, envelope, inspect, read, skip, tasks
+from outpost.log import append, envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.delivery import tasks
+from outpost.log.operator import inspect, skip
+from outpost.log.redis import client
 from outpost.settings import Settings
 from tests.contract import worlds
 from tests.harness.servers import RedisServer, eventually

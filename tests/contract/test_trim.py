@@ -11,9 +11,12 @@ import pytest
 
 from outpost import errors
 from outpost.domain import events
-from outpost.log import append, client, lease, read, requests, tasks, trim
+from outpost.log import append, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.delivery import requests, tasks
+from outpost.log.redis import client
+from outpost.log.upkeep import leadership, trim
 from projections.due import repair as driver
 from tests.contract import worlds
 from tests.contract.worlds import P
@@ -299,16 +302,16 @@ async def test_a_pass_goes_by_the_slowest_of_the_projections(log: client.Log) ->
 
 async def test_one_process_trims_until_its_lease_ends_or_it_gives_it_back(log: client.Log) -> None:
     everybody = list(range(partitions.PARTITIONS))
-    assert everybody == await lease.take(log, "trim", "a", 60_000, everybody)
-    assert everybody == await lease.take(log, "trim", "a", 60_000, everybody)
-    assert [] == await lease.take(log, "trim", "b", 60_000, everybody)
-    await lease.give_back(log, "trim", "b", everybody)
-    assert [] == await lease.take(log, "trim", "b", 60_000, everybody)
-    await lease.give_back(log, "trim", "a", everybody)
-    assert everybody == await lease.take(log, "trim", "b", 1, everybody)
+    assert everybody == await leadership.take(log, "trim", "a", 60_000, everybody)
+    assert everybody == await leadership.take(log, "trim", "a", 60_000, everybody)
+    assert [] == await leadership.take(log, "trim", "b", 60_000, everybody)
+    await leadership.give_back(log, "trim", "b", everybody)
+    assert [] == await leadership.take(log, "trim", "b", 60_000, everybody)
+    await leadership.give_back(log, "trim", "a", everybody)
+    assert everybody == await leadership.take(log, "trim", "b", 1, everybody)
     while await log.command("EXISTS", log.keys.partitions[P].lease("trim")):
         await asyncio.sleep(0.002)
-    assert everybody == await lease.take(log, "trim", "a", 60_000, everybody)
+    assert everybody == await leadership.take(log, "trim", "a", 60_000, everybody)
 
 
 async def test_a_pass_without_the_log_store_trims_nothing_and_says_which_store_is_away(log: client.Log) -> None:

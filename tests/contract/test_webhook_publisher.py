@@ -12,7 +12,8 @@ import pytest
 
 from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import base, codes, registry, signing
+from outpost.adapters import base, codes, registry
+from outpost.adapters.webhook import signing
 from outpost.domain import delivery
 from tests.harness.polling import eventually
 from tests.harness.receiver import Do, Receiver, answer, head

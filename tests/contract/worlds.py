@@ -9,9 +9,11 @@ import pytest
 
 from outpost.domain import events
 from outpost.domain import tenant as tenants
-from outpost.log import append, client, envelope, read, repair, requests, tasks
+from outpost.log import append, envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.delivery import repair, requests, tasks
+from outpost.log.redis import client
 from projections.config import apply
 from tests.harness.servers import RedisServer
 

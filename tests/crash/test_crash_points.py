@@ -17,13 +17,13 @@ from tests.harness.polling import eventually
 from tests.harness.process import Crash
 
 POINTS = {
-    "dispatcher after read": Crash("outpost.log.tasks:open_entries", "before", 2),
-    "dispatcher after open": Crash("outpost.log.tasks:open_entries", "after", 2),
+    "dispatcher after read": Crash("outpost.log.delivery.tasks:open_entries", "before", 2),
+    "dispatcher after open": Crash("outpost.log.delivery.tasks:open_entries", "after", 2),
     "dispatcher after hand-over": Crash("outpost.queue.inprocess:InProcessQueue.publish", "after", 2),
-    "worker before begin": Crash("outpost.log.tasks:begin", "before", 3),
-    "worker after begin": Crash("outpost.log.tasks:begin", "after", 3),
-    "worker before record": Crash("outpost.log.tasks:record", "before", 2),
-    "worker after record": Crash("outpost.log.tasks:record", "after", 2),
+    "worker before begin": Crash("outpost.log.delivery.tasks:begin", "before", 3),
+    "worker after begin": Crash("outpost.log.delivery.tasks:begin", "after", 3),
+    "worker before record": Crash("outpost.log.delivery.tasks:record", "before", 2),
+    "worker after record": Crash("outpost.log.delivery.tasks:record", "after", 2),
     "scheduler between claim and hand-over": Crash("outpost.dispatch.scheduler:Scheduler._hand_over"),
     "log projector between read and commit": Crash("projections.logs.write:_reject", "after", 2),
     "log projector after commit": Crash("projections.logs.write:write", "after", 2),
@@ -128,7 +128,7 @@ async def test_a_first_delivery_process_killed_while_it_completes_due_leaves_the
             await api.tenant(tenant)
             await api.webhook(tenant, receiver.url("/good"))
             await api.publish(tenant, tenant)
-        dying = serve("delivery", crash=Crash("outpost.log.repair:mend", "after", 6))
+        dying = serve("delivery", crash=Crash("outpost.log.delivery.repair:mend", "after", 6))
         try:
             dying.spawn()
             await dying.crashed()
@@ -174,7 +174,7 @@ async def test_a_trimmer_killed_between_the_two_streams_leaves_attempts_that_out
         await scene.finish(client, counts, receiver, before)
     for dies in (True, False):
         # The first call with entries to look at: partitions without any events are passed over.
-        crash = Crash("outpost.log.trim:_event_of") if dies else None
+        crash = Crash("outpost.log.upkeep.trim:_event_of") if dies else None
         log = serve("log", crash=crash, STREAM_RETENTION_SECONDS="20")
         try:
             log.spawn()

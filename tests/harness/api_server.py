@@ -14,8 +14,9 @@ from outpost.adapters import registry as registries
 from outpost.api import app
 from outpost.api import publish as publish_route
 from outpost.commands import destinations, publish, writer
-from outpost.http_server import ports, server
-from outpost.log import append, client
+from outpost.log import append
+from outpost.log.redis import client
+from outpost.process.http_server import ports, server
 from outpost.settings import Settings
 from projections.config import cache
 from projections.logs import store as stores

@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import asyncpg
 
-from outpost.log import client, inspect
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.operator import inspect
+from outpost.log.redis import client
 from tests.harness import node as nodes
 from tests.harness import servers
 from tests.harness.polling import eventually

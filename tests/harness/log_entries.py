@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from outpost.domain import delivery, events
-from outpost.log import client, envelope
+from outpost.log import envelope
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 from projections.logs import store as stores
 
 TIME = "2026-01-02T03:04:05.678Z"

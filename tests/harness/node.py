@@ -15,14 +15,17 @@ from typing import Any, Self
 
 import msgspec
 
-from outpost import crypto, errors, roles
+from outpost import crypto, errors
 from outpost.adapters import registry
 from outpost.commands import actor, destinations, publish, tenants, writer
-from outpost.dispatch import dispatcher, lanes, publishers, reactors, scheduler, senders, worker
+from outpost.dispatch import dispatcher, publishers, reactors, scheduler, senders, worker
+from outpost.dispatch.fairness import lanes
 from outpost.domain import events
-from outpost.log import append, client, envelope, read
+from outpost.log import append, envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
+from outpost.process import roles
 from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.config import cache

@@ -43,8 +43,8 @@ ENVIRONMENT = {
 QUICK = (
     "outpost.dispatch.dispatcher:SWEEP_EVERY_S=0.3",
     "outpost.dispatch.dispatcher:SWEEP_IDLE_MS=800",
-    "outpost.log.lease:TURN_MS=1000",
-    "outpost.log.lease:RENEW_S=0.3",
+    "outpost.log.upkeep.leadership:TURN_MS=1000",
+    "outpost.log.upkeep.leadership:RENEW_S=0.3",
 )
 _libc = ctypes.CDLL(None)
 _numbers = itertools.count(1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from outpost.log import checkpoint, client, read
+from outpost.log import checkpoint, read
 from outpost.log import partition as partitions
+from outpost.log.redis import client
 from projections.config import catch_up
 
 REBUILT = 99

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from outpost import http_in_place
-from outpost.http_server import ports, server
+from outpost.api import in_place as http_in_place
+from outpost.process.http_server import ports, server
 from outpost.settings import Settings
 from tests.harness.polling import eventually
 

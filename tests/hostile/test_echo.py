@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outpost.cli import streams
-from outpost.log import client
+from outpost.log.redis import client
 from outpost.settings import Settings
 from tests.harness import process
 from tests.harness.polling import eventually

@@ -12,7 +12,7 @@ import pytest
 
 from outpost import settings as settings_
 from outpost.adapters import base, registry
-from outpost.adapters.http import lookup_turns
+from outpost.adapters.egress import lookup_turns
 from tests.harness import slow_names
 from tests.harness.polling import eventually
 from tests.harness.receiver import Receiver

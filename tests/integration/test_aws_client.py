@@ -14,9 +14,11 @@ import pytest
 import trustme
 
 from outpost import settings as settings_
-from outpost.adapters import addresses, aws_client, egress
-from outpost.adapters import shared as shared_
+from outpost.adapters.aws import client as aws_client
+from outpost.adapters.egress import addresses
+from outpost.adapters.egress import guard as egress
 from outpost.adapters.http import trust
+from outpost.adapters.shared import resources as shared_
 from tests.harness import receiver
 from tests.harness.polling import eventually
 

@@ -12,8 +12,15 @@ from pathlib import Path
 import pytest
 
 from outpost import settings as settings_
-from outpost.adapters import addresses, aws_client, aws_eventbridge, aws_kinesis, aws_s3, aws_sqs, base, egress
-from outpost.adapters import shared as shared_
+from outpost.adapters import base
+from outpost.adapters.aws import client as aws_client
+from outpost.adapters.aws import eventbridge as aws_eventbridge
+from outpost.adapters.aws import kinesis as aws_kinesis
+from outpost.adapters.aws import s3 as aws_s3
+from outpost.adapters.aws import sqs as aws_sqs
+from outpost.adapters.egress import addresses
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 from tests.harness import receiver
 

@@ -16,7 +16,8 @@ import pytest
 
 from outpost import settings as settings_
 from outpost.adapters import base, registry
-from outpost.embedded import process, rabbitmq
+from outpost.embedded import process
+from outpost.embedded.brokers import rabbitmq
 from outpost.errors import EmbeddedError
 from tests.harness import servers
 from tests.harness.polling import eventually

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from outpost import errors
 from outpost.domain import events
 from outpost.domain import tenant as tenants
-from outpost.log import append, batching, checkpoint, client, envelope, read, skip
+from outpost.log import append, batching, checkpoint, envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.operator import skip
+from outpost.log.redis import client
 from projections.config import apply, cache, catch_up, query
 from tests.harness.servers import RedisServer, eventually
 

@@ -16,8 +16,10 @@ from outpost import errors
 from outpost.commands import matching, publish
 from outpost.domain import events, filter_operators
 from outpost.domain import tenant as tenants
-from outpost.log import append, client, consumers, read, tasks
+from outpost.log import append, read
 from outpost.log import partition as partitions
+from outpost.log.delivery import consumers, tasks
+from outpost.log.redis import client
 from tests.harness import node as nodes
 from tests.harness import receiver as receivers
 from tests.harness.node import Node
@@ -113,8 +115,8 @@ async def test_what_a_dead_process_had_read_is_taken_over_when_its_lease_ends_an
     any_redis: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("outpost.dispatch.dispatcher.LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr("outpost.log.consumers.LEASE_MS", 1_500)
-    monkeypatch.setattr("outpost.log.consumers.RENEW_MS", 300)
+    monkeypatch.setattr("outpost.log.delivery.consumers.LEASE_MS", 1_500)
+    monkeypatch.setattr("outpost.log.delivery.consumers.RENEW_MS", 300)
     await _leave_pending(any_redis, receiver)
     async with Node(any_redis) as node:
         await nodes.quiet(node.log)

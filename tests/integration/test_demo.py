@@ -16,7 +16,9 @@ import httpx
 import pytest
 
 from outpost import errors
-from outpost.cli import demo_evidence, local, main, receiver, spawned
+from outpost.cli import local, main, receiver
+from outpost.cli.demo import evidence as demo_evidence
+from outpost.cli.demo import spawned
 from outpost.embedded import folder
 from tests.harness import servers
 

@@ -17,8 +17,10 @@ from rich.console import Console
 
 from outpost import errors
 from outpost.adapters import extras
-from outpost.cli import demo, demo_evidence, demo_services, main
-from outpost.embedded import moto, rabbitmq, tansu
+from outpost.cli import demo, main
+from outpost.cli.demo import evidence as demo_evidence
+from outpost.cli.demo import services as demo_services
+from outpost.embedded.brokers import moto, rabbitmq, tansu
 from tests.harness import servers
 
 ROOT = Path(__file__).parents[2]

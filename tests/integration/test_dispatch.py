@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from outpost.adapters import webhook
+from outpost.adapters.webhook import type as webhook
 from outpost.dispatch import worker
 from outpost.domain import events
 from outpost.log import read
@@ -378,8 +378,8 @@ async def test_a_destination_that_never_answers_times_out_and_is_recorded_so(
 async def test_more_than_the_lanes_hold_is_delivered_all_the_same(
     redis70: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("outpost.dispatch.lane.MOST_WAITING", 5)
-    monkeypatch.setattr("outpost.dispatch.lane.LONGEST_DELAY_MS", 1_000)
+    monkeypatch.setattr("outpost.dispatch.fairness.lane.MOST_WAITING", 5)
+    monkeypatch.setattr("outpost.dispatch.fairness.lane.LONGEST_DELAY_MS", 1_000)
     receiver.always(receivers.after(0.02, receivers.answer()))
     async with Node(redis70, delivery_max_concurrency=4) as node:
         await node.tenant(TENANT)

@@ -12,9 +12,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from outpost.cli import doctor, doctor_findings, doctor_redis, main
-from outpost.log import client, consumers, health, lease, repair
+from outpost.cli import doctor, main
+from outpost.cli.doctor import findings as doctor_findings
+from outpost.cli.doctor import redis as doctor_redis
 from outpost.log import partition as partitions
+from outpost.log.delivery import consumers, repair
+from outpost.log.redis import boot_checks, client
+from outpost.log.upkeep import leadership
 from outpost.settings import Settings
 from projections.logs import identity, migrate, stray_rows, write
 from projections.logs import partitions as tables
@@ -59,13 +63,13 @@ async def world(own_redis: RedisServer, postgres_url: str) -> AsyncIterator[Worl
     settings = Settings(redis_host=own_redis.host, redis_port=own_redis.port, postgres_url=postgres_url)
     log = client.open_log(client.RedisAddress(own_redis.host, own_redis.port))
     store = await stores.open_store(postgres_url)
-    meta = await health.check(log, settings)
+    meta = await boot_checks.check(log, settings)
     log.pin.expected = None  # the tests damage what it names
     await migrate.apply_pending(store)
     await identity.claim(store, meta.namespace_id)
     await tables.refresh(store, dt.datetime.now(dt.UTC).date())
     await consumers.lease_name(log, "somebody")
-    await lease.take(log, "log", "somebody", 60_000, [0])
+    await leadership.take(log, "log", "somebody", 60_000, [0])
     for p, mark in (await repair.regroup(log)).items():
         await repair.mend(log, p, mark, "0-0", [], last=True)
     yield World(settings, log, store)
@@ -116,7 +120,7 @@ async def _nobody_delivers(world: World) -> None:
 
 
 async def _nobody_logs(world: World) -> None:
-    await lease.give_back(world.log, "log", "somebody", [0])
+    await leadership.give_back(world.log, "log", "somebody", [0])
 
 
 async def _group_destroyed(world: World) -> None:

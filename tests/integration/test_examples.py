@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from outpost import settings_table
+from outpost.settings import table as settings_table
 from tests.harness import servers
 from tests.harness.process import KEY, Outpost
 from tests.harness.servers import RedisServer

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from outpost.http_server import connection, connections, wire
+from outpost.process.http_server import connection, connections, wire
 from tests.harness import raw_http, stub_http
 from tests.harness.polling import eventually
 from tests.harness.stub_http import get, post

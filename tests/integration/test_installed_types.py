@@ -65,7 +65,7 @@ async def test_packages_that_cannot_be_used_stop_the_start_with_a_sentence_each(
     toy_destination.dist_info(site, "gone", gone="no_such_module_of_ours:build")
     toy_destination.dist_info(site, "half", half=f"{ME}:lacking")
     toy_destination.dist_info(site, "twice", toy=f"{TOY}:build", toy_again=f"{TOY}:build")
-    toy_destination.dist_info(site, "mine", webhook="outpost.adapters.webhook:build")
+    toy_destination.dist_info(site, "mine", webhook="outpost.adapters.webhook.type:build")
     process = Outpost(redis70, postgres_url, tmp_path, PYTHONPATH=str(site))
     process.spawn()
     try:
@@ -78,7 +78,7 @@ async def test_packages_that_cannot_be_used_stop_the_start_with_a_sentence_each(
         "destination type 'gone' (no_such_module_of_ours:build) does not load: ModuleNotFoundError",
         f"destination type 'toy' ({ME}:lacking) lacks {parts}",
         f"destination type 'toy' ({TOY}:build) is there already",
-        "destination type 'webhook' (outpost.adapters.webhook:build) is there already",
+        "destination type 'webhook' (outpost.adapters.webhook.type:build) is there already",
     ] == [line.strip() for line in process.stderr.splitlines() if not line.startswith("{")]
 
 

@@ -14,7 +14,7 @@ import pytest
 from outpost.commands import retry as commands
 from outpost.domain import events
 from outpost.log import partition as partitions
-from outpost.log import requests
+from outpost.log.delivery import requests
 from projections.logs import deliveries, migrate, projector
 from projections.logs import store as stores
 from tests.harness import api_server

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from outpost.log import client, inspect, requests
 from outpost.log import partition as partitions
+from outpost.log.delivery import requests
+from outpost.log.operator import inspect
+from outpost.log.redis import client
 from projections.due import repair
 from projections.logs import migrate, projector
 from projections.logs import store as stores

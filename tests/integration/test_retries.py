@@ -18,7 +18,7 @@ from msgspec import UNSET
 from outpost.dispatch import reactors
 from outpost.domain import events
 from outpost.domain import tenant as tenants
-from outpost.log import tasks
+from outpost.log.delivery import tasks
 from projections.config import query
 from tests.harness import node as nodes
 from tests.harness import receiver as receivers

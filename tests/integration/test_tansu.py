@@ -1,4 +1,4 @@
-"""The Kafka broker of the demo, as `outpost/embedded/tansu` starts it."""
+"""The Kafka broker of the demo, as `outpost/embedded/brokers/tansu` starts it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from outpost.embedded import tansu
+from outpost.embedded.brokers import tansu
 from outpost.errors import EmbeddedError
 from tests.harness import servers
 from tests.harness.destinations import kafka

@@ -17,11 +17,12 @@ from outpost import errors, telemetry
 from outpost.commands import publish
 from outpost.dispatch import payloads, scheduler
 from outpost.domain import events
-from outpost.log import append, budget, envelope, trim, usage
+from outpost.log import append, budget, envelope
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.upkeep import trim, usage
 from outpost.queue import inprocess
-from projections.logs import migrate, originals, projector, write
+from projections.logs import migrate, projector, trimmed_events, write
 from projections.logs import store as stores
 from tests.harness import node as nodes
 from tests.harness import receiver as receivers
@@ -43,7 +44,9 @@ class Whole(Node):
         super().__init__(redis, **changes)
         queue = inprocess.InProcessQueue(self.lanes)
         self.store = store
-        self.old = payloads.OldEvents(self.log, queue, self.lanes, functools.partial(originals.events_at, store))
+        self.old = payloads.OldEvents(
+            self.log, queue, self.lanes, functools.partial(trimmed_events.events_at, store)
+        )
         watchdog_ms = self.settings.delivery_watchdog_ms
         self.scheduler = scheduler.Scheduler(self.log, queue, self.lanes, watchdog_ms, self.old)
         self.projector = projector.LogProjector(self.log, store, 1_000)
@@ -148,14 +151,14 @@ async def test_events_are_read_back_as_they_were_accepted(redis70: RedisServer, 
             position: entry for position, entry in await nodes.entries(node.log, "evt") if position in at.values()
         }
         wanted = [at["e3"], at["e1"], positions.Position("evt", P, 5, 5)]
-        found = await originals.events_at(store, wanted)
+        found = await trimmed_events.events_at(store, wanted)
         expected = {p: msgspec.structs.replace(entries[p], version=0, by="", matched=()) for p in wanted[:2]}
         assert expected == found
-        assert {} == await originals.events_at(store, [])
+        assert {} == await trimmed_events.events_at(store, [])
 
 
 async def _has(store: stores.Store, at: positions.Position) -> bool:
-    return bool(await originals.events_at(store, [at]))
+    return bool(await trimmed_events.events_at(store, [at]))
 
 
 async def test_an_event_that_postgres_refused_is_read_from_where_it_is_kept(
@@ -171,7 +174,7 @@ async def test_an_event_that_postgres_refused_is_read_from_where_it_is_kept(
         ]
         at = [positions.of_entry("evt", P, entry_id) for entry_id in ids]
         await eventually(lambda: _has(store, at[0]))
-        assert {at[0]: refused} == await originals.events_at(store, at)
+        assert {at[0]: refused} == await trimmed_events.events_at(store, at)
 
 
 RUN_S = 22.0

@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from outpost.adapters import addresses, egress
+from outpost.adapters.egress import addresses
+from outpost.adapters.egress import guard as egress
 
 NAMES = {
     "public.test": ["8.8.8.8", "2606:4700::1"],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outpost.adapters import answers
+from outpost.adapters.shared import answers
 
 
 class Clock:

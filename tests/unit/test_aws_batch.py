@@ -5,7 +5,9 @@ from __future__ import annotations
 import hypothesis
 from hypothesis import strategies
 
-from outpost.adapters import aws_batch, aws_client, codes
+from outpost.adapters import codes
+from outpost.adapters.aws import batch as aws_batch
+from outpost.adapters.aws import client as aws_client
 from outpost.domain import delivery
 
 LIMITS = aws_batch.Limits(entries=3, bytes=10)

@@ -7,8 +7,9 @@ import ssl
 
 import pytest
 
-from outpost.adapters import addresses, aws_errors
+from outpost.adapters.aws import errors as aws_errors
 from outpost.adapters.codes import Code
+from outpost.adapters.egress import addresses
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from outpost import errors, settings
-from outpost.adapters import aws_client, aws_kinesis, base, codes, metadata, shared, templates
+from outpost.adapters import base, codes
+from outpost.adapters.aws import client as aws_client
+from outpost.adapters.aws import kinesis as aws_kinesis
+from outpost.adapters.shared import metadata, templates
+from outpost.adapters.shared import resources as shared
 from outpost.domain import delivery
 
 CONFIG = {"stream_name": "orders", "region": "eu-central-1"}

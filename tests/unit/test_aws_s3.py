@@ -13,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outpost import errors, settings
-from outpost.adapters import aws_client, aws_s3, base, codes, metadata, s3_metadata, shared
+from outpost.adapters import base, codes
+from outpost.adapters.aws import client as aws_client
+from outpost.adapters.aws import s3 as aws_s3
+from outpost.adapters.aws import s3_metadata
+from outpost.adapters.shared import metadata
+from outpost.adapters.shared import resources as shared
 from outpost.domain import delivery
 
 CONFIG = {"bucket": "my-bucket", "region": "eu-central-1"}

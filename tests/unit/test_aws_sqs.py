@@ -9,8 +9,11 @@ import pytest
 
 from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import aws_batch, aws_sqs, base, codes, metadata
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, codes
+from outpost.adapters.aws import batch as aws_batch
+from outpost.adapters.aws import sqs as aws_sqs
+from outpost.adapters.shared import metadata
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 
 CREDENTIALS = {"key": "AKIAIOSFODNN7EXAMPLE", "secret": "wJalrXUtnFEMI/K7MDENG"}

@@ -11,9 +11,13 @@ import pytest
 
 from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import addresses, azure_servicebus, base, servicebus_link, servicebus_string
-from outpost.adapters import shared as shared_
+from outpost.adapters import base
+from outpost.adapters.azure import connection_string as servicebus_string
+from outpost.adapters.azure import link as servicebus_link
+from outpost.adapters.azure import type as azure_servicebus
 from outpost.adapters.codes import Code
+from outpost.adapters.egress import addresses
+from outpost.adapters.shared import resources as shared_
 
 KEY = "c2VjcmV0LWtleS1vZi10aGUtdGVzdHM="
 HOST = "Endpoint=sb://orders.servicebus.windows.net/"
@@ -152,7 +156,7 @@ async def test_a_stored_string_that_cannot_be_read_is_told_and_not_sent_with() -
 
 
 def test_the_library_is_not_imported_before_it_is_used() -> None:
-    code = "import sys, outpost.adapters.azure_servicebus; sys.exit('azure.servicebus' in sys.modules)"
+    code = "import sys, outpost.adapters.azure.type; sys.exit('azure.servicebus' in sys.modules)"
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
 
 

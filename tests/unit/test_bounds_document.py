@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from outpost import settings, settings_table
+from outpost import settings
+from outpost.settings import table as settings_table
 
 TEXT = (Path(__file__).parents[2] / "docs/bounds.md").read_text("utf-8")
 # What one unit of the table is in seconds or bytes; a limit without a unit is a count.

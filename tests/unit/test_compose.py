@@ -20,11 +20,12 @@ import httpx
 import pytest
 import yaml
 
-from outpost import settings_load, settings_table
 from outpost.api import app as api
 from outpost.cli import main
-from outpost.log import client
+from outpost.log.redis import client
 from outpost.settings import Settings
+from outpost.settings import load as settings_load
+from outpost.settings import table as settings_table
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from outpost.adapters import base, metadata
+from outpost.adapters import base
+from outpost.adapters.shared import metadata
 
 NOW_NS = 1_790_000_000_123_456_700
 EVENT = base.Delivery("evt_1", "user.created", "2026-01-01T00:00:00.000Z", {}, b"{}", 1)

@@ -7,7 +7,7 @@ import resource
 import msgspec
 import pytest
 
-from outpost.http_server import connections, descriptors, server
+from outpost.process.http_server import connections, descriptors, server
 from outpost.settings import Settings
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outpost import errors
-from outpost.adapters import egress
+from outpost.adapters.egress import guard as egress
 from outpost.adapters.http import endpoint
 
 GUARD = egress.Guard()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outpost.adapters import escapes
+from outpost.adapters.shared import escapes
 
 PIECES = [
     *("a", "bc", " ", "%41", "%C3%BC%42", "%FC", "\\u00fc", "\\ud83d\\ude00", "\\n", "\\\\", "\\x43\\xc3\\xbc"),

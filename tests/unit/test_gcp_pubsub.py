@@ -15,8 +15,12 @@ from google.oauth2 import service_account
 
 from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import base, codes, extras, gcp_key, gcp_publisher, gcp_pubsub, grpc_channels
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, codes, extras
+from outpost.adapters.gcp import channels as grpc_channels
+from outpost.adapters.gcp import key as gcp_key
+from outpost.adapters.gcp import publisher as gcp_publisher
+from outpost.adapters.gcp import type as gcp_pubsub
+from outpost.adapters.shared import resources as shared_
 
 CONFIG = {"project_id": "project-1", "topic": "events"}
 PATH = "credentials.service_account_json"

@@ -8,7 +8,10 @@ import pytest
 
 from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import base, hookdeck, hookdeck_save, shared
+from outpost.adapters import base
+from outpost.adapters.hookdeck import save as hookdeck_save
+from outpost.adapters.hookdeck import type as hookdeck
+from outpost.adapters.shared import resources as shared
 
 SOURCE = {"source_name": "orders", "source_id": "src_1"}
 

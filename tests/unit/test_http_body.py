@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from outpost.http_server import answers, body
+from outpost.process.http_server import answers, body
 
 REST = b"GET / HTTP/1.1\r\n"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outpost.http_server import connections
+from outpost.process.http_server import connections
 
 
 def test_bytes_of_one_address_leave_half_to_the_others_and_are_given_back() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from outpost.http_server import answers, head
+from outpost.process.http_server import answers, head
 from tests.harness import framing
 
 MAX_URL_BYTES = 8_192

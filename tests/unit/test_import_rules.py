@@ -27,13 +27,11 @@ SHORT = {
     "crypto",
     "cursor",
     "pacing",
-    "http_in_place",
     "terminal",
     "json_values",
 }
-SETTINGS = {"settings_load", "settings_rules", "settings_sources", "settings_table", "settings_unbuilt"}
 # What puts a process together may use everything, and nobody else may use it.
-WIRING = {"cli", "supervise", "workers", "forked", "roles", "http_server", "__main__"}
+WIRING = {"cli", "process", "__main__"}
 
 # Beside the short modules and itself, a package may import only these (a package stands for its modules).
 ALLOWED: dict[str, set[str]] = {
@@ -64,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "outpost.adapters.base",
         "outpost.adapters.registry",
         # Reading the log, never writing to it.
-        *(f"outpost.log.{name}" for name in ("client", "lag", "partition", "position", "read")),
+        *(f"outpost.log.{name}" for name in ("redis.client", "upkeep.lag", "partition", "position", "read")),
         "projections.config.catch_up",
         "projections.config.query",
         *(f"projections.logs.{name}" for name in ("deliveries", "paging", "query", "rows", "store")),
@@ -91,8 +89,11 @@ PURE_LIBRARY = {
 }
 CLOCKS = {"now", "utcnow", "today"}
 # The modules whose scripts write entries, and nobody else does.
-WRITERS = {"append": "outpost.log.append", "begin": "outpost.log.tasks", "record": "outpost.log.tasks"} | {
-    "request": "outpost.log.requests"
+WRITERS = {
+    "append": "outpost.log.append",
+    "begin": "outpost.log.delivery.tasks",
+    "record": "outpost.log.delivery.tasks",
+    "request": "outpost.log.delivery.requests",
 }
 KEY_NAMES = re.compile(r":(cfg|evt|dlv|ver|due|want|mend|gen|idem|ck|slots|meta|lease)(:|$)|:t:|\{p[0-9]{2}")
 
@@ -132,7 +133,8 @@ def _top(name: str) -> str:
 
 def test_every_module_has_a_rule() -> None:
     rest = {name for name in MODULES if _rule(name) is None and _top(name) not in WIRING}
-    assert {"outpost", *(f"outpost.{name}" for name in SHORT | SETTINGS)} == rest
+    assert {"outpost"} == {name for name in rest if _top(name) not in SHORT}
+    assert {_top(name) for name in rest} - {""} == SHORT
 
 
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if _rule(name)))
@@ -144,9 +146,15 @@ def test_a_module_imports_only_what_its_layer_may(name: str) -> None:
     assert [] == [each for each in _ours(name) if not _within(each, allowed | free | {package})]
 
 
-@pytest.mark.parametrize("name", sorted(f"outpost.{name}" for name in SHORT | SETTINGS))
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if _top(name) in SHORT))
 def test_a_short_module_imports_only_its_likes(name: str) -> None:
-    assert [] == [each for each in _ours(name) if _top(each) not in SHORT | SETTINGS]
+    assert [] == [each for each in _ours(name) if _top(each) not in SHORT]
+
+
+def test_only_what_puts_a_process_together_fills_the_settings() -> None:
+    filling = {f"outpost.settings.{name}" for name in ("load", "sources", "table", "unbuilt")}
+    found = {n for n in MODULES if _top(n) not in {*WIRING, "settings"} for each in _ours(n) if each in filling}
+    assert set() == found
 
 
 def test_nobody_imports_what_puts_a_process_together() -> None:

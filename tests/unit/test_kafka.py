@@ -12,8 +12,11 @@ import pytest
 from aiokafka import errors as theirs
 
 from outpost import settings as settings_
-from outpost.adapters import base, codes, extras, kafka, kafka_cluster, kafka_errors
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, codes, extras
+from outpost.adapters.kafka import cluster as kafka_cluster
+from outpost.adapters.kafka import errors as kafka_errors
+from outpost.adapters.kafka import type as kafka
+from outpost.adapters.shared import resources as shared_
 from outpost.errors import Invalid
 
 CONFIG = {"brokers": "one:9092", "topic": "orders", "sasl_mechanism": "plain"}
@@ -141,7 +144,7 @@ async def test_what_is_stored_and_cannot_be_used_is_invalid(adapter: kafka.Kafka
 def test_the_library_is_needed_for_a_connection_only(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(extras, "missing", lambda *_: "install it")
     assert "install it" == kafka.build(shared_.Shared(settings_.Settings())).description.unavailable
-    assert "aiokafka" not in vars(sys.modules["outpost.adapters.kafka"])
+    assert "aiokafka" not in vars(sys.modules["outpost.adapters.kafka.type"])
 
 
 @pytest.mark.parametrize(

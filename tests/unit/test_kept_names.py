@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outpost.adapters.http import kept_names
+from outpost.adapters.egress import kept_names
 
 
 def put(kept: kept_names.KeptNames[int], name: str, tenant: str, verdict: int = 0) -> None:

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from outpost.dispatch import doubt
-from outpost.dispatch import lane as lane_rules
-from outpost.dispatch import lanes as all_lanes
+from outpost.dispatch.fairness import lane as lane_rules
+from outpost.dispatch.fairness import lanes as all_lanes
+from outpost.dispatch.fairness import unproven
 from outpost.domain import delivery, events
 from outpost.queue import base
 
@@ -220,7 +220,7 @@ async def test_whoever_waits_for_a_change_wakes_when_a_task_comes_or_a_slot_gets
 async def test_probes_start_one_after_another_and_whoever_waits_for_the_next_is_woken():
     lanes = all_lanes.Lanes(cap=10, doubtful=100, fill_s=1.0)
     lanes.receive([task("dead", f"d{n}", n) for n in range(50)])
-    assert doubt.AT_ONCE == len(lanes.take(50))
+    assert unproven.AT_ONCE == len(lanes.take(50))
     assert [] == lanes.take(50)
     async with asyncio.timeout(60):
         await lanes.changed()
@@ -230,9 +230,9 @@ async def test_probes_start_one_after_another_and_whoever_waits_for_the_next_is_
 def test_a_probe_that_is_answered_lets_the_next_start_at_once():
     lanes = all_lanes.Lanes(cap=1, doubtful=100, fill_s=1_000.0)
     lanes.receive([task("new", f"d{n}", n) for n in range(100)])
-    for _ in range(100 // doubt.AT_ONCE):
+    for _ in range(100 // unproven.AT_ONCE):
         taken = lanes.take(100)
-        assert doubt.AT_ONCE == len(taken)
+        assert unproven.AT_ONCE == len(taken)
         for each in taken:
             lanes.done(each, answered=True)
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from outpost.adapters.http import lookup_turns
-from outpost.adapters.http.lookup_turns import Level
+from outpost.adapters.egress import lookup_turns
+from outpost.adapters.egress.lookup_turns import Level
 
 Job = lookup_turns.Job[str]
 Turns = lookup_turns.Turns[str]

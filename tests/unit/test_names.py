@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from outpost import settings as settings_
-from outpost.adapters import base, egress, registry
-from outpost.adapters.http import lookup_turns, names
+from outpost.adapters import base, registry
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.egress import lookup_turns, names
 from tests.harness.polling import eventually
 
 GOOD = names.Resolved(("8.8.8.8",))

@@ -32,15 +32,15 @@ NOTICED_S = 0.003  # CPU time below which a text of `LONG` characters is no matt
 EXEMPT = {
     "outpost.cli": "what an operator types, and the output of local programs",
     "outpost.embedded": "local files and the output of embedded stores",
-    "outpost.settings_rules": "settings",
-    "outpost.settings_sources": "the environment and the settings file",
-    "outpost.settings_table": "settings",
+    "outpost.settings.rules": "settings",
+    "outpost.settings.sources": "the environment and the settings file",
+    "outpost.settings.table": "settings",
     "projections.logs.sql": "our own file of statements",
     "projections.logs.migrate": "our own files of migrations",
     "outpost.telemetry": "our own names of events",
 }
 EXEMPT_NAMES = {
-    ("outpost.adapters.grpc_channels", "_CERTIFICATE"): "the authorities that the operator's system trusts",
+    ("outpost.adapters.gcp.channels", "_CERTIFICATE"): "the authorities that the operator's system trusts",
 }
 # Modules with a pattern whose text is not a constant, with where it is from.
 COMPUTED = {
@@ -192,7 +192,7 @@ def test_only_known_modules_compute_their_patterns() -> None:
 
 def test_patterns_are_found() -> None:
     modules = {pattern.module for pattern in FOUND}
-    assert {"outpost.commands.values", "outpost.domain.topics", "outpost.adapters.egress"} <= modules
+    assert {"outpost.commands.values", "outpost.domain.topics", "outpost.adapters.egress.guard"} <= modules
     assert len(FOUND) > 30
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from outpost import errors, settings_rules
+from outpost import errors
+from outpost.settings import rules as settings_rules
 from projections.logs import store as stores
 
 RULE = settings_rules.postgres_url()

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from outpost import errors
 from outpost import settings as settings_
-from outpost.adapters import base, rabbitmq
-from outpost.adapters import shared as shared_
+from outpost.adapters import base
+from outpost.adapters.rabbitmq import type as rabbitmq
+from outpost.adapters.shared import resources as shared_
 
 CONFIG = {"server_url": "rabbitmq.example.com:5672", "exchange": "events", "tls": "true"}
 CREDENTIALS = {"username": "outpost", "password": "a-long-password"}
@@ -133,7 +134,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4
 
 @given(username=TEXTS, password=TEXTS)
 def test_any_user_and_password_reach_the_broker_as_they_are(username: str, password: str) -> None:
-    from outpost.adapters import rabbitmq_wire
+    from outpost.adapters.rabbitmq import wire as rabbitmq_wire
 
     login = rabbitmq_wire.Login("h", 5672, "/", username, password, None)
     url = rabbitmq_wire._url(login)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from outpost import settings, settings_table
+from outpost import settings
 from outpost.adapters import codes, registry
 from outpost.api import app, ops
 from outpost.cli import main
+from outpost.settings import table as settings_table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

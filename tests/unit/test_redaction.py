@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from outpost.adapters import redaction
+from outpost.adapters.shared import redaction
 from outpost.domain import delivery
 
 SECRET = 'p@ss "wörd"/<1>&%'

@@ -15,7 +15,8 @@ from outpost.commands import destinations as commands
 from outpost.commands import sealing
 from outpost.domain import events
 from outpost.domain import tenant as tenants
-from outpost.log import describe, envelope, position, read
+from outpost.log import envelope, position, read
+from outpost.log.operator import describe
 from outpost.settings import Settings
 from projections.config import apply
 

@@ -12,7 +12,8 @@ import yarl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outpost.adapters import base, redaction, registry, secret_values
+from outpost.adapters import base, registry
+from outpost.adapters.shared import redaction, secret_values
 from outpost.settings import Settings
 
 REGISTRY = registry.build(Settings())

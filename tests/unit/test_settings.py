@@ -10,9 +10,12 @@ import re
 import pytest
 import rich.console
 
-from outpost import errors, roles, settings_load, settings_table
+from outpost import errors
 from outpost.cli import config
+from outpost.process import roles
 from outpost.settings import SECRET_FIELDS, Settings
+from outpost.settings import load as settings_load
+from outpost.settings import table as settings_table
 
 NEEDED = {
     "API_KEY": "key-of-the-api",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from outpost import errors
-from outpost.http_server import ports
+from outpost.process.http_server import ports
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,7 @@ import hmac
 
 import pytest
 
-from outpost.adapters import signing
+from outpost.adapters.webhook import signing
 
 BODY = b'1234567890.{"hello":"world"}'
 GOLDEN = "7054f74dae9f73e82b56ca73e8f81450097c698eeda0b00bb8728e89796baf2d"

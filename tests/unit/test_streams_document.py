@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from outpost import settings_table
 from outpost.cli import streams
 from outpost.domain import events
-from outpost.log import consumers, envelope, health, marks
+from outpost.log import envelope, marks
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.delivery import consumers
+from outpost.log.redis import boot_checks
+from outpost.settings import table as settings_table
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "streams.md").read_text("utf-8")
@@ -61,7 +63,7 @@ def callable_of(name: str) -> bool:
 
 def test_meta_is_what_is_checked_at_the_start() -> None:
     told = {row[0].strip("`"): row[1].strip("`") for row in _table("meta")}
-    assert {**health.MADE_WITH, "namespace_id": "random"} == told
+    assert {**boot_checks.MADE_WITH, "namespace_id": "random"} == told
 
 
 @pytest.mark.parametrize(

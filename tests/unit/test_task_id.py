@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from outpost.domain import delivery, events
 from outpost.domain.delivery import TaskId
-from outpost.log import tasks
+from outpost.log.delivery import tasks
 
 IDS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30) | st.text("/@-0", min_size=1)
 

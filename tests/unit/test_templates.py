@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outpost import errors
-from outpost.adapters import jmespath_budget, templates
+from outpost.adapters.shared import jmespath_budget, templates
 
 CONTEXT = {
     "metadata": {"event-id": "evt_1", "tier": "gold", "none": ""},
@@ -190,5 +190,5 @@ def test_a_number_beyond_every_float_is_no_text():
 
 
 def test_the_library_is_imported_when_a_template_is_used_and_not_before():
-    code = "import sys; from outpost.adapters import templates; assert 'jmespath' not in sys.modules"
+    code = "import sys; from outpost.adapters.shared import templates; assert 'jmespath' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

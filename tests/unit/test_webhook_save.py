@@ -7,7 +7,10 @@ import re
 
 import pytest
 
-from outpost.adapters import base, descriptions, fields, signing, webhook_headers, webhook_save
+from outpost.adapters import base, descriptions, fields
+from outpost.adapters.webhook import headers as webhook_headers
+from outpost.adapters.webhook import save as webhook_save
+from outpost.adapters.webhook import signing
 
 NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 TOMORROW = "2026-01-02T00:00:00Z"

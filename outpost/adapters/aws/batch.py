@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from outpost.adapters import aws_client, codes
+from outpost.adapters import codes
+from outpost.adapters.aws import client as aws_client
 from outpost.domain import delivery
 
 # A fifth of the CPU of a call of ten entries would go into looking whether we wrote them as botocore wants them.

@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 
 from outpost import collecting
-from outpost.adapters import aws_errors, codes, held, tracebacks
-from outpost.adapters import shared as shared_
+from outpost.adapters import codes
+from outpost.adapters.aws import errors as aws_errors
+from outpost.adapters.shared import long_lived_client, tracebacks
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 
 # A client takes 4 to 10 ms of CPU and up to 190 KB with one connection, since botocore makes a class and copies
@@ -71,7 +73,7 @@ class Client:
         self._place = place
         self._config = config
         self._timeout_s = shared.settings.delivery_timeout_ms / 1000
-        self._held = held.Held(self._open, self._shut, self._timeout_s)
+        self._held = long_lived_client.LongLivedClient(self._open, self._shut, self._timeout_s)
         self._calls: set[Any] = set()
 
     async def call(self, operation: str, parameters: dict[str, Any], deadline: float) -> dict[str, Any] | Refusal:
@@ -97,7 +99,7 @@ class Client:
     async def _in_thread(
         self, client: Any, operation: str, parameters: dict[str, Any], deadline: float
     ) -> dict[str, Any] | Refusal:
-        from outpost.adapters import aws_sockets
+        from outpost.adapters.aws import sockets as aws_sockets
 
         loop = asyncio.get_running_loop()
         max_bytes = self._max_answer_bytes or aws_sockets.MAX_ANSWER_BYTES
@@ -124,7 +126,7 @@ def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> di
     """In a thread. Raises nothing that is ours or botocore's."""
     from botocore import exceptions
 
-    from outpost.adapters import aws_sockets
+    from outpost.adapters.aws import sockets as aws_sockets
 
     try:
         with aws_sockets.calling(call):
@@ -174,7 +176,7 @@ def _build(place: Place, timeout_s: float, config: dict[str, Any]) -> Any:
     """A client, in a thread."""
     from botocore import config as configs
 
-    from outpost.adapters import aws_sockets
+    from outpost.adapters.aws import sockets as aws_sockets
 
     with _building:
         client = _session().create_client(

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import ssl
 
-from outpost.adapters import addresses, answers
 from outpost.adapters.codes import Code
+from outpost.adapters.egress import addresses
 from outpost.adapters.http import failures
+from outpost.adapters.shared import answers
 
 _NAMES: dict[Code, tuple[str, ...]] = {
     Code.INVALID_CREDENTIALS: (

@@ -13,8 +13,12 @@ from typing import Any
 
 import msgspec
 
-from outpost.adapters import aws_batch, aws_client, aws_errors, base, codes, declared, extras, metadata
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, codes, declared, extras
+from outpost.adapters.aws import batch as aws_batch
+from outpost.adapters.aws import client as aws_client
+from outpost.adapters.aws import errors as aws_errors
+from outpost.adapters.shared import metadata
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery, times
 
 TYPE = "aws_eventbridge"

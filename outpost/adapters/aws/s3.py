@@ -14,8 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from outpost import errors
-from outpost.adapters import aws_client, base, codes, declared, extras, metadata, s3_metadata, templates
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, codes, declared, extras
+from outpost.adapters.aws import client as aws_client
+from outpost.adapters.aws import s3_metadata
+from outpost.adapters.shared import metadata, templates
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery, times
 
 TYPE = "aws_s3"

@@ -20,8 +20,9 @@ from typing import Any
 
 from botocore import awsrequest, exceptions, httpsession
 
-from outpost.adapters import addresses, answers
+from outpost.adapters.egress import addresses
 from outpost.adapters.http import trust
+from outpost.adapters.shared import answers
 
 SHORTEST_S = 0.001  # a time-out of 0 would mean a socket that does not wait
 # Of the answers to one call, heads and bodies together, unless the type says otherwise. They take a few kilobytes,

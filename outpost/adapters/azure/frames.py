@@ -13,7 +13,7 @@ from typing import Any
 
 from azure.servicebus._pyamqp.aio import _sasl_async
 
-from outpost.adapters import answers
+from outpost.adapters.shared import answers
 
 MAX_FRAME_BYTES = 32_768  # what we announce in our `open`; an answer of a Service Bus takes a few hundred
 MIN_FRAME_BYTES = 4_096  # of a frame to the service; with less, a message would go out in thousands of them

@@ -17,9 +17,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from outpost import collecting
-from outpost.adapters import addresses, answers, servicebus_string, tracebacks
+from outpost.adapters.azure import connection_string as servicebus_string
 from outpost.adapters.codes import Code
+from outpost.adapters.egress import addresses
 from outpost.adapters.http import failures
+from outpost.adapters.shared import answers, tracebacks
 
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
@@ -208,7 +210,7 @@ def _watched() -> Any:
     from azure.servicebus._pyamqp.aio import _connection_async
     from azure.servicebus.aio import ServiceBusSender
 
-    from outpost.adapters import servicebus_frames
+    from outpost.adapters.azure import frames as servicebus_frames
 
     _connection_async.SASLTransport = servicebus_frames.Transport  # type: ignore[attr-defined]
     settings.tracing_implementation = None  # else AZURE_SDK_TRACING_IMPLEMENTATION is read, and adds metadata

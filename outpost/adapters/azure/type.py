@@ -14,18 +14,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from outpost import errors
-from outpost.adapters import (
-    base,
-    codes,
-    declared,
-    extras,
-    held,
-    metadata,
-    servicebus_link,
-    servicebus_string,
-    together,
-)
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, codes, declared, extras
+from outpost.adapters.azure import connection_string as servicebus_string
+from outpost.adapters.azure import link as servicebus_link
+from outpost.adapters.shared import batches, long_lived_client, metadata
+from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 
 if TYPE_CHECKING:
@@ -82,7 +75,7 @@ class AzureServiceBus(declared.Declared):
         parsed = servicebus_string.parse(destination.credentials.get(STRING, ""))
         if isinstance(parsed, str):
             raise errors.Invalid([errors.Problem(f"credentials.{STRING}", parsed)])
-        await self._shared.imported("outpost.adapters.servicebus_frames")
+        await self._shared.imported("outpost.adapters.azure.frames")
         await self._shared.imported("azure.servicebus.aio")
         trust = self._trust or servicebus_link.trust()
         merger = self._metadata(destination)
@@ -114,8 +107,8 @@ class Publisher:
         self._merger = merger
         self._trust = trust
         limit_s = shared.settings.delivery_timeout_ms / 1000
-        self._held = held.Held(self._open, servicebus_link.Link.close, limit_s)
-        self._together = together.Together(self._post, self.max_batch)
+        self._held = long_lived_client.LongLivedClient(self._open, servicebus_link.Link.close, limit_s)
+        self._together = batches.Batches(self._post, self.max_batch)
 
     async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:
         """One outcome an event, in order, before `deadline`; what waits meanwhile goes with the next batch."""

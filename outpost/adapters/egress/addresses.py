@@ -5,8 +5,8 @@ A library is handed an address that was judged, or a connected socket; the name 
 
 from __future__ import annotations
 
-from outpost.adapters import egress
-from outpost.adapters.http import names
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.egress import names
 
 
 class Blocked(OSError):

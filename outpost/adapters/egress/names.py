@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from outpost.adapters import egress
-from outpost.adapters.http import kept_names, lookup_turns
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.egress import kept_names, lookup_turns
 
 KEEP_SECONDS = 30.0  # how long a verdict stands; the system's resolver does not tell the record's own lifetime
 KEEP_FAILURE_SECONDS = 3.0  # so that a name that is repaired works soon

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from outpost.adapters import addresses, base, codes, gcp_key, held, metadata
+from outpost.adapters import base, codes
+from outpost.adapters.egress import addresses
+from outpost.adapters.gcp import key as gcp_key
+from outpost.adapters.shared import long_lived_client, metadata
 from outpost.domain import delivery
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ class Service(msgspec.Struct, frozen=True):
 
 
 class Library(NamedTuple):
-    channels: Any  # outpost.adapters.grpc_channels
+    channels: Any  # outpost.adapters.gcp.channels
     grpc: Any
     request: Any  # PublishRequest
     response: Any  # PublishResponse
@@ -58,7 +61,7 @@ def load() -> Library:
     import grpc
     from google.pubsub_v1.types import pubsub
 
-    from outpost.adapters import grpc_channels
+    from outpost.adapters.gcp import channels as grpc_channels
 
     messages = (pubsub.PublishRequest.pb(), pubsub.PublishResponse.pb(), pubsub.PubsubMessage.pb())
     return Library(grpc_channels, grpc, *messages)
@@ -94,7 +97,7 @@ class Publisher:
         # So that the service need not read the request to know where it goes: https://google.aip.dev/client-libraries/4222
         self._routing = ("x-goog-request-params", f"topic={urllib.parse.quote_plus(self._path, safe='/')}")
         self._merger = merger
-        self._held = held.Held(self._open, self._shut, OPEN_S)
+        self._held = long_lived_client.LongLivedClient(self._open, self._shut, OPEN_S)
         self._closed = False
 
     async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:

@@ -12,8 +12,10 @@ import urllib.parse
 from collections.abc import Mapping
 
 from outpost import errors
-from outpost.adapters import base, declared, extras, gcp_key, gcp_publisher
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, declared, extras
+from outpost.adapters.gcp import key as gcp_key
+from outpost.adapters.gcp import publisher as gcp_publisher
+from outpost.adapters.shared import resources as shared_
 
 TYPE = "gcp_pubsub"
 AUDIENCE = "https://pubsub.googleapis.com/"

@@ -10,12 +10,15 @@ import time
 from collections.abc import Sequence
 
 from outpost import errors
-from outpost.adapters import base, codes, declared, hookdeck_save, signing, webhook_headers
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, codes, declared
+from outpost.adapters.hookdeck import save as hookdeck_save
 from outpost.adapters.http import body as bodies
 from outpost.adapters.http import client as clients
 from outpost.adapters.http import endpoint as endpoints
 from outpost.adapters.http import retry_after
+from outpost.adapters.shared import resources as shared_
+from outpost.adapters.webhook import headers as webhook_headers
+from outpost.adapters.webhook import signing
 from outpost.domain import delivery
 
 TYPE = "hookdeck"

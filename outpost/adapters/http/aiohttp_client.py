@@ -16,8 +16,9 @@ import yarl
 from aiohttp import abc, client_proto, client_reqrep
 from multidict import CIMultiDict
 
-from outpost.adapters import egress
-from outpost.adapters.http import client, failures, names, trust
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.egress import names
+from outpost.adapters.http import client, failures, trust
 from outpost.adapters.http import endpoint as endpoints
 
 IDLE_SECONDS = 15.0  # how long an unused connection is kept

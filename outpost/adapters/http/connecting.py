@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from outpost.adapters import egress
-from outpost.adapters.http import client, failures, names, pool, trust
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.egress import names
+from outpost.adapters.http import client, failures, pool, trust
 from outpost.adapters.http import connection as connections
 from outpost.adapters.http import endpoint as endpoints
 

@@ -10,7 +10,7 @@ import msgspec
 import yarl
 
 from outpost import errors
-from outpost.adapters import egress
+from outpost.adapters.egress import guard as egress
 
 MAX_URL_LENGTH = 2048  # characters; longer ones break proxies and log rows
 

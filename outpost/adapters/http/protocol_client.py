@@ -11,8 +11,9 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 
-from outpost.adapters import egress
-from outpost.adapters.http import client, connecting, connection, failures, names, pool
+from outpost.adapters.egress import guard as egress
+from outpost.adapters.egress import names
+from outpost.adapters.http import client, connecting, connection, failures, pool
 from outpost.adapters.http import endpoint as endpoints
 
 

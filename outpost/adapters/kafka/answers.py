@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from outpost.adapters import answers
+from outpost.adapters.shared import answers
 
 MAX_METADATA_BYTES = 1_048_576  # a topic of 10,000 partitions with three replicas takes 0.5 MB
 MAX_PRODUCE_BYTES = 65_536  # of an answer to produced batches, and for each of them

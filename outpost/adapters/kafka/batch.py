@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from outpost.adapters import kafka_wire
+from outpost.adapters.kafka import wire as kafka_wire
 from outpost.domain import delivery
 
 BATCH_BYTES = 262_144  # of one partition; brokers take 1 MB unless told otherwise. A larger event goes alone

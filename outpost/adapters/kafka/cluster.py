@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import msgspec
 from aiokafka.protocol import metadata as protocol
 
-from outpost.adapters import codes, kafka_answers, kafka_errors, kafka_wire
+from outpost.adapters import codes
+from outpost.adapters.kafka import answers as kafka_answers
+from outpost.adapters.kafka import errors as kafka_errors
+from outpost.adapters.kafka import wire as kafka_wire
 
 MOST_LEADERS = 256  # a socket each; a topic of more brokers than that is somebody's trick
 ASK_AGAIN = 3

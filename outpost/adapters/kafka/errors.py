@@ -12,7 +12,9 @@ from collections.abc import Mapping
 
 from aiokafka import errors as theirs
 
-from outpost.adapters import addresses, answers, codes
+from outpost.adapters import codes
+from outpost.adapters.egress import addresses
+from outpost.adapters.shared import answers
 
 NONE = 0
 UNKNOWN_TOPIC = 3

@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterable
 from aiokafka import errors as theirs
 from aiokafka.protocol import produce, transaction
 
-from outpost.adapters import codes, held, kafka_answers, kafka_batch, kafka_cluster, kafka_errors, kafka_wire
+from outpost.adapters import codes
+from outpost.adapters.kafka import answers as kafka_answers
+from outpost.adapters.kafka import batch as kafka_batch
+from outpost.adapters.kafka import cluster as kafka_cluster
+from outpost.adapters.kafka import errors as kafka_errors
+from outpost.adapters.kafka import wire as kafka_wire
+from outpost.adapters.shared import long_lived_client
 from outpost.domain import delivery
 
 DELIVERED = delivery.Delivered(codes.OK, {})
@@ -70,7 +76,7 @@ class Lane:
         self._failed = failed
         self._waiting: deque[kafka_batch.Event] = deque()
         self._carried: list[kafka_batch.Batch] = []
-        self._links = held.Held(self._open, _shut, access.limit_s)
+        self._links = long_lived_client.LongLivedClient(self._open, _shut, access.limit_s)
         self._task: asyncio.Task[None] | None = None
 
     def push(self, event: kafka_batch.Event) -> None:

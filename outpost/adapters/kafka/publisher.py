@@ -6,18 +6,13 @@ import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 
-from outpost.adapters import (
-    base,
-    codes,
-    held,
-    kafka_batch,
-    kafka_cluster,
-    kafka_errors,
-    kafka_lane,
-    kafka_wire,
-    metadata,
-    templates,
-)
+from outpost.adapters import base, codes
+from outpost.adapters.kafka import batch as kafka_batch
+from outpost.adapters.kafka import cluster as kafka_cluster
+from outpost.adapters.kafka import errors as kafka_errors
+from outpost.adapters.kafka import lane as kafka_lane
+from outpost.adapters.kafka import wire as kafka_wire
+from outpost.adapters.shared import long_lived_client, metadata, templates
 from outpost.domain import delivery
 
 VIEW_AGE_S = 300.0  # so that new partitions are used
@@ -42,7 +37,7 @@ class Publisher:
         self._access = access
         self._merger = merger
         self._template = template
-        self._views = held.Held(self._look, _nothing, access.limit_s)
+        self._views = long_lived_client.LongLivedClient(self._look, _nothing, access.limit_s)
         self._lanes: dict[kafka_cluster.Broker, kafka_lane.Lane] = {}
         self._producers = kafka_lane.Producers()
         self._events: set[kafka_batch.Event] = set()

@@ -13,8 +13,9 @@ import ssl
 from collections.abc import Callable, Mapping
 
 from outpost import errors
-from outpost.adapters import base, declared, extras, fields, templates
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, declared, extras, fields
+from outpost.adapters.shared import resources as shared_
+from outpost.adapters.shared import templates
 
 TYPE = "kafka"
 DEFAULT_PORT = 9092
@@ -86,8 +87,9 @@ class Kafka(declared.Declared):
         config, credentials = self.completed(dict(destination.config), dict(destination.credentials))
         if found := self._found(config, credentials):
             raise errors.Invalid(found)
-        await self._shared.imported("outpost.adapters.kafka_publisher")
-        from outpost.adapters import kafka_publisher, kafka_wire  # only here the library is needed
+        await self._shared.imported("outpost.adapters.kafka.publisher")
+        from outpost.adapters.kafka import publisher as kafka_publisher
+        from outpost.adapters.kafka import wire as kafka_wire  # only here the library is needed
 
         access = kafka_wire.Access(
             addresses=self._shared.addresses.for_tenant(destination.tenant),

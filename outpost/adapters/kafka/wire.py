@@ -18,8 +18,10 @@ from aiokafka import conn
 from aiokafka import errors as theirs
 
 from outpost import collecting
-from outpost.adapters import addresses as addresses_
-from outpost.adapters import answers, kafka_answers, kafka_errors, tracebacks
+from outpost.adapters.egress import addresses as addresses_
+from outpost.adapters.kafka import answers as kafka_answers
+from outpost.adapters.kafka import errors as kafka_errors
+from outpost.adapters.shared import answers, tracebacks
 
 CLIENT_ID = "outpost"
 IDLE_MS = 540_000  # brokers close after 10 minutes; who closes first does not meet the other's closing

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from aiormq import exceptions
 from pamqp import constants
 
-from outpost.adapters import answers
+from outpost.adapters.shared import answers
 
 # Before a connection is tuned, AMQP allows 4,096 bytes. Decoding a table costs 0.3 us a byte.
 MAX_METHOD_BYTES = 16_384

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 
 from aiormq import exceptions, spec
 
-from outpost.adapters import addresses as judged
-from outpost.adapters import answers, base, codes, held, metadata
-from outpost.adapters import rabbitmq_wire as wires
+from outpost.adapters import base, codes
+from outpost.adapters.egress import addresses as judged
 from outpost.adapters.http import failures
+from outpost.adapters.rabbitmq import wire as wires
+from outpost.adapters.shared import answers, long_lived_client, metadata
 from outpost.domain import delivery
 
 MAX_BATCH = 100  # a confirm covers many of them; more in one send only wait for each other
@@ -52,8 +53,10 @@ class Publisher:
         self._login = login
         self._exchange = exchange
         self._merger = merger
-        self._wires = held.Held(lambda: wires.connect(login, known, limit_s), wires.Wire.close, limit_s)
-        self._lanes = held.Held(self._open_lane, _nothing, limit_s)
+        self._wires = long_lived_client.LongLivedClient(
+            lambda: wires.connect(login, known, limit_s), wires.Wire.close, limit_s
+        )
+        self._lanes = long_lived_client.LongLivedClient(self._open_lane, _nothing, limit_s)
         self._under_way: dict[str, asyncio.Event] = {}
 
     async def send(self, batch: Sequence[base.Delivery], deadline: float) -> list[delivery.Outcome]:

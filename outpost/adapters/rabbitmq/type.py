@@ -16,7 +16,7 @@ import msgspec
 
 from outpost import errors
 from outpost.adapters import base, declared, extras
-from outpost.adapters import shared as shared_
+from outpost.adapters.shared import resources as shared_
 
 TYPE = "rabbitmq"
 PORT, TLS_PORT = 5672, 5671
@@ -84,8 +84,9 @@ class RabbitMQ(declared.Declared):
 
     async def connect(self, destination: base.OpenDestination) -> base.Publisher:
         """A publisher; opens no connection yet. Raises errors.Invalid where what is stored cannot be used."""
-        await self._shared.imported("outpost.adapters.rabbitmq_publisher")
-        from outpost.adapters import rabbitmq_publisher, rabbitmq_wire
+        await self._shared.imported("outpost.adapters.rabbitmq.publisher")
+        from outpost.adapters.rabbitmq import publisher as rabbitmq_publisher
+        from outpost.adapters.rabbitmq import wire as rabbitmq_wire
 
         config = destination.config
         place = parse(config.get("server_url", ""))

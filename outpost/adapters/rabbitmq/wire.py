@@ -20,8 +20,9 @@ import yarl
 from aiormq import exceptions, spec
 
 from outpost import collecting
-from outpost.adapters import addresses as judged
-from outpost.adapters import rabbitmq_frames, tracebacks
+from outpost.adapters.egress import addresses as judged
+from outpost.adapters.rabbitmq import frames as rabbitmq_frames
+from outpost.adapters.shared import tracebacks
 
 # Keeps idle connections alive in whatever stands between. Who sends notices a dead broker at its deadline.
 HEARTBEAT_S = 30

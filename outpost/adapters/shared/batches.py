@@ -27,7 +27,7 @@ class _Group:
         self.done: asyncio.Future[list[delivery.Outcome]] = asyncio.get_running_loop().create_future()
 
 
-class Together:
+class Batches:
     """`post` gets at most `most` events, unless one send brings more, and answers one outcome an event. It is
     cancelled when it is cut off, and must then not leave its connection half used."""
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 REMEMBERED_S = 1.0  # how long a failed opening answers for those that come after it
 
 
-class Held(Generic[T]):
+class LongLivedClient(Generic[T]):
     """`open_` makes a client within `limit_s` seconds; it goes on when the send that asked for it gives up. `shut`
     ends one. Belongs to one event loop."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from outpost.adapters import escapes
+from outpost.adapters.shared import escapes
 from outpost.domain import delivery
 
 MASK = "***"

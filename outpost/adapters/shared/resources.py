@@ -11,9 +11,10 @@ import functools
 import importlib
 
 from outpost import settings as settings_
-from outpost.adapters import addresses, egress
+from outpost.adapters.egress import addresses, names
+from outpost.adapters.egress import guard as egress
 from outpost.adapters.http import client as clients
-from outpost.adapters.http import names, protocol_client
+from outpost.adapters.http import protocol_client
 
 
 class Shared:

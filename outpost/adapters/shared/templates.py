@@ -28,7 +28,7 @@ class Template:
 
     def text(self, context: object) -> str | None:
         """What the template says of `context`, a value as JSON has them; None if it says nothing."""
-        from outpost.adapters import jmespath_budget  # only some types need the library
+        from outpost.adapters.shared import jmespath_budget  # only some types need the library
 
         budget = jmespath_budget.Budget()
         try:

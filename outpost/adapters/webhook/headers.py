@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import msgspec
 
 from outpost import errors, settings
-from outpost.adapters import base, metadata
-from outpost.adapters.metadata import EVENT_ID, TIMESTAMP, TIMESTAMP_MS, TOPIC
+from outpost.adapters import base
+from outpost.adapters.shared import metadata
+from outpost.adapters.shared.metadata import EVENT_ID, TIMESTAMP, TIMESTAMP_MS, TOPIC
 
 # Headers that frame the request or that we answer for: neither custom headers nor metadata may set them.
 RESERVED = settings.RESERVED_HEADERS

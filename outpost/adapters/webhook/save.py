@@ -8,8 +8,10 @@ from __future__ import annotations
 import secrets
 
 from outpost import errors
-from outpost.adapters import base, fields, signing, webhook_headers
+from outpost.adapters import base, fields
 from outpost.adapters.http import endpoint
+from outpost.adapters.webhook import headers as webhook_headers
+from outpost.adapters.webhook import signing
 
 SECRET, PREVIOUS, PREVIOUS_UNTIL = "secret", "previous_secret", "previous_secret_invalid_at"
 ROTATE = "rotate_secret"  # asks for a new secret, is never stored

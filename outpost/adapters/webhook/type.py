@@ -14,12 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from outpost import errors
-from outpost.adapters import base, codes, descriptions, metadata, signing, webhook_headers, webhook_save
-from outpost.adapters import shared as shared_
+from outpost.adapters import base, codes, descriptions
 from outpost.adapters.http import body as bodies
 from outpost.adapters.http import client as clients
 from outpost.adapters.http import endpoint as endpoints
 from outpost.adapters.http import retry_after
+from outpost.adapters.shared import metadata
+from outpost.adapters.shared import resources as shared_
+from outpost.adapters.webhook import headers as webhook_headers
+from outpost.adapters.webhook import save as webhook_save
+from outpost.adapters.webhook import signing
 from outpost.domain import delivery
 
 TYPE = "webhook"

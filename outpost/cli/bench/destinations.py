@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 import uvloop
 
-from outpost import errors, roles
+from outpost import errors
 from outpost import settings as settings_
 from outpost.adapters import registry
 from outpost.cli.bench import destinations_load as load
@@ -19,6 +19,7 @@ from outpost.cli.bench import destinations_ours as ours
 from outpost.cli.bench import destinations_report as report
 from outpost.cli.bench import destinations_sdk as sdk
 from outpost.cli.bench import stand_ins
+from outpost.process import roles
 
 # As many as one destination may have under way at the default of DELIVERY_MAX_CONCURRENCY.
 AT_ONCE = settings_.Settings().delivery_max_concurrency // roles.LANE_SHARE

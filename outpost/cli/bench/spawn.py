@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from outpost.cli import spawned as throwaway
 from outpost.cli.bench import processes
 from outpost.cli.bench.options import Named
+from outpost.cli.demo import spawned as throwaway
 
 
 class Spawned(msgspec.Struct, frozen=True):

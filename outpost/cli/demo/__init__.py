@@ -16,10 +16,12 @@ import msgspec
 from rich.console import Console
 
 from outpost import errors
-from outpost.cli import demo_brokers, demo_services, local, spawned
-from outpost.cli import demo_evidence as evidence
+from outpost.cli import local
+from outpost.cli.demo import brokers as demo_brokers
+from outpost.cli.demo import evidence, spawned
+from outpost.cli.demo import services as demo_services
 from outpost.embedded import folder, valkey
-from outpost.log import client
+from outpost.log.redis import client
 
 DELIVERY_LIMIT_S = 15.0
 

@@ -17,8 +17,8 @@ import msgspec
 
 from outpost import errors
 from outpost.adapters import extras
-from outpost.cli.demo_services import Arrived, Proof, Service
-from outpost.embedded import moto, rabbitmq, tansu
+from outpost.cli.demo.services import Arrived, Proof, Service
+from outpost.embedded.brokers import moto, rabbitmq, tansu
 
 T = TypeVar("T")
 

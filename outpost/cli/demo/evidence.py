@@ -11,8 +11,9 @@ import httpx
 import msgspec
 
 from outpost import errors
-from outpost.log import client, read
 from outpost.log import position as positions
+from outpost.log import read
+from outpost.log.redis import client
 from projections.logs import store
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from outpost.cli import demo_evidence as evidence
 from outpost.cli import receiver
+from outpost.cli.demo import evidence
 
 PREFIX = "x-outpost-"
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from outpost import errors, settings_table
+from outpost import errors
 from outpost.embedded import folder as embedded_folder
 from outpost.embedded import postgres
 from outpost.embedded.process import free_port
+from outpost.settings import table as settings_table
 
 START_LIMIT_S = 120.0  # a first start unpacks the stores
 STOP_LIMIT_S = 20.0

@@ -14,11 +14,16 @@ from typing import TextIO
 
 import msgspec
 
-from outpost import errors, roles
-from outpost.cli import doctor_dispatch, doctor_postgres, doctor_projections, doctor_redis, local
-from outpost.cli import doctor_findings as say
-from outpost.cli.doctor_findings import Finding
-from outpost.log import client
+from outpost import errors
+from outpost.cli import local
+from outpost.cli.doctor import dispatch as doctor_dispatch
+from outpost.cli.doctor import findings as say
+from outpost.cli.doctor import postgres as doctor_postgres
+from outpost.cli.doctor import projections as doctor_projections
+from outpost.cli.doctor import redis as doctor_redis
+from outpost.cli.doctor.findings import Finding
+from outpost.log.redis import client
+from outpost.process import roles
 from outpost.settings import Settings
 from projections.logs import store as stores
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from outpost.cli import doctor_findings as say
-from outpost.cli.doctor_findings import Finding
-from outpost.log import client, consumers, inspect, lag, trim
+from outpost.cli.doctor import findings as say
+from outpost.cli.doctor.findings import Finding
+from outpost.log.delivery import consumers
+from outpost.log.operator import inspect
+from outpost.log.redis import client
+from outpost.log.upkeep import lag, trim
 
 LATE_MS = 5_000  # events are opened within a second
 TOO_LATE_MS = 60_000

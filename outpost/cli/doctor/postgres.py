@@ -7,10 +7,10 @@ import time
 
 import asyncpg
 
-from outpost.cli import doctor_findings as say
-from outpost.cli import doctor_redis
-from outpost.cli.doctor_findings import Finding
-from outpost.log import client
+from outpost.cli.doctor import findings as say
+from outpost.cli.doctor import redis as doctor_redis
+from outpost.cli.doctor.findings import Finding
+from outpost.log.redis import client
 from projections.logs import identity, migrate, partitions, sql, store
 
 OLDEST = 15

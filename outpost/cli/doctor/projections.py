@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from outpost.cli import doctor_findings as say
-from outpost.cli.doctor_findings import Finding
-from outpost.log import checkpoint, client, lag, read
+from outpost.cli.doctor import findings as say
+from outpost.cli.doctor.findings import Finding
+from outpost.log import checkpoint, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
+from outpost.log.upkeep import lag
 from projections.config import catch_up
 from projections.logs import history, store, write
 

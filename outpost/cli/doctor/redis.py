@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from outpost.cli import doctor_findings as say
-from outpost.cli.doctor_findings import Finding
-from outpost.log import append, budget, client, guard, health, usage
+from outpost.cli.doctor import findings as say
+from outpost.cli.doctor.findings import Finding
+from outpost.log import append, budget
+from outpost.log.redis import boot_checks, client, guard
+from outpost.log.upkeep import usage
 from outpost.settings import Settings
 
 CLOCK_MS = 1_000
@@ -18,7 +20,7 @@ _NTP = "synchronise the clocks (NTP): leases and retries go by that of Redis"
 async def look(log: client.Log, settings: Settings) -> list[Finding]:
     """Raises errors.StoreUnavailable."""
     info: dict[str, Any] = await log.command("INFO")
-    refusals = await health.problems(log, settings)
+    refusals = await boot_checks.problems(log, settings)
     found = [say.problem("redis", text.rstrip("."), "no process of ours starts on it") for text in refusals]
     if not refusals:
         found.append(_fits(info, settings))

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from outpost.dispatch import doubt, turns
-from outpost.dispatch import lane as lane_rules
+from outpost.dispatch.fairness import lane as lane_rules
+from outpost.dispatch.fairness import turns, unproven
 from outpost.queue import base
 
 MOST_TASKS = 100_000
@@ -36,7 +36,7 @@ class Lanes:
 
     def __init__(self, cap: int, doubtful: int | None = None, fill_s: float = 0.0) -> None:
         self._cap = cap
-        self._doubt = doubt.Doubt(doubtful, MOST_TASKS // DOUBTFUL_SHARE, fill_s)
+        self._doubt = unproven.Doubt(doubtful, MOST_TASKS // DOUBTFUL_SHARE, fill_s)
         self._lanes: dict[lane_rules.Key, lane_rules.Lane] = {}
         self._sure, self._unsure = turns.Alternating(), turns.Alternating()
         self._unsure_next = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from outpost.dispatch import lane as lane_rules
+from outpost.dispatch.fairness import lane as lane_rules
 
 
 class Turns:

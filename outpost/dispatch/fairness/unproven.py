@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 
-from outpost.dispatch import lane as lane_rules
+from outpost.dispatch.fairness import lane as lane_rules
 
 MOST_STANDINGS = 100_000  # destinations of which the last outcome is remembered
 KNOCKING, FIRST_KNOCK = 1.5, 1.75  # times the bound: what waits for a destination that nobody has tried yet

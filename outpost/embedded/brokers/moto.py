@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from outpost.embedded import claim, folder, process
-from outpost.embedded.tansu import accepts
+from outpost.embedded.brokers.tansu import accepts
 from outpost.embedded.valkey import HOST, PORT_TRIES
 from outpost.errors import EmbeddedError
 

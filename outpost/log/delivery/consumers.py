@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outpost.log import client
 from outpost.log import partition as partitions
+from outpost.log.redis import client
 
 LEASE_MS = 10_000
 RENEW_MS = 3_000

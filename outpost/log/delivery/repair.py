@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from outpost.log import client
 from outpost.log import partition as partitions
+from outpost.log.redis import client
 
 PAGE = 100  # entries that a call of `mend` reads: the time of a round trip holds fewer
 

@@ -14,9 +14,9 @@ import msgspec
 
 from outpost import errors
 from outpost.domain import delivery as deliveries
-from outpost.log import client
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 
 PAGE = 250  # entries that a call reads: 0.9 ms of Redis (measured, entries of 500 bytes)
 LIMIT_S = 4.0  # after which a caller hears that the store is away

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from outpost.domain import delivery, events
-from outpost.log import client
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 
 HOLD_TASKS = 250  # of one `hold`, which holds up every other command
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from outpost.log import batching, client, read
+from outpost.log import batching, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 
 Place = tuple[partitions.Stream, int]
 

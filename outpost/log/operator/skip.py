@@ -12,8 +12,10 @@ import msgspec
 
 from outpost import errors, ids
 from outpost.domain import events
-from outpost.log import append, client, envelope, inspect, read
+from outpost.log import append, envelope, read
 from outpost.log import position as positions
+from outpost.log.operator import inspect
+from outpost.log.redis import client
 
 WINDOW_MS = 3_600_000  # in which a second `skip` of an entry finds the first, however close they come
 

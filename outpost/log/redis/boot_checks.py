@@ -12,8 +12,9 @@ import msgspec
 import redis.exceptions
 
 from outpost import errors, ids
-from outpost.log import client, marks
+from outpost.log import marks
 from outpost.log import partition as partitions
+from outpost.log.redis import client
 from outpost.settings import Settings
 
 FORMAT_VERSION = 1  # of keys and entries

@@ -23,9 +23,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from outpost import errors
-from outpost.log import batching, wire
+from outpost.log import batching
 from outpost.log import partition as partitions
-from outpost.log import pin as pins
+from outpost.log.redis import connection as wire
+from outpost.log.redis import log_identity
 
 COMMAND_TIMEOUT_S = 3.0  # a command that takes longer has failed; what it did is found out by asking again
 BLOCK_MS = 1_000  # how long a blocking read waits for entries; also how long a loop takes to see a stop
@@ -83,7 +84,7 @@ class Log:
 
     def __init__(self, address: RedisAddress, keys: partitions.Keys) -> None:
         self.keys = keys
-        self.pin = pins.Pin(keys.meta)
+        self.pin = log_identity.LogIdentity(keys.meta)
         self.redis = _client(address, self.pin)
         self._wire = wire.Wire(address, COMMAND_TIMEOUT_S, self.pin)
         self._blocking = wire.WirePool(address, COMMAND_TIMEOUT_S, self.pin)
@@ -212,7 +213,7 @@ def mapped_errors() -> Iterator[None]:
         yield
     except redis.exceptions.OutOfMemoryError as exc:
         raise errors.StoreFull("redis", "its memory is used up") from exc
-    except pins.OtherLog as exc:
+    except log_identity.OtherLog as exc:
         raise errors.LogReplaced from exc
     except (redis.exceptions.RedisError, OSError, TimeoutError) as exc:
         kind = str(exc).partition(" ")[0] if isinstance(exc, redis.exceptions.ResponseError) else ""
@@ -235,7 +236,7 @@ def open_log(address: RedisAddress, deployment_id: str = "") -> Log:
     return Log(address, partitions.keys_of(deployment_id))
 
 
-async def _greet(pin: pins.Pin, connection: redis.asyncio.connection.AbstractConnection) -> None:
+async def _greet(pin: log_identity.LogIdentity, connection: redis.asyncio.connection.AbstractConnection) -> None:
     """What a new connection begins with: what redis-py does, then whether this is our log."""
     await connection.on_connect()
     if pin.expected is not None:
@@ -243,7 +244,7 @@ async def _greet(pin: pins.Pin, connection: redis.asyncio.connection.AbstractCon
         pin.check(await connection.read_response())
 
 
-def _client(address: RedisAddress, pin: pins.Pin) -> redis.asyncio.Redis:
+def _client(address: RedisAddress, pin: log_identity.LogIdentity) -> redis.asyncio.Redis:
     common: dict[str, Any] = {
         "username": address.username,
         "password": address.password,

@@ -20,7 +20,7 @@ import hiredis
 import msgspec
 import redis.exceptions
 
-from outpost.log import pin as pins
+from outpost.log.redis import log_identity
 
 Arg = bytes | str | int | float
 # Of the replies to one request: the largest event that may be allowed (64 MiB), alone, still comes.
@@ -160,7 +160,7 @@ class _Connection(asyncio.Protocol):
 class Wire:
     """A connection that is dialled when it is needed, and again after it broke."""
 
-    def __init__(self, address: RedisAddress, connect_timeout_s: float, pin: pins.Pin) -> None:
+    def __init__(self, address: RedisAddress, connect_timeout_s: float, pin: log_identity.LogIdentity) -> None:
         self._address = address
         self._connect_timeout_s = connect_timeout_s
         self._pin = pin
@@ -222,7 +222,7 @@ async def _within(timeout_s: float, connection: _Connection, commands: Sequence[
         timer.cancel()
 
 
-async def _connect(address: RedisAddress, timeout_s: float, pin: pins.Pin) -> _Connection:
+async def _connect(address: RedisAddress, timeout_s: float, pin: log_identity.LogIdentity) -> _Connection:
     loop = asyncio.get_running_loop()
     factory: Callable[[], _Connection] = _Connection
     if address.unix_socket:
@@ -251,7 +251,7 @@ async def _connect(address: RedisAddress, timeout_s: float, pin: pins.Pin) -> _C
     return connection
 
 
-def _judge(replies: Sequence[Any], pin: pins.Pin) -> None:
+def _judge(replies: Sequence[Any], pin: log_identity.LogIdentity) -> None:
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
@@ -262,7 +262,7 @@ def _judge(replies: Sequence[Any], pin: pins.Pin) -> None:
 class WirePool:
     """Connections for blocking reads: each carries one at a time."""
 
-    def __init__(self, address: RedisAddress, connect_timeout_s: float, pin: pins.Pin) -> None:
+    def __init__(self, address: RedisAddress, connect_timeout_s: float, pin: log_identity.LogIdentity) -> None:
         self._address = address
         self._connect_timeout_s = connect_timeout_s
         self._pin = pin

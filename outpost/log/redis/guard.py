@@ -1,9 +1,9 @@
 """Whether Redis is still the primary with the log that this process started with, asked every second.
 
-New connections find that out by themselves (see `pin`); what they do not see is a server that changes under them:
-made a replica by a failover, whose reads go on and show the past, or emptied. Then every connection is dropped, so
-that the next ones are made to where the name points by then. A server whose disk is full is told of as well: it
-answers reads, so that a process that only appends would otherwise call itself ready.
+New connections find that out by themselves (see `log_identity`). They do not see a server that changes under them:
+a failover made it a replica, whose reads go on and show the past, or it was emptied. Then every connection is
+dropped, so that the next ones are made to where the name points by then. A server whose disk is full is told of as
+well: it answers reads, so that a process that only appends would otherwise call itself ready.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import redis.exceptions
 
 from outpost import errors, pacing, telemetry
-from outpost.log import client
+from outpost.log.redis import client
 
 EVERY_S = 1.0
 

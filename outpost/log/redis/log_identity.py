@@ -17,7 +17,7 @@ class OtherLog(redis.exceptions.ConnectionError):
     """What answers holds another log than the one this process started with, or none."""
 
 
-class Pin:
+class LogIdentity:
     """`expected` is the namespace id in `meta`; None until the boot check has read it."""
 
     __slots__ = ("expected", "question")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from outpost.log import client
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
 
 _SCRIPT = client.load_script("lag")
 

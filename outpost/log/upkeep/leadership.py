@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 
 from outpost import errors
-from outpost.log import client
+from outpost.log.redis import client
 
 TURN_MS = 5_000  # how long nobody does the work after its doer died
 RENEW_S = 1.5

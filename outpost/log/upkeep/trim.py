@@ -16,9 +16,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from outpost import errors, pacing, telemetry
-from outpost.log import batching, client, lease, read
+from outpost.log import batching, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.redis import client
+from outpost.log.upkeep import leadership
 
 EVERY_S = 5.0
 LEASE_MS = 15_000  # three passes
@@ -80,7 +82,7 @@ class Trimmer:
     async def step(self) -> Trimmed:
         """One pass over the partitions whose lease is ours. Raises errors.StoreUnavailable."""
         checkpoints = [await reader() for reader in self._readers]
-        ours = await lease.take(self._log, LEASE, self._holder, LEASE_MS, range(partitions.PARTITIONS))
+        ours = await leadership.take(self._log, LEASE, self._holder, LEASE_MS, range(partitions.PARTITIONS))
         evt = dlv = 0
         for partition in ours:
             slowest = {
@@ -97,7 +99,7 @@ class Trimmer:
 
     async def give_back(self) -> None:
         """Lets another process trim at once. Raises errors.StoreUnavailable."""
-        await lease.give_back(self._log, LEASE, self._holder, range(partitions.PARTITIONS))
+        await leadership.give_back(self._log, LEASE, self._holder, range(partitions.PARTITIONS))
 
 
 async def trim(

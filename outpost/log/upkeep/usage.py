@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Sequence
 
 from outpost import errors, pacing, telemetry
-from outpost.log import append, checkpoint, client
+from outpost.log import append, checkpoint
 from outpost.log import budget as budgets
 from outpost.log import partition as partitions
+from outpost.log.redis import client
 
 EVERY_S = 1.0
 TENANTS_EVERY_S = 30.0  # the read model changes slowly

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from outpost import http_in_place
+from outpost.api import in_place as http_in_place
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 RETRY_AFTER = {"Retry-After": "1"}  # seconds; what is full now is emptier by then

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from urllib import parse
 
 from outpost import telemetry
-from outpost.http_server import answers, head
+from outpost.process.http_server import answers, head
 
 if TYPE_CHECKING:
-    from outpost.http_server.exchange import Exchange
-    from outpost.http_server.server import Server
+    from outpost.process.http_server.exchange import Exchange
+    from outpost.process.http_server.server import Server
 
 _VERSIONS = {"version": "3.0", "spec_version": "2.3"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from outpost.http_server import answers
+from outpost.process.http_server import answers
 
 MAX_CHUNKS = 4_096  # in one body; each costs 1.5 us of the event loop
 MAX_CHUNK_LINE_BYTES = 256  # a size with its extensions

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from outpost import http_in_place
-from outpost.http_server import answers, asgi, body, exchange, head
-from outpost.http_server.exchange import BODY, BUSY, DRAIN, ENDING, HEAD
-from outpost.http_server.wire import NEVER
+from outpost.api import in_place as http_in_place
+from outpost.process.http_server import answers, asgi, body, exchange, head
+from outpost.process.http_server.exchange import BODY, BUSY, DRAIN, ENDING, HEAD
+from outpost.process.http_server.wire import NEVER
 
 if TYPE_CHECKING:
-    from outpost.http_server.server import Server
+    from outpost.process.http_server.server import Server
 
 # Of one connection, until others have their turn; a body that has come whole may exceed the bytes.
 MAX_REQUESTS_AT_ONCE = 16

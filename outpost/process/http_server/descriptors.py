@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 
 from outpost import telemetry
-from outpost.http_server import connections
+from outpost.process.http_server import connections
 from outpost.settings import Settings
 
 KEPT_BACK = 128  # for stores, look-ups, files and libraries

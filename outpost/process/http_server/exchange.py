@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from outpost import http_in_place, telemetry
-from outpost.http_server import answers, asgi, body, wire
-from outpost.http_server.wire import NEVER
+from outpost import telemetry
+from outpost.api import in_place as http_in_place
+from outpost.process.http_server import answers, asgi, body, wire
+from outpost.process.http_server.wire import NEVER
 
 if TYPE_CHECKING:
-    from outpost.http_server.server import Server
+    from outpost.process.http_server.server import Server
 
 MAX_DRAINED_BYTES = 65_536  # of a body that nobody wants, to keep its connection; beyond it the connection ends
 

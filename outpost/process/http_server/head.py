@@ -10,7 +10,7 @@ from __future__ import annotations
 import string
 from typing import NamedTuple
 
-from outpost.http_server import answers
+from outpost.process.http_server import answers
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -11,8 +11,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from outpost import http_in_place
-from outpost.http_server import answers, asgi, connection, connections, ports
+from outpost.api import in_place as http_in_place
+from outpost.process.http_server import answers, asgi, connection, connections, ports
 from outpost.settings import Settings
 
 App = Callable[[Any, Any, Any], Awaitable[None]]

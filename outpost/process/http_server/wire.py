@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from outpost.http_server.server import Server
+    from outpost.process.http_server.server import Server
 
 MAX_LINGER_BYTES = 1_048_576  # read and dropped after a last answer, so that the client gets to see it
 LINGER_S = 2.0

@@ -15,7 +15,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from outpost.embedded import tansu
+from outpost.embedded.brokers import tansu
 from outpost.errors import EmbeddedError
 from tests.harness import servers
 from tests.harness.destinations import kafka_front

@@ -24,10 +24,10 @@ import botocore.credentials
 import msgspec
 from aiohttp import web
 
-from outpost.embedded import moto
-from outpost.embedded.moto import ACCOUNT as ACCOUNT
-from outpost.embedded.moto import EVERYTHING, Keys
-from outpost.embedded.moto import REGION as REGION
+from outpost.embedded.brokers import moto
+from outpost.embedded.brokers.moto import ACCOUNT as ACCOUNT
+from outpost.embedded.brokers.moto import EVERYTHING, Keys
+from outpost.embedded.brokers.moto import REGION as REGION
 from tests.harness import servers, toxic
 from tests.harness.destinations import world
 from tests.harness.polling import eventually

@@ -13,7 +13,8 @@ from unittest import mock
 
 import trustme
 
-from outpost.adapters import gcp_publisher, gcp_pubsub
+from outpost.adapters.gcp import publisher as gcp_publisher
+from outpost.adapters.gcp import type as gcp_pubsub
 from tests.harness import polling, toxic
 from tests.harness.destinations import world as worlds
 

@@ -20,7 +20,8 @@ import httpx
 import trustme
 from aiormq import spec
 
-from outpost.embedded import look, process, rabbitmq
+from outpost.embedded import look, process
+from outpost.embedded.brokers import rabbitmq
 from tests.harness import servers
 from tests.harness.destinations import world
 from tests.harness.toxic import Toxic

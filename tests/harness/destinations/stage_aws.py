@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 
 from outpost.cli.bench.stand_ins import Place
-from outpost.embedded import moto
+from outpost.embedded.brokers import moto
 from tests.harness import servers
 from tests.harness.destinations import s3
 from tests.harness.destinations.stage import Stage

@@ -9,7 +9,7 @@ import aio_pika
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from outpost.cli.bench.stand_ins import Place
-from outpost.embedded import rabbitmq, tansu
+from outpost.embedded.brokers import rabbitmq, tansu
 from tests.harness import servers
 from tests.harness.destinations import kafka
 from tests.harness.destinations.stage import Stage

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from outpost import errors
-from outpost.adapters import base, codes, declared, descriptions, metadata, shared
+from outpost.adapters import base, codes, declared, descriptions
+from outpost.adapters.shared import metadata
+from outpost.adapters.shared import resources as shared
 from outpost.domain import delivery
 
 DATA = Path(__file__).parent / "data"

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from outpost import telemetry
-from outpost.http_server import server as http_server
 from outpost.log import partition as partitions
 from outpost.log import read
+from outpost.process.http_server import server as http_server
 from tests.harness.api_server import KEY, Api
 from tests.integration.api import test_bad_requests as bad
 

@@ -11,9 +11,10 @@ import pytest
 
 from outpost.api import settle
 from outpost.domain import delivery, events
-from outpost.log import envelope, read, tasks
+from outpost.log import envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
+from outpost.log.delivery import tasks
 from projections.logs import deliveries, migrate, projector
 from projections.logs import store as stores
 from tests.harness import log_entries, node

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from outpost.adapters import held
+from outpost.adapters.shared import long_lived_client
 from tests.harness import cycles
 from tests.harness.polling import eventually
 
@@ -39,8 +39,8 @@ class Service:
         await self.shutting.wait()
         self.shut.append(client.number)
 
-    def held(self, limit_s: float = 600.0) -> held.Held[Client]:
-        return held.Held(self.open, self.close, limit_s)
+    def held(self, limit_s: float = 600.0) -> long_lived_client.LongLivedClient[Client]:
+        return long_lived_client.LongLivedClient(self.open, self.close, limit_s)
 
 
 @pytest.fixture
@@ -48,7 +48,9 @@ async def service() -> Service:
     return Service()
 
 
-async def waiting(client: held.Held[Client], service: Service, count: int) -> list[asyncio.Task[Client]]:
+async def waiting(
+    client: long_lived_client.LongLivedClient[Client], service: Service, count: int
+) -> list[asyncio.Task[Client]]:
     """That many who wait for an opening that has begun."""
     service.opening.clear()
     tasks = [asyncio.create_task(client.get()) for _ in range(count)]
@@ -100,8 +102,8 @@ async def test_a_failed_opening_answers_for_a_while_and_is_then_tried_again(
             await client.get()
     assert 1 == service.opened
     service.failure = None
-    now = held.time.monotonic()
-    monkeypatch.setattr(held.time, "monotonic", lambda: now + held.REMEMBERED_S + 0.1)
+    now = long_lived_client.time.monotonic()
+    monkeypatch.setattr(long_lived_client.time, "monotonic", lambda: now + long_lived_client.REMEMBERED_S + 0.1)
     assert 2 == (await client.get()).number
     await client.close()
 
@@ -167,7 +169,7 @@ async def test_closing_ends_a_client_that_was_opened_all_the_same(service: Servi
             return Client(7)
         raise AssertionError
 
-    client = held.Held(deaf, service.close, 600.0)
+    client = long_lived_client.LongLivedClient(deaf, service.close, 600.0)
     task = asyncio.create_task(client.get())
     while not service.opened:
         await asyncio.sleep(0)
@@ -179,7 +181,7 @@ async def test_closing_ends_a_client_that_was_opened_all_the_same(service: Servi
 async def test_a_failed_opening_leaves_no_cycle_and_is_forgotten(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(held, "REMEMBERED_S", 0.01)
+    monkeypatch.setattr(long_lived_client, "REMEMBERED_S", 0.01)
     client = service.held()
 
     async def open_() -> Client:
@@ -235,6 +237,6 @@ async def test_what_goes_wrong_while_closing_is_nobodys_concern(service: Service
     async def broken(_: Client) -> None:
         raise RuntimeError("a bug of the library")
 
-    client = held.Held(service.open, broken, 1.0)
+    client = long_lived_client.LongLivedClient(service.open, broken, 1.0)
     await client.get()
     await client.close()

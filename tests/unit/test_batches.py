@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from outpost.adapters import base, together
+from outpost.adapters import base
+from outpost.adapters.shared import batches
 from outpost.domain import delivery
 from tests.harness import cycles
 
@@ -21,7 +22,7 @@ class Wire:
         self.began = asyncio.Event()
         self.posted: list[list[str]] = []
         self.cut = 0
-        self.together = together.Together(self.post, 3)
+        self.together = batches.Batches(self.post, 3)
 
     async def post(self, events: list[base.Delivery]) -> list[delivery.Outcome]:
         self.posted.append([event.event_id for event in events])
@@ -104,7 +105,7 @@ async def test_a_post_that_raises_raises_for_those_who_wait_for_it():
     async def broken(events: list[base.Delivery]) -> list[delivery.Outcome]:
         raise ValueError(len(events))
 
-    sends = together.Together(broken, 2)
+    sends = batches.Batches(broken, 2)
     event = base.Delivery("a", "t", "2026-01-01T00:00:00Z", {}, b"{}", 1)
     for _ in range(2):
         with pytest.raises(ValueError, match="1"):
@@ -129,7 +130,7 @@ async def test_however_a_send_ends_it_leaves_no_cycle(ending: str):
                 await asyncio.Event().wait()
             return [delivery.Delivered(event.event_id) for event in events]
 
-        one = together.Together(post, 3)
+        one = batches.Batches(post, 3)
         until = loop.time() + (0.01 if ending == "time-out" else 60)
         sends = [
             asyncio.ensure_future(
