@@ -104,7 +104,7 @@ class Worker:
         """Ends between two round trips, never inside one: what was begun goes out."""
         pause = pacing.Pause()
         while not stop.is_set():
-            taken = self._lanes.take(min(self._free, self._reading.count if self._lanes.crowded else MOST_A_BEGIN))
+            taken = self._lanes.take(min(self._free, MOST_A_BEGIN), loads=self._reading.count)
             if not taken:
                 await self._lanes.changed()
                 continue

@@ -29,6 +29,8 @@ from projections.logs import projector, store, trimmed_events, write
 
 LANE_SHARE = 4  # a destination may hold this part of the send slots of a process at most
 DOUBTFUL_SHARE = 2  # and all destinations that have not answered lately this one
+TENANT_SLOTS_SHARE = 0.75  # one tenant may hold this part of the send slots, over all of its destinations
+TENANT_DOUBTFUL_SHARE = 2  # and one in so many of those for destinations that have not answered lately
 DOUBTFUL_FILL = 0.5  # which they fill in this part of a time-out at the fastest
 
 
@@ -57,11 +59,7 @@ class Delivery:
         slots = settings.delivery_max_concurrency
         limits = senders.Limits(slots, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms)
         self.publishers = publishers.Publishers(types, sealer)
-        self.lanes = lanes.Lanes(
-            max(1, slots // LANE_SHARE),
-            doubtful=max(1, slots // DOUBTFUL_SHARE),
-            fill_s=settings.delivery_timeout_ms / 1000 * DOUBTFUL_FILL,
-        )
+        self.lanes = open_lanes(settings)
         self.queue = inprocess.InProcessQueue(self.lanes)
         writes = writer.Writer(log, memory.window)
         self.gone = reactors.Gone(destinations.Destinations(writes, types, sealer, settings))
@@ -130,6 +128,18 @@ class Projection:
         """Lets another process project and trim at once. Raises errors.StoreUnavailable."""
         await self.turn.give_back()
         await self.trimmer.give_back()
+
+
+def open_lanes(settings: Settings) -> lanes.Lanes:
+    """The lanes of a process, with the shares that a destination and a tenant have of its send slots."""
+    slots = settings.delivery_max_concurrency
+    return lanes.Lanes(
+        max(1, slots // LANE_SHARE),
+        doubtful=max(1, slots // DOUBTFUL_SHARE),
+        fill_s=settings.delivery_timeout_ms / 1000 * DOUBTFUL_FILL,
+        tenant_slots=max(1, int(slots * TENANT_SLOTS_SHARE)),
+        tenant_doubtful=max(1, slots // DOUBTFUL_SHARE // TENANT_DOUBTFUL_SHARE),
+    )
 
 
 def retry_policy(settings: Settings) -> delivery.RetryPolicy:

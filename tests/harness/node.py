@@ -60,7 +60,10 @@ class Node:
         self.commit = append.GroupCommit(self.log, window)
         self.cache = cache.TenantCache(self.log)
         self.publisher = publish.Publisher(self.commit, self.cache)
-        self.lanes = lanes.Lanes(max(1, settings.delivery_max_concurrency // 4))
+        slots = settings.delivery_max_concurrency
+        self.lanes = lanes.Lanes(  # destinations that have not answered yet are not held back
+            max(1, slots // roles.LANE_SHARE), tenant_slots=max(1, int(slots * roles.TENANT_SLOTS_SHARE))
+        )
         self.publishers = publishers.Publishers(self.types, sealer)
         queue = inprocess.InProcessQueue(self.lanes)
         holder = uuid.uuid4().hex

@@ -360,6 +360,35 @@ async def test_a_slow_destination_does_not_hold_a_fast_one(redis70: RedisServer,
         assert 6 == sum(r.target == "/slow" for r in receiver.requests)
 
 
+async def test_a_tenant_whose_destinations_all_hang_leaves_slots_to_another(
+    redis70: RedisServer, receiver: receivers.Receiver
+):
+    """Each destination alone may have a quarter of the slots, and ten of them have three quarters."""
+    go_on = asyncio.Event()
+    hangs: receivers.Script = [receivers.WaitFor(go_on), *receivers.answer()]
+    receiver.always(lambda r: hangs if r.target == "/slow" else receivers.answer())
+
+    def arrived(path: str) -> int:
+        return sum(r.target == path for r in receiver.requests)
+
+    async with Node(redis70, delivery_max_concurrency=16, delivery_timeout_ms=120_000) as node:
+        for tenant, destinations in (("slow", 10), ("good", 1)):
+            await node.tenant(tenant)
+            for _ in range(destinations):
+                await node.webhook(tenant, receiver.url(f"/{tenant}"))
+        for n in range(4):
+            await node.publish("slow", f"s{n}")
+        await eventually(lambda: 12 == arrived("/slow"))
+        for n in range(40):
+            await node.publish("good", f"g{n}")
+        await eventually(lambda: 40 == arrived("/good"))
+        await eventually(lambda: 12 == node.worker.in_flight)
+        assert 12 == arrived("/slow")
+        go_on.set()
+        await nodes.quiet(node.log)
+        assert [40, 40] == [arrived("/slow"), arrived("/good")]
+
+
 @pytest.mark.behaviour(87)
 async def test_a_destination_that_never_answers_times_out_and_is_recorded_so(
     redis70: RedisServer, receiver: receivers.Receiver

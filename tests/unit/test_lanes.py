@@ -12,22 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from outpost.dispatch.fairness import lane as lane_rules
 from outpost.dispatch.fairness import lanes as all_lanes
+from outpost.dispatch.fairness import slots as send_slots
+from outpost.dispatch.fairness import tenant as tenants
 from outpost.dispatch.fairness import unproven
-from outpost.domain import delivery, events
 from outpost.queue import base
-
-P = 3
-
-
-def task(tenant: str, destination: str, number: int, *, size: int = 10, created: int = 1) -> base.Task:
-    """The first attempt of event `number` at a destination, with `size` bytes of payload."""
-    id_ = delivery.TaskId(1, f"{number}-0", destination, created)
-    event = events.Event(tenant, f"e{number}", 1, "t", "", True, {}, (), "admin/r", b"x" * size)
-    return base.Task(P, str(id_), id_, event)
-
-
-def names(tasks: list[base.Task]) -> list[str]:
-    return [f"{t.event.tenant}:{t.id.destination}:{t.id.event[:-2]}" for t in tasks]
+from tests.harness.lane_tasks import P, again, names, task
 
 
 def test_turns_go_round_the_tenants_then_round_the_destinations_of_each():
@@ -42,12 +31,6 @@ def test_a_tenant_with_many_destinations_gets_no_more_turns_than_one_with_one():
     lanes.receive([task("crowd", f"d{n}", n) for n in range(50)])
     lanes.receive([task("single", "d", 100 + n) for n in range(50)])
     assert {"crowd": 10, "single": 10} == Counter(t.event.tenant for t in lanes.take(20))
-
-
-def again(first: base.Task, attempt: int = 2) -> base.Task:
-    """The retry of a first attempt."""
-    id_ = first.id._replace(attempt=attempt)
-    return base.Task(first.partition, str(id_), id_, first.event)
 
 
 @pytest.mark.parametrize("doubtful", [None, 50], ids=["all alike", "doubtful apart"])
@@ -123,19 +106,22 @@ def test_what_exceeds_a_lane_is_put_aside_and_the_rest_is_not(monkeypatch: pytes
 
 
 def test_a_process_that_is_full_puts_everything_aside_and_keeps_no_empty_lane(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(all_lanes, "MOST_TASKS", 2)
+    monkeypatch.setattr(all_lanes, "MOST_TASKS", 4)
     lanes = all_lanes.Lanes(cap=10)
-    lanes.receive([task("a", "x", n) for n in range(2)])
+    lanes.receive([task("a", "x", 1), task("a", "x", 2), task("b", "x", 3), task("c", "x", 4)])
     assert lanes.full
-    lanes.receive([task("b", "y", 5)])
-    assert ["b:y:5"] == names([t for t, _ in lanes.take_overflow()])
+    lanes.receive([task("d", "y", 5), task("a", "x", 6)])
+    assert [("d:y:5", all_lanes.FULL_DELAY_MS), ("a:x:6", all_lanes.FULL_DELAY_MS)] == [
+        (*names([t]), delay_ms) for t, delay_ms in lanes.take_overflow()
+    ]
     assert {"x"} == {key[1] for key in lanes._lanes}
+    assert 3 == len(lanes._tenants)
 
 
 def test_payloads_beyond_the_byte_budget_are_left_out_and_the_tasks_wait_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(all_lanes, "MOST_BYTES", 100)
+    monkeypatch.setattr(all_lanes, "MOST_BYTES", 120)
     lanes = all_lanes.Lanes(cap=10)
     lanes.receive([task("a", "x", n, size=60) for n in range(3)])
     assert [] == lanes.take_overflow()
@@ -269,6 +255,7 @@ def test_what_waits_for_destinations_that_stop_to_answer_leaves_where_it_is_too_
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(all_lanes, "MOST_TASKS", 20)
+    monkeypatch.setattr(all_lanes, "TENANT_TASKS_SHARE", 1)
     monkeypatch.setattr(lane_rules, "MOST_TIMED_OUT", 3)
     lanes = all_lanes.Lanes(cap=1, doubtful=5)
     for number, tenant in enumerate("ab"):
@@ -299,7 +286,7 @@ def test_while_a_flood_is_read_a_lane_sends_a_few_at_a_time_and_as_many_as_ever_
     lanes.receive([task("a", "x", n) for n in range(40)])
     lanes.let_read(True)
     first = lanes.take(100)
-    assert 16 // all_lanes.READING_SHARE == len(first)
+    assert 16 // send_slots.READING_SHARE == len(first)
     lanes.let_read(False)
     lanes.done(first[0])
     assert 15 == len(lanes.take(100))
@@ -308,7 +295,8 @@ def test_while_a_flood_is_read_a_lane_sends_a_few_at_a_time_and_as_many_as_ever_
 def test_what_is_put_aside_comes_back_one_after_another_at_the_rate_of_the_lane(monkeypatch: pytest.MonkeyPatch):
     now = 1_000.0
     monkeypatch.setattr(lane_rules.time, "monotonic", lambda: now)
-    lane = lane_rules.Lane(("a", "x", 1), standing="answers", measured_at=now - 10, finished=1_000)
+    key = ("a", "x", 1)
+    lane = lane_rules.Lane(key, tenants.Tenant("a"), standing="answers", measured_at=now - 10, finished=1_000)
     assert [1_000, 1_000] == [lane.put_aside_ms() for _ in range(2)]  # the shortest
     for _ in range(998):
         last = lane.put_aside_ms()
@@ -318,7 +306,7 @@ def test_what_is_put_aside_comes_back_one_after_another_at_the_rate_of_the_lane(
     assert lane_rules.LONGEST_DELAY_MS == last
 
 
-MOST_WAITING, MOST_IN_LANE, MOST_OF_BYTES, CAP = 12, 5, 150, 2
+MOST_WAITING, MOST_IN_LANE, MOST_OF_BYTES, CAP, TENANT_CAP = 12, 5, 150, 2, 4
 
 
 class LanesMachine(RuleBasedStateMachine):
@@ -330,7 +318,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.patch.setattr(all_lanes, "MOST_TASKS", MOST_WAITING)
         self.patch.setattr(lane_rules, "MOST_WAITING", MOST_IN_LANE)
         self.patch.setattr(all_lanes, "MOST_BYTES", MOST_OF_BYTES)
-        self.lanes = all_lanes.Lanes(CAP)
+        self.lanes = all_lanes.Lanes(CAP, tenant_slots=TENANT_CAP)
         self.waiting: dict[lane_rules.Key, list[base.Task]] = {}
         self.flying: list[base.Task] = []
 
@@ -349,7 +337,8 @@ class LanesMachine(RuleBasedStateMachine):
     def receive(self, tenant: str, destination: str, number: int, size: int) -> None:
         new = task(tenant, destination, number + 10 * ord(tenant), size=size)
         here = {t.text for t in self._all_waiting() + self.flying}
-        full = len(self._all_waiting()) >= MOST_WAITING
+        held = Counter(t.event.tenant for t in self._all_waiting())
+        full = 2 * held[tenant] >= MOST_WAITING - (held.total() - held[tenant])  # half of what the others leave
         lane = self.waiting.setdefault(new.lane, [])
         expected: list[str] = []
         if new.text not in here:
@@ -362,12 +351,15 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(0, 5))
     def take(self, most: int) -> None:
-        ready = {
-            key: min(len(lane), CAP - sum(t.lane == key for t in self.flying))
-            for key, lane in self.waiting.items()
-        }
+        flying = Counter(t.lane for t in self.flying)
+        ready = Counter[str]()
+        for key, lane in self.waiting.items():
+            ready[key[0]] += min(len(lane), CAP - flying[key])
+        for tenant, number in Counter(t.event.tenant for t in self.flying).items():
+            ready[tenant] = min(ready[tenant], TENANT_CAP - number)
+        startable = sum(min(number, TENANT_CAP) for number in ready.values())
         taken = self.lanes.take(most)
-        assert min(most, sum(ready.values())) == len(taken)
+        assert min(most, startable) == len(taken)
         for each in taken:
             assert self.waiting[each.lane].pop(0).text == each.text
             self.flying.append(each)
@@ -398,6 +390,15 @@ class LanesMachine(RuleBasedStateMachine):
         assert sorted(t.text for t in waiting) == sorted(self.lanes.held().get(P, []))
         kept = [t for lane in self.lanes._lanes.values() for t in lane.waiting]
         assert sum(len(t.event.data) for t in kept) == self.lanes._bytes <= MOST_OF_BYTES
+        for tenant in {t.event.tenant for t in waiting + self.flying}:
+            record = self.lanes._tenants.of(tenant)
+            assert [sum(t.event.tenant == tenant for t in some) for some in (waiting, self.flying)] == [
+                record.waiting,
+                record.in_flight,
+            ]
+            held_bytes = sum(len(t.event.data) for t in kept if t.event.tenant == tenant)
+            assert held_bytes == record.waiting_bytes <= MOST_OF_BYTES // 2
+        assert len({t.event.tenant for t in waiting + self.flying}) == len(self.lanes._tenants)
         live = {t.lane for t in waiting + self.flying}
         assert live == set(self.lanes._lanes)
         assert {t.text for t in self.flying} == {text for _, text in self.lanes._taken}

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from outpost.dispatch.fairness import tenant as tenants
 from outpost.queue import base
 
 MOST_WAITING = 20_000
@@ -40,10 +41,11 @@ class Turns(Protocol):
         """Takes it out."""
 
 
-class Lane(msgspec.Struct):
+class Lane(msgspec.Struct, eq=False):
     """The tasks of one destination in this process."""
 
     key: Key
+    tenant: tenants.Tenant
     standing: Standing = "unknown"
     waiting: deque[base.Task] = msgspec.field(default_factory=deque)
     in_flight: int = 0
@@ -53,14 +55,20 @@ class Lane(msgspec.Struct):
     rate: float = 0.0  # tasks a second
     measured_at: float = msgspec.field(default_factory=time.monotonic)
     measured: int = 0  # `finished` at that time
+    doubtful: bool = True  # its sends may be slots lost: it has not answered yet, or did not the last time
 
-    @property
-    def doubtful(self) -> bool:
-        """Whether its sends may be slots lost: it has not answered yet, or did not the last time."""
-        return self.standing != "answers"
+    def __post_init__(self) -> None:
+        self.judge(self.standing)
+
+    def judge(self, standing: Standing) -> None:
+        """Takes note of what the last attempt told."""
+        self.standing = standing
+        self.doubtful = standing != "answers"
 
     def most(self, room: int) -> int:
-        """How many may wait, where the process has `room` for so many more."""
+        """How many may wait, where there is `room` for so many more of its tenant."""
+        if room <= 0:
+            return 0
         if self.standing == "times_out":
             return MOST_TIMED_OUT
         return min(MOST_WAITING, max(LEAST_WAITING, room // ROOM_SHARE))

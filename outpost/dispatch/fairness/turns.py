@@ -13,13 +13,18 @@ class Turns:
 
     def __init__(self) -> None:
         self._tenants: dict[str, deque[lane_rules.Lane]] = {}
+        self._parked: dict[str, deque[lane_rules.Lane]] = {}  # without a turn for now, or a lane
 
     def __bool__(self) -> bool:
         return bool(self._tenants)
 
     def add(self, lane: lane_rules.Lane) -> None:
         """Puts a lane behind its tenant's others, and a new tenant behind all others."""
-        self._tenants.setdefault(lane.key[0], deque()).append(lane)
+        name = lane.key[0]
+        if self._parked and name in self._parked:
+            self._parked[name].append(lane)
+        else:
+            self._tenants.setdefault(name, deque()).append(lane)
 
     def next(self) -> lane_rules.Lane:
         """Takes the next lane of the next tenant, whose turn then comes last. Raises StopIteration if empty."""
@@ -32,10 +37,21 @@ class Turns:
 
     def remove(self, lane: lane_rules.Lane) -> None:
         """Takes out a lane that stands here."""
-        turn = self._tenants[lane.key[0]]
+        name = lane.key[0]
+        if name in self._parked:
+            self._parked[name].remove(lane)
+            return
+        turn = self._tenants[name]
         turn.remove(lane)
         if not turn:
-            del self._tenants[lane.key[0]]
+            del self._tenants[name]
+
+    def set_parked(self, tenant: str, parked: bool) -> None:
+        """A parked tenant has no turn. Its lanes keep their order and come back behind all other tenants."""
+        if parked and tenant not in self._parked:
+            self._parked[tenant] = self._tenants.pop(tenant, deque())
+        elif not parked and (turn := self._parked.pop(tenant, None)):
+            self._tenants[tenant] = turn
 
 
 class Alternating:
@@ -53,3 +69,8 @@ class Alternating:
         chosen = self.again if self.again and (self._again_next or not self.first) else self.first
         self._again_next = chosen is self.first
         return chosen.next()
+
+    def set_parked(self, tenant: str, parked: bool) -> None:
+        """See `Turns.set_parked`."""
+        self.first.set_parked(tenant, parked)
+        self.again.set_parked(tenant, parked)
