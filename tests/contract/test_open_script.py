@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from outpost import errors
 from outpost.domain import events
 from outpost.log import partition as partitions
 from outpost.log import read
@@ -85,3 +86,39 @@ async def test_an_event_with_a_thousand_matches_is_opened_at_once(log: client.Lo
     opening = await _read_one(log, "d0", *(events.Matched(f"d{n}", 1) for n in range(1_000)))
     assert [True] == await _open(log, opening)
     assert 1_000 == len(await worlds.due(log))
+
+
+@pytest.mark.invariant("D1")
+@pytest.mark.parametrize(
+    "behind",
+    [
+        ["no-id", 0],
+        ["99999999999999999999999-0", 0],
+        ["5-0", "many"],
+        ["5-0", 3, "1/5-0/d@1"],
+        ["5-0", -1],
+        ["5-0"],
+    ],
+    ids=["id", "id beyond 64 bits", "count", "too few tasks", "negative count", "no count"],
+)
+async def test_what_is_acknowledged_before_a_malformed_entry_is_live(
+    log: client.Log, behind: list[client.Arg]
+) -> None:
+    opening = await _read_one(log, "d0", D)
+    keys = log.keys.partitions[worlds.P]
+    args: list[client.Arg] = [partitions.GROUP, WATCHDOG_MS, opening.entry_id, 1, *opening.tasks, *behind]
+    with pytest.raises(errors.StoreUnavailable):
+        await log.call(tasks._OPEN, [((keys.evt, keys.due), args)])
+    assert (0, {*opening.tasks}) == (await _pending(log), {*await worlds.due(log)})
+
+
+@pytest.mark.invariant("D1")
+async def test_a_schedule_of_another_type_acknowledges_nothing(log: client.Log) -> None:
+    opening = await _read_one(log, "d0", D)
+    due = log.keys.partitions[worlds.P].due
+    await log.command("SET", due, "no sorted set")
+    with pytest.raises(errors.StoreUnavailable):
+        await _open(log, opening)
+    assert 1 == await _pending(log)
+    await log.command("DEL", due)
+    assert [True] == await _open(log, opening)

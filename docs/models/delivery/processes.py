@@ -206,6 +206,9 @@ class Steps:
         if self.c.memory_full:
             r, _ = self.run(scripts.open_, positions, memory_full=True)
             yield self.of(i, f"d{i}: open -> refused, no memory", r, fault=True, got=frozenset())
+        if self.c.memory_full and self.c.faults:  # the watchdog of what was made live has to end
+            r, _ = self.run(scripts.open_, positions, fails=True)
+            yield self.of(i, f"d{i}: open -> fails behind the first", r, fault=True, got=frozenset())
 
     def begins(self, i: int, p: Proc) -> Iterator[Step]:
         tasks = p.hand if self.c.queue == "lanes" else [t for t, _ in self.w.queue]

@@ -80,6 +80,7 @@ GUARDS = {
     "mend-without-fence": "group lost",
     "mend-tells-manual": "due lost, retry",
     "open-refused-before-it-acknowledges": "memory full",
+    "open-fails-with-what-is-acknowledged-live": "memory full, two processes",
     "claim-beyond-the-longest-delay": "clock ahead",
 }
 

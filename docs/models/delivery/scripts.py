@@ -31,8 +31,11 @@ def append(r: Redis, event: int, version: int, matched: tuple[tuple[str, int], .
     return "ok"
 
 
-def open_(r: Redis, positions: Iterable[int], *, memory_full: bool = False) -> list[Task] | None:
-    """Returns the tasks to hand over; None where the budget refuses, and then nothing changed."""
+def open_(
+    r: Redis, positions: Iterable[int], *, memory_full: bool = False, fails: bool = False
+) -> list[Task] | None:
+    """Returns the tasks to hand over; None where the budget refuses, and then nothing changed. `fails`: an error
+    ends the script behind the first entry, and the caller hands over nothing."""
     if memory_full and intact("open-refused-before-it-acknowledges"):
         return None
     tasks: list[Task] = []
@@ -41,10 +44,12 @@ def open_(r: Redis, positions: Iterable[int], *, memory_full: bool = False) -> l
         if not acknowledged and intact("open-without-ack-gate"):
             continue
         for destination, created in r.evt[position - 1][1]:
-            if not memory_full:
+            if not memory_full and (not fails or intact("open-fails-with-what-is-acknowledged-live")):
                 r.due[Task(1, position, destination, created)] = HELD
                 tasks.append(Task(1, position, destination, created))
-    return None if memory_full else tasks
+        if fails:
+            break
+    return None if memory_full or fails else tasks
 
 
 def begin(r: Redis, task: Task, changes: tuple[str, ...], generation: int, *, expired: bool, ahead: bool) -> Any:
