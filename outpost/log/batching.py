@@ -14,6 +14,7 @@ ANSWER_BYTES = 16 * 1024 * 1024  # expected of one read
 UNKNOWN_ENTRY_BYTES = 256 * 1024  # expected of an entry before anything was read
 REMEMBERED_ENTRIES = 16  # how many entries of earlier reads weigh against those of the last one
 FAILED_READ_PART = 8  # a read that failed is repeated with this part of its entries: its size is unknown
+SCRIPT_ENTRIES = 10  # that a script reads at once: a recorded answer of 128 KiB is up to 786 kB of JSON
 LEAST_PART = 4096  # what is sent shrinks down to this part of its bound, or to one item
 
 

@@ -273,6 +273,15 @@ async def test_a_piece_reads_a_page_of_attempts_and_no_more(log: client.Log) -> 
     assert 1 == await _mend(log, repair.Missing(ONE), seen=first[0].decode(), last=False)
 
 
+async def test_a_piece_reads_large_answers_a_few_at_a_time(log: client.Log) -> None:
+    """What Lua holds at once is bounded, however large the recorded answers are."""
+    await _mark(log)
+    await worlds.record_large_answers(log)
+    await log.command("SCRIPT", "FLUSH")
+    assert 1 == await _mend(log, repair.Missing(ONE), last=False)
+    assert await worlds.lua_bytes(log) < worlds.LARGE_ANSWERS * worlds.LARGE_ANSWER_BYTES / 2
+
+
 async def test_a_repair_reads_on_where_attempts_are_made_meanwhile(
     log: client.Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:

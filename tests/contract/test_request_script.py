@@ -284,6 +284,17 @@ async def test_a_projection_too_far_behind_is_an_outage_and_asks_for_nothing(
     assert ({}, 1) == (await worlds.due(log), len(await worlds.entries(log, "dlv")))
 
 
+async def test_large_answers_behind_the_look_are_read_a_few_at_a_time(log: client.Log) -> None:
+    """What Lua holds at once is bounded, however large the recorded answers are."""
+    await worlds.begin(log, FIRST)
+    await worlds.record(log, FIRST)
+    await worlds.record_large_answers(log)
+    await log.command("SCRIPT", "FLUSH")
+    assert isinstance(await _ask(log, "retry"), requests.Requested)
+    assert {SECOND: worlds.NOW} == await worlds.due(log)
+    assert await worlds.lua_bytes(log) < worlds.LARGE_ANSWERS * worlds.LARGE_ANSWER_BYTES / 2
+
+
 @pytest.mark.parametrize("following", ["none", "auto", "manual"])
 async def test_what_an_answer_of_the_destination_says_is_not_taken_for_what_follows(
     log: client.Log, following: str

@@ -32,6 +32,9 @@ local redis = {call = function(command, ...)
   return real.call(command, ...)
 end}
 """
+LARGE_ANSWERS = 90
+LARGE_ANSWER_BYTES = 786_432  # an answer of 128 KiB, every byte of which is six characters of JSON
+
 _SCRIPTS = (
     (append, "_SCRIPT"),
     (tasks, "_OPEN"),
@@ -227,3 +230,18 @@ async def regroup(log: client.Log) -> None:
     """Groups everywhere and nothing left to mend, as after a first start."""
     for partition, mark in (await repair.regroup(log)).items():
         await repair.mend(log, partition, mark, "0-0", [], last=True)
+
+
+async def record_large_answers(log: client.Log) -> None:
+    """`LARGE_ANSWERS` attempts of another delivery, each with the largest answer that can be recorded."""
+    keys = log.keys.partitions[P]
+    for n in range(1, LARGE_ANSWERS + 1):  # Lua keeps equal text once
+        detail = b'{"status":"failed","next":"none","response_data":"%0*d"}' % (LARGE_ANSWER_BYTES, n)
+        fields = ("t", "attempt.failed", "v", 1, "ten", TENANT, "id", "e", "ref", f"{n}/7-7/other@1", "by", "w")
+        await log.command("XADD", keys.dlv, "*", *fields, "d", detail)
+
+
+async def lua_bytes(log: client.Log) -> int:
+    """What the interpreter of the server holds, with what it has not collected yet."""
+    memory = await log.command("INFO", "memory")
+    return int(memory["used_memory_lua"])

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from outpost.log import batching
 from outpost.log import partition as partitions
 from outpost.log.redis import client
 
@@ -52,7 +53,7 @@ async def mend(
     the partition is whole from then on. Returns how many were added. Returns, with nothing changed, "more" where
     `PAGE` entries or more stand behind `seen`, and None if the mark is another by now."""
     keys = log.keys.partitions[partition]
-    args: list[client.Arg] = [mark, seen, int(last), PAGE]
+    args: list[client.Arg] = [mark, seen, int(last), PAGE, batching.SCRIPT_ENTRIES]
     for task in tasks:
         args += (task.task, f"{task.manual or ''}{task.want}", task.due_ms)
     reply = (await log.call(_MEND, [((keys.due, keys.want, keys.dlv, keys.mend, keys.manual), args)]))[0]

@@ -14,11 +14,13 @@ import msgspec
 
 from outpost import errors
 from outpost.domain import delivery as deliveries
+from outpost.log import batching
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from outpost.log.redis import client
 
-PAGE = 250  # entries that a call reads: 0.9 ms of Redis (measured, entries of 500 bytes)
+PAGE = 250  # entries that a call reads at most: 0.8 ms of Redis (measured, entries of 500 bytes)
+PAGE_BYTES = 1024 * 1024  # of recorded answers in these, after which a call reads no more
 LIMIT_S = 4.0  # after which a caller hears that the store is away
 RETRY_PAUSE_S = 0.05
 
@@ -87,10 +89,9 @@ async def request(log: client.Log, what: Literal["retry", "cancel"], delivery: D
     )
     give_up = time.monotonic() + LIMIT_S
     while True:
+        args = (*fixed, *told, PAGE, batching.SCRIPT_ENTRIES, PAGE_BYTES)
         try:
-            [reply] = await log.call(
-                _SCRIPT, [((keys.due, keys.want, keys.dlv, keys.cut, keys.manual), (*fixed, *told, PAGE))]
-            )
+            [reply] = await log.call(_SCRIPT, [((keys.due, keys.want, keys.dlv, keys.cut, keys.manual), args)])
         except errors.StoreFull:
             raise
         except errors.StoreUnavailable:
