@@ -134,6 +134,7 @@ class Worker:
             event = None if entry is None else envelope.decode("evt", entry.position, entry.fields)
             if isinstance(event, events.Event):
                 taken[at] = msgspec.structs.replace(taken[at], event=event, loaded=True)
+                self._lanes.loaded(taken[at])
             else:
                 self._release(taken.pop(at))
 

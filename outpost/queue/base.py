@@ -16,7 +16,7 @@ from outpost.domain import delivery, events
 
 class Task(msgspec.Struct, frozen=True, gc=False):
     """One attempt to be made. `text` is the task id as Redis knows it, `event` the event itself; not `loaded`:
-    without its `data`, which is to be read again."""
+    without its data and metadata, which are to be read again."""
 
     partition: int
     text: str
@@ -28,6 +28,19 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     def lane(self) -> tuple[str, str, int]:
         """Whose turn it takes: the destination, with what tells it from a namesake."""
         return self.event.tenant, self.id.destination, self.id.created
+
+    @property
+    def payload_bytes(self) -> int:
+        """How much of memory the event's data and metadata take, about; 0 where they were left out."""
+        event = self.event
+        if not event.metadata:
+            return len(event.data)
+        return len(event.data) + sum(len(key) + len(value) for key, value in event.metadata.items())
+
+    def unloaded(self) -> Task:
+        """The same without data and metadata."""
+        event = msgspec.structs.replace(self.event, data=b"", metadata={})
+        return msgspec.structs.replace(self, event=event, loaded=False)
 
 
 class Receiver(Protocol):

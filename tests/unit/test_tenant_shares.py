@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from outpost.dispatch.fairness import lane as lane_rules
 from outpost.dispatch.fairness import lanes as all_lanes
+from outpost.dispatch.fairness import slots
 from outpost.process import roles
 from outpost.queue import base
 from outpost.settings import Settings
@@ -242,3 +244,45 @@ def check_counts(lanes: all_lanes.Lanes, under_way: list[base.Task]) -> None:
         assert sum(len(t.event.data) for lane in own for t in lane.waiting) == record.waiting_bytes
     assert sum(lane.in_flight for lane in held if lane.doubtful) == lanes._doubt.in_flight
     assert sum(len(lane.waiting) for lane in held if lane.doubtful) == lanes._doubt.waiting
+
+
+def sized(tenant: str, destination: str, number: int, data: int, metadata: int) -> base.Task:
+    """A task whose event has data and metadata of these sizes."""
+    plain = task(tenant, destination, number)
+    event = msgspec.structs.replace(plain.event, data=b"d" * data, metadata={"k" * metadata: ""})
+    return msgspec.structs.replace(plain, event=event)
+
+
+def test_payloads_under_way_are_bounded_in_bytes_and_a_tenant_has_half_of_them(monkeypatch):
+    monkeypatch.setattr(slots, "MAX_BYTES", 1_000)
+    lanes = all_lanes.Lanes(cap=100)
+    lanes.receive([sized("big", "d", n, data=250, metadata=50) for n in range(9)])
+    lanes.receive([sized("other", "d", 100 + n, data=90, metadata=10) for n in range(9)])
+    taken = lanes.take(100)
+    assert {"big": 2, "other": 4} == by_tenant(taken)  # until all have 1,000 bytes; big was parked at 600
+    for each in taken:
+        lanes.done(each, answered=True)
+    assert {"big": 2, "other": 4} == by_tenant(lanes.take(100))
+
+
+def test_a_payload_that_is_read_again_counts_from_then_on_and_leaves_with_its_send(monkeypatch):
+    monkeypatch.setattr(slots, "MAX_BYTES", 1_000)
+    lanes = all_lanes.Lanes(cap=100)
+    whole = [sized("a", "d", n, data=1_000, metadata=10) for n in range(3)]
+    lanes.receive([each.unloaded() for each in whole])
+    first = lanes.take(1)[0]
+    assert (0, False, {}) == (first.payload_bytes, first.loaded, first.event.metadata)
+    loaded = msgspec.structs.replace(first, event=whole[0].event, loaded=True)
+    lanes.loaded(loaded)
+    assert [] == lanes.take(100)
+    lanes.done(loaded, answered=True)
+    assert 2 == len(lanes.take(100))
+
+
+def test_metadata_counts_among_the_bytes_that_wait_and_leaves_memory_with_the_data(monkeypatch):
+    monkeypatch.setattr(all_lanes, "MOST_BYTES", 1_000)
+    lanes = all_lanes.Lanes(cap=100)
+    lanes.receive([sized("a", "d", n, data=10, metadata=190) for n in range(5)])
+    waiting = lanes.take(5)
+    assert [True, True, False, False, False] == [each.loaded for each in waiting]
+    assert [190, 190, 0, 0, 0] == [sum(map(len, each.event.metadata)) for each in waiting]

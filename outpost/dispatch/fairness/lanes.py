@@ -14,8 +14,6 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from outpost.dispatch.fairness import lane as lane_rules
 from outpost.dispatch.fairness import slots as send_slots
 from outpost.dispatch.fairness import tenant as tenants
@@ -98,8 +96,9 @@ class Lanes:
         while len(taken) < most and unloaded != loads and (lane := self._slots.next()) is not None:
             task = lane.waiting.popleft()
             name = (task.partition, task.text)
-            self._slots.begin(lane)
-            self._forget(lane, task, name)
+            size = task.payload_bytes
+            self._slots.begin(lane, size)
+            self._forget(lane, size, name)
             self._taken.add(name)
             taken.append(task)
             if not task.loaded:
@@ -107,12 +106,16 @@ class Lanes:
             self._slots.queue(lane)
         return taken
 
+    def loaded(self, task: base.Task) -> None:
+        """The payload of a taken task was read."""
+        self._slots.loaded(self._lanes[task.lane], task.payload_bytes)
+
     def done(self, task: base.Task, answered: bool | None = None) -> None:
         """The task was recorded or dropped; its lane may go on. `answered`: whether the destination answered in
         time (None: nothing was sent)."""
         lane = self._lanes[task.lane]
         self._taken.discard((task.partition, task.text))
-        self._slots.end(lane)
+        self._slots.end(lane, task.payload_bytes)
         lane.finished += 1
         if answered is not None:
             self._judge(lane, "answers" if answered else "times_out")
@@ -126,7 +129,7 @@ class Lanes:
         lane = self._lanes[task.lane]
         name = (task.partition, task.text)
         self._taken.discard(name)
-        self._slots.end(lane)
+        self._slots.end(lane, task.payload_bytes)
         lane.waiting.appendleft(self._remember(lane, task, name))
         self._slots.queue(lane)
         self._wake.set()
@@ -141,7 +144,7 @@ class Lanes:
             for task in lane.waiting:
                 name = (task.partition, task.text)
                 if name in gone:
-                    self._forget(lane, task, name)
+                    self._forget(lane, task.payload_bytes, name)
                 else:
                     kept.append(task)
             lane.waiting = kept
@@ -202,8 +205,7 @@ class Lanes:
         self._tenants.lane_closed(lane.tenant)
 
     def _put_aside(self, task: base.Task, delay_ms: int) -> None:
-        event = msgspec.structs.replace(task.event, data=b"")
-        self._overflow.append((msgspec.structs.replace(task, event=event, loaded=False), delay_ms))
+        self._overflow.append((task.unloaded(), delay_ms))
 
     def _judge(self, lane: lane_rules.Lane, standing: lane_rules.Standing) -> None:
         self._doubt.learn(lane.key, standing)
@@ -219,7 +221,7 @@ class Lanes:
         """What waits for a destination that stopped to answer leaves, if too much waits for such already."""
         while len(lane.waiting) > lane_rules.MOST_TIMED_OUT and self._doubt.holds_its_part(lane):
             task = lane.waiting.pop()
-            self._forget(lane, task, (task.partition, task.text))
+            self._forget(lane, task.payload_bytes, (task.partition, task.text))
             self._put_aside(task, lane.put_aside_ms())
 
     def _remember(self, lane: lane_rules.Lane, task: base.Task, name: Name) -> base.Task:
@@ -229,19 +231,18 @@ class Lanes:
         self._doubt.waiting += lane.doubtful
         tenant = lane.tenant
         tenant.waiting += 1
-        size = len(task.event.data)
+        size = task.payload_bytes
         others = self._bytes - tenant.waiting_bytes
         if (tenant.waiting_bytes + size) * TENANT_BYTES_SHARE > MOST_BYTES - others:
-            return msgspec.structs.replace(task, event=msgspec.structs.replace(task.event, data=b""), loaded=False)
+            return task.unloaded()
         self._bytes += size
         tenant.waiting_bytes += size
         return task
 
-    def _forget(self, lane: lane_rules.Lane, task: base.Task, name: Name) -> None:
+    def _forget(self, lane: lane_rules.Lane, size: int, name: Name) -> None:
         self._held.discard(name)
         self._doubt.waiting -= lane.doubtful
         tenant = lane.tenant
-        size = len(task.event.data)
         tenant.waiting -= 1
         tenant.waiting_bytes -= size
         self._bytes -= size

@@ -1,5 +1,7 @@
 """Send slots: which ready lane gets the next one, and how many a lane, a tenant and all doubtful lanes may hold.
 
+The payloads of the sends under way have a bound in bytes too, and a tenant has a share of it.
+
 A tenant that holds its share is parked: its ready lanes keep their order but have no turn, and come back behind
 the others as soon as one of its sends is done. So a parked tenant always has a send under way that will wake it.
 """
@@ -12,6 +14,8 @@ from outpost.dispatch.fairness import lane as lane_rules
 from outpost.dispatch.fairness import tenant as tenants
 from outpost.dispatch.fairness import turns, unproven
 
+MAX_BYTES = 64 * 1024 * 1024  # of the payloads of all sends under way; beyond it no further send begins
+TENANT_BYTES_SHARE = 2  # one tenant may have one in so many of them
 READING_SHARE = 8  # of its sends at once are left to a lane while a flood is read
 _UNLIMITED = sys.maxsize
 
@@ -29,6 +33,8 @@ class Slots:
         self._tenant_doubtful = tenant_doubtful or _UNLIMITED
         self._sure, self._unsure = turns.Alternating(), turns.Alternating()
         self._unsure_next = False
+        self._bytes = 0  # of the payloads of the sends under way
+        self._tenant_bytes = MAX_BYTES // TENANT_BYTES_SHARE
 
     def let_read(self, flood: bool) -> None:
         """While a `flood` is read a lane sends a few at a time: whoever stands behind it waits for its reading,
@@ -39,7 +45,7 @@ class Slots:
         """Takes the next lane that may send. Sure and unsure lanes go by turns, so that neither starves; unsure
         ones within their share."""
         unsure = bool(self._unsure) and self._doubt.may_start()
-        if not unsure and not self._sure:
+        if (not unsure and not self._sure) or self._bytes >= MAX_BYTES:
             return None
         chosen = self._unsure if unsure and (self._unsure_next or not self._sure) else self._sure
         self._unsure_next = chosen is self._sure
@@ -63,12 +69,14 @@ class Slots:
             lane.turn.remove(lane)
             lane.turn = None
 
-    def begin(self, lane: lane_rules.Lane) -> None:
-        """A send of this lane begins."""
+    def begin(self, lane: lane_rules.Lane, size: int) -> None:
+        """A send of this lane begins, with a payload of `size` bytes as far as it is known."""
         tenant = lane.tenant
         lane.in_flight += 1
         tenant.in_flight += 1
-        at_limit = tenant.in_flight == self._tenant
+        self._bytes += size
+        tenant.in_flight_bytes += size
+        at_limit = tenant.in_flight == self._tenant or tenant.in_flight_bytes >= self._tenant_bytes
         if lane.doubtful:
             self._doubt.in_flight += 1
             tenant.doubtful_in_flight += 1
@@ -76,12 +84,21 @@ class Slots:
         if at_limit:
             self._park_or_resume(tenant)
 
-    def end(self, lane: lane_rules.Lane) -> None:
-        """A send of this lane is done."""
+    def loaded(self, lane: lane_rules.Lane, size: int) -> None:
+        """The payload of a send that has begun was read: it has `size` bytes."""
+        self._bytes += size
+        lane.tenant.in_flight_bytes += size
+        if lane.tenant.in_flight_bytes >= self._tenant_bytes:
+            self._park_or_resume(lane.tenant)
+
+    def end(self, lane: lane_rules.Lane, size: int) -> None:
+        """A send of this lane, with a payload of `size` bytes, is done."""
         tenant = lane.tenant
-        at_limit = tenant.in_flight == self._tenant
+        at_limit = tenant.in_flight == self._tenant or tenant.in_flight_bytes >= self._tenant_bytes
         lane.in_flight -= 1
         tenant.in_flight -= 1
+        self._bytes -= size
+        tenant.in_flight_bytes -= size
         if lane.doubtful:
             at_limit = at_limit or tenant.doubtful_in_flight == self._tenant_doubtful
             self._doubt.in_flight -= 1
@@ -105,6 +122,6 @@ class Slots:
         return (self._doubt.wait_s() or None) if self._unsure else None
 
     def _park_or_resume(self, tenant: tenants.Tenant) -> None:
-        parked = tenant.in_flight >= self._tenant
+        parked = tenant.in_flight >= self._tenant or tenant.in_flight_bytes >= self._tenant_bytes
         self._sure.set_parked(tenant.name, parked)
         self._unsure.set_parked(tenant.name, parked or tenant.doubtful_in_flight >= self._tenant_doubtful)

@@ -18,6 +18,7 @@ class Tenant(msgspec.Struct, gc=False):
     waiting: int = 0
     waiting_bytes: int = 0  # of payloads
     in_flight: int = 0
+    in_flight_bytes: int = 0  # of their payloads
     doubtful_in_flight: int = 0  # of them to destinations that have not answered lately
 
 
