@@ -149,13 +149,14 @@ async def test_a_full_store_says_so_and_nothing_is_half_written(own_log: client.
         (await tasks.claim_due(log, 1, 10)).whole()
     with pytest.raises(errors.StoreFull):
         await log.command("SET", "k", "v")
+    opening = {P: [tasks.Opening(entry_id, (f"1/{entry_id}/d@1",))]}
+    with pytest.raises(errors.StoreFull):
+        (await tasks.open_entries(log, opening, 5)).whole()
     assert before == await log.pipeline([("DUMP", key) for key in used])
     assert size == await log.command("DBSIZE")
-    # Acknowledging frees memory, so `open` may start; what it has begun it ends.
-    opening = tasks.Opening(entry_id, (f"1/{entry_id}/d@1",))
-    assert {P: [True]} == await tasks.open_entries(log, {P: [opening]}, 5)
-    assert f"1/{entry_id}/d@1" in await worlds.due(log)
     await log.command("CONFIG SET", "maxmemory", 0)
+    assert {P: [True]} == (await tasks.open_entries(log, opening, 5)).whole()
+    assert f"1/{entry_id}/d@1" in await worlds.due(log)
     answers = await worlds.append_items(log, worlds.item("e1", following=1), worlds.item("e2"))
     assert [append.Appended, append.Appended] == [type(answer) for answer in answers]
 

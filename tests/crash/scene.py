@@ -27,7 +27,13 @@ CHANGES = (
     "outpost.dispatch.dispatcher:ORPHAN_IDLE_MS=300",
     "outpost.dispatch.scheduler:LOOK_EVERY_S=0.1",
 )
-ENVIRONMENT = {"DELIVERY_TIMEOUT_SECONDS": "1", "DELIVERY_LEASE_MARGIN_MS": "100", "DELIVERY_WATCHDOG_MS": "500"}
+# On a busy machine attempts may time out, so there are more of them than anything here uses up.
+ENVIRONMENT = {
+    "DELIVERY_TIMEOUT_SECONDS": "1",
+    "DELIVERY_LEASE_MARGIN_MS": "100",
+    "DELIVERY_WATCHDOG_MS": "500",
+    "RETRY_SCHEDULE": ",".join(["1"] * 30),
+}
 
 
 class Client:
