@@ -56,6 +56,13 @@ class EntrySkipped(msgspec.Struct, frozen=True):
     by: str
 
 
+class VersionSkipped(msgspec.Struct, frozen=True):
+    """What is left of an entry of `cfg` that was passed over: `tenant` has reached `version` without a change."""
+
+    tenant: str
+    version: int
+
+
 class Matched(msgspec.Struct, frozen=True, gc=False):
     """A destination that an event goes to, and the tenant version that made it."""
 

@@ -169,6 +169,16 @@ def decode(stream: str, position: object, fields: Fields) -> events.Entry:
         raise errors.UndecodableEntry(str(position), *_blame(fields)) from exc
 
 
+def skipped_version(fields: Fields) -> events.VersionSkipped | None:
+    """The tenant and its version in an entry of `cfg` that does not decode; None where these cannot be read
+    either."""
+    try:
+        skipped = events.VersionSkipped(fields[b"ten"].decode(), int(fields[b"n"]))
+    except (KeyError, ValueError):
+        return None
+    return skipped if skipped.tenant and skipped.version > 0 else None
+
+
 class _BadField(Exception):
     def __init__(self, field: str, rule: str) -> None:
         super().__init__(field, rule)

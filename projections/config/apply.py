@@ -31,11 +31,17 @@ class Write(msgspec.Struct, frozen=True):
     args: tuple[bytes | str | int, ...] = ()
 
 
-def apply(entries: Iterable[events.ConfigChanged]) -> list[Write]:
+Entry = events.ConfigChanged | events.VersionSkipped
+
+
+def apply(entries: Iterable[Entry]) -> list[Write]:
     """The writes of these entries, in order. The same for every way of cutting the stream into batches."""
     writes: list[Write] = []
     for entry in entries:
-        writes += _apply_one(entry.tenant, entry.change)
+        if isinstance(entry, events.VersionSkipped):
+            writes.append(Write("HSET", "tenant", entry.tenant, ("version", entry.version)))
+        else:
+            writes += _apply_one(entry.tenant, entry.change)
     return writes
 
 

@@ -1,7 +1,8 @@
 """Bringing the config read model up to a position, by whoever needs it.
 
 `advance` is a compare-and-set, so that any process may do it at any time; the background loop calls the same
-function. An entry that does not decode halts its partition visibly until an operator appends `entry.skipped`.
+function. An entry that does not decode halts its partition visibly until an operator appends `entry.skipped`; then
+the read model takes nothing but the tenant's version from it (`skipped`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from outpost.log import checkpoint, envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from outpost.log.redis import client
-from projections.config import apply
+from projections.config import apply, skipped
 
 
 async def catch_up(log: client.Log, partition: int, target: str, generation: int | None = None) -> None:
@@ -28,11 +29,12 @@ async def catch_up(log: client.Log, partition: int, target: str, generation: int
     present = await checkpoint.read(log, partition, generation)
     wanted = positions.entry_key(target)
     while positions.entry_key(present) < wanted:
-        found = await _behind(log, partition, present)
+        found = await skipped.behind(log, partition, present)
         if not found:
             return
         changes, end, bad = await _decode(log, partition, found[: log.config_sending.cut(map(_bytes, found))])
         if end is not None:
+            changes = await skipped.possible(log, partition, generation, changes)
             writes = [_operation(log, partition, generation, w) for w in apply.apply(changes)]
             moved = await _advance(log, partition, generation, present, end, writes)
             present = moved.present if isinstance(moved, checkpoint.Lost) else end
@@ -55,18 +57,12 @@ async def halted_before(log: client.Log, partition: int) -> positions.Position |
     """The entry that stops, or is going to stop, the read model of `partition`. Raises errors.StoreUnavailable."""
     generation = (await checkpoint.generations(log, [partition]))[0]
     present = await checkpoint.read(log, partition, generation)
-    while found := await _behind(log, partition, present):
+    while found := await skipped.behind(log, partition, present):
         _, _, bad = await _decode(log, partition, found)
         if bad is not None:
             return bad
         present = found[-1].position.entry_id
     return None
-
-
-async def _behind(log: client.Log, partition: int, start: str) -> list[read.Read]:
-    """The next entries behind an entry id, as many as one answer may hold."""
-    reading = log.config_reading
-    return await read.between(log, "cfg", partition, f"({start}", "+", reading.count, reading)
 
 
 def _bytes(item: read.Read) -> int:
@@ -92,32 +88,23 @@ async def _advance(
 
 async def _decode(
     log: client.Log, partition: int, found: Sequence[read.Read]
-) -> tuple[list[events.ConfigChanged], str | None, positions.Position | None]:
+) -> tuple[list[apply.Entry], str | None, positions.Position | None]:
     """The changes up to the first entry that stops us, the entry id they reach, and that entry."""
-    changes: list[events.ConfigChanged] = []
+    changes: list[apply.Entry] = []
     end = None
     for item in found:
         try:
             entry = envelope.decode("cfg", item.position, item.fields)
         except errors.UndecodableEntry:
-            if not await _skipped(log, partition, item.position):
+            if not await skipped.is_skipped(log, partition, item.position):
                 return changes, end, item.position
+            passed = envelope.skipped_version(item.fields)
+            changes += [passed] if passed is not None else []
         else:
             if isinstance(entry, events.ConfigChanged):
                 changes.append(entry)
         end = item.position.entry_id
     return changes, end, None
-
-
-async def _skipped(log: client.Log, partition: int, position: positions.Position) -> bool:
-    """Whether an `entry.skipped` behind `position` names it."""
-    start = position.entry_id
-    while found := await _behind(log, partition, start):
-        for item in found:
-            if item.fields.get(b"t") == b"entry.skipped" and item.fields.get(b"id") == str(position).encode():
-                return True
-        start = found[-1].position.entry_id
-    return False
 
 
 def _operation(log: client.Log, partition: int, generation: int, write: apply.Write) -> checkpoint.Operation:

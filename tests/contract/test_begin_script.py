@@ -13,8 +13,10 @@ from outpost.commands import tenants as tenant_commands
 from outpost.commands import writer
 from outpost.domain import delivery, events
 from outpost.domain import tenant as tenants
+from outpost.log import append
 from outpost.log import partition as partitions
 from outpost.log.delivery import tasks
+from outpost.log.operator import skip
 from outpost.log.redis import client
 from projections.config import apply, catch_up
 from tests.contract import worlds
@@ -230,9 +232,14 @@ async def test_the_version_of_another_tenant_does_not_matter(log: client.Log) ->
 
 
 async def test_a_version_that_was_skipped_holds_nothing_up(log: client.Log) -> None:
-    """The read model has passed over the entry, and shows the version before for good."""
-    entry_id = await worlds.change(log, version=2)
-    await log.command("SET", log.keys.partitions[worlds.P].checkpoint(1), entry_id)
+    """The read model shows the version of the entry that was passed over, and the destination as it was before."""
+    fields = ("t", "destination.moved", "v", 1, "ten", worlds.TENANT, "id", "d", "n", 2, "by", "admin/r9", "d", "")
+    item = append.Item(worlds.TENANT, "acme\0\0admin/r9", "admin/r9", fields, following=2)
+    [answer] = (await append.append(log, "cfg", {worlds.P: [item]}, worlds.window()))[worlds.P]
+    assert isinstance(answer, append.Appended)
+    assert tasks.TryAgain(None) == await _begin(log)
+    await skip.skip(log, answer.position, write=True)
+    await catch_up.to_head(log, worlds.P)
     assert isinstance(await _begin(log), tasks.Begun)
 
 

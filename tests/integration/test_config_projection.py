@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from outpost import errors
+from outpost.commands import actor as actors
+from outpost.commands import writer
 from outpost.domain import events
 from outpost.domain import tenant as tenants
 from outpost.log import append, batching, checkpoint, envelope, read
@@ -276,6 +279,73 @@ async def test_a_skip_lets_everything_behind_it_through_in_a_rebuild_too(
             await query.fresh(log, "acme")
         assert "skipped" == (await skip.skip(log, bad[2 - left], write=True)).outcome
     assert history.states["acme"] == await query.fresh(log, "acme")
+    await catch_up.catch_up(log, P, (await read.heads(log, [("cfg", P)]))[0].entry_id, generation=2)
+    assert await _read_model(log, 1) == await _read_model(log, 2)
+
+
+async def _change_that_does_not_decode(log: client.Log, tenant: str, version: int) -> positions.Position:
+    """A change of a type that only a newer build knows, which has moved the version of its tenant."""
+    fields = ("t", "tenant.moved", "v", 1, "ten", tenant, "id", "", "n", version, "by", "admin/new", "d", "{}")
+    item = append.Item(tenant, f"{tenant}\0\0new", "admin/new", fields, version - 1, version)
+    [answer] = (await append.append(log, "cfg", {P: [item]}, append.Window(60_000)))[P]
+    assert isinstance(answer, append.Appended)
+    return answer.position
+
+
+@pytest.mark.invariant("P1")
+@pytest.mark.parametrize("earlier", [0, 2], ids=["first change", "later change"])
+async def test_a_tenant_is_changed_and_published_to_again_after_its_change_was_skipped(
+    log: client.Log, earlier: int
+) -> None:
+    """The skipped entry leaves its version, without a change, in the read model and in every rebuild of it."""
+    writes = writer.Writer(log, append.Window(60_000))
+    before = tenants.TenantState()
+    for n in range(earlier):
+        await writes.execute("acme", actors.Actor("admin", f"r{n}"), lambda _: _upsert("acme"))
+        before = await query.fresh(log, "acme")
+    bad = await _change_that_does_not_decode(log, "acme", earlier + 1)
+    with pytest.raises(errors.Halted):
+        await query.fresh(log, "acme")
+    await skip.skip(log, bad, write=True)
+    assert msgspec.structs.replace(before, version=earlier + 1) == await query.fresh(log, "acme")
+    event = events.Event("acme", "e1", earlier + 1, "t", "", True, {}, (), "admin/e1", b"{}")
+    item = append.Item("acme", "acme\0e1", "admin/e1", envelope.encode_event(event), expected=earlier + 1)
+    [published] = (await append.append(log, "evt", {P: [item]}, append.Window(60_000)))[P]
+    assert isinstance(published, append.Appended)
+    done = await writes.execute("acme", actors.Actor("admin", "after"), lambda _: _upsert("acme", 9))
+    assert isinstance(done, writer.Written)
+    assert earlier + 2 == (await query.fresh(log, "acme")).version
+    await catch_up.catch_up(log, P, (await read.heads(log, [("cfg", P)]))[0].entry_id, generation=2)
+    assert await _read_model(log, 1) == await _read_model(log, 2)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ten": "acme", "n": "1"},
+        {"ten": "acme", "n": "7"},
+        {"ten": "acme", "n": "9" * 30},
+        {"ten": "acme", "n": "-1"},
+        {"ten": "acme", "n": "\xff"},
+        {"ten": "acme"},
+        {"ten": "", "n": "3"},
+        {"ten": "elsewhere", "n": "3"},
+        {"n": "3"},
+    ],
+    ids=["shown", "beyond", "far beyond", "negative", "no number", "no version", "empty", "elsewhere", "nobody"],
+)
+async def test_a_version_that_was_written_by_hand_moves_nothing(log: client.Log, fields: dict[str, str]) -> None:
+    writes = writer.Writer(log, append.Window(60_000))
+    for n in range(2):
+        await writes.execute("acme", actors.Actor("admin", f"r{n}"), lambda _: _upsert("acme"))
+    assert partitions.partition_of("elsewhere") != P
+    before = await query.fresh(log, "acme")
+    bad = await _break(log, "t", "nonsense", "v", "1", *(text for pair in fields.items() for text in pair))
+    await skip.skip(log, bad, write=True)
+    assert before == await query.fresh(log, "acme")
+    done = await writes.execute("acme", actors.Actor("admin", "after"), lambda _: _upsert("acme", 9))
+    assert isinstance(done, writer.Written)
+    assert done.after == await query.fresh(log, "acme")
     await catch_up.catch_up(log, P, (await read.heads(log, [("cfg", P)]))[0].entry_id, generation=2)
     assert await _read_model(log, 1) == await _read_model(log, 2)
 

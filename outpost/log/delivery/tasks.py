@@ -138,7 +138,7 @@ async def begin(
     calls: dict[int, client.Call] = {}
     for partition, wanted in beginning.items():
         keys, generation = log.keys.partitions[partition], generations[partition]
-        hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=9)}
+        hashes = {tenant: at for at, tenant in enumerate(dict.fromkeys(b.tenant for b in wanted), start=7)}
         args: list[client.Arg] = [generation, lease_ms, by]
         for b in wanted:
             args += (
@@ -151,8 +151,7 @@ async def begin(
                 b.created,
                 b.cached_version,
             )
-        checkpoint = keys.checkpoint(generation)
-        fixed = (keys.due, keys.want, keys.dlv, keys.gen, keys.ver, checkpoint, keys.cfg, keys.manual)
+        fixed = (keys.due, keys.want, keys.dlv, keys.gen, keys.ver, keys.manual)
         calls[partition] = ([*fixed, *(keys.tenant(generation, t) for t in hashes)], args)
     return await log.call_each(_BEGIN, calls, lambda _, reply: [_begun(answer) for answer in reply])
 

@@ -1,7 +1,6 @@
 -- Leases tasks to a process that is about to send them, or says why it must not.
 --
--- KEYS: 1 due, 2 want, 3 dlv, 4 gen, 5 ver, 6 checkpoint of the caller's generation, 7 cfg, 8 manual, 9.. its tenant
---       hashes
+-- KEYS: 1 due, 2 want, 3 dlv, 4 gen, 5 ver, 6 manual, 7.. the tenant hashes of the caller's generation
 -- ARGV: 1 generation, 2 lease ms, 3 by, then for each task: task, version its event was matched against, index into
 --       KEYS of its tenant, tenant, event, destination, creation version, cached version of the destination ('' = none)
 -- Returns for each task 'gone' | 'leased' | 'behind' | 'cancelled' | 'skipped' | {'generation', active} | 1 (begun, and
@@ -12,27 +11,21 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local active = redis.call('GET', KEYS[4]) or '1'
-local wanted, counted = redis.call('EXISTS', KEYS[2]) == 1, redis.call('EXISTS', KEYS[8]) == 1
+local wanted, counted = redis.call('EXISTS', KEYS[2]) == 1, redis.call('EXISTS', KEYS[6]) == 1
 local names, tenants, known, taken, leases, lease = {}, {}, {}, {}, {}, now + ARGV[2] + 0.5
 local last
 for at = 4, #ARGV, 8 do
   names[#names + 1] = ARGV[at]
-  if ARGV[at + 2] ~= last then tenants[ARGV[at + 2] - 8], last = ARGV[at + 3], ARGV[at + 2] end
+  if ARGV[at + 2] ~= last then tenants[ARGV[at + 2] - 6], last = ARGV[at + 3], ARGV[at + 2] end
 end
 local scores = #names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {}
 local versions = #names > 0 and redis.call('HMGET', KEYS[5], unpack(tenants)) or {}
-local function at_head() -- then a version was skipped, and the read model never shows it
-  local info = redis.call('EXISTS', KEYS[7]) == 1 and redis.call('XINFO', 'STREAM', KEYS[7]) or {}
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then return info[i + 1] == redis.call('GET', KEYS[6]) end
-  end
-end
 local function close(kind, at)
   redis.call('XADD', KEYS[3], '*', 't', kind, 'v', 1, 'ten', ARGV[at + 3], 'id', ARGV[at + 4], 'ref', ARGV[at],
     'by', ARGV[3], 'd', '')
   redis.call('ZREM', KEYS[1], ARGV[at])
   redis.call('HDEL', KEYS[2], ARGV[at])
-  if counted then redis.call('HDEL', KEYS[8], string.match(ARGV[at], '/.*$')) end
+  if counted then redis.call('HDEL', KEYS[6], string.match(ARGV[at], '/.*$')) end
   taken[ARGV[at]] = 'gone'
 end
 local function destination(hash, id)
@@ -41,7 +34,7 @@ local function destination(hash, id)
     local version, field = unpack(redis.call('HMGET', KEYS[tonumber(hash)], 'version', 'd:' .. id))
     local made, changed, enabled = string.match(field or '', '^(%d+) (%d+) ([01]) ')
     version = tonumber(version or 0)
-    if version < tonumber(versions[hash - 8] or 0) and not at_head() then version = -1 end -- behind every event
+    if version < tonumber(versions[hash - 6] or 0) then version = -1 end -- behind every event
     known[name] = {version, field, made, changed, enabled}
   end
   return unpack(known[name], 1, 5)
@@ -62,7 +55,7 @@ local function begin(at, score)
   end
   taken[task], leases[#leases + 1], leases[#leases + 2] = 'leased', lease, task
   local current = changed == ARGV[at + 7]
-  local before = counted and redis.call('HGET', KEYS[8], string.match(task, '/.*$')) or 0
+  local before = counted and redis.call('HGET', KEYS[6], string.match(task, '/.*$')) or 0
   return (current and not want and before == 0) and 1 or {want and 1 or 0, not current and field, tonumber(before)}
 end
 local answers = {}
