@@ -61,6 +61,9 @@ class Steps:
     # -- building the next world
 
     def to(self, label: str, r: Redis | None = None, *, fault: bool = False, **change: Any) -> Step:
+        if r and r.mend and not change.get("repair", self.w.repair):
+            r = Redis(r.freeze())
+            r.mend = (r.mend[0], 1)  # nobody holds a mark, so that one name is as good as another
         return label, fault, self.w._replace(redis=r.freeze() if r else self.w.redis, **change)
 
     def of(self, i: int, label: str, r: Redis | None = None, *, fault: bool = False, **change: Any) -> Step:
@@ -100,10 +103,13 @@ class Steps:
 
     def config_and_log(self) -> Iterator[Step]:
         now, c = self.now, self.c
+        head = now.ver
+        while not intact("skipped-entry-moves-the-version") and self.c.changes[head - 1].startswith("skip"):
+            head -= 1
         for g, ck in enumerate(now.ck):
-            if ck < now.ver and g >= now.gen:
-                moved = [*now.ck[:g], now.ver, *now.ck[g + 1 :]]
-                yield self.to(f"catch_up: generation {g} shows version {now.ver}", self.set(ck=moved))
+            if ck < head and g >= now.gen:
+                moved = [*now.ck[:g], head, *now.ck[g + 1 :]]
+                yield self.to(f"catch_up: generation {g} shows version {head}", self.set(ck=moved))
         if c.rebuilds and len(now.ck) == 1:
             yield self.to("rebuild: generation 1 is built", self.set(ck=now.ck * 2))
         if len(now.ck) == 2 and now.gen == 0 and now.ck[1] >= now.ck[0]:
@@ -146,21 +152,27 @@ class Steps:
         now, w = self.now, self.w
         if now.group is not None:
             yield self.to("operator: the group is lost", self.set(group=None, pending={}, mend=0), fault=True)
-        if self.c.due_lost and w.repair is None and not any(p.slot for p in w.procs):
+        if self.c.due_lost and (w.repair is None or self.c.pieces) and not any(p.slot for p in w.procs):
             r = self.set(group=None, pending={}, mend=0, due={}, want={}, manual={})
             yield self.to("operator: everything but the log is lost", r, fault=True)
         if intact("group-after-fold") or now.group is not None:
-            yield self.to("regroup", self.run(scripts.regroup)[0], fault=now.group is not None)
+            another = self.c.pieces and w.repair and w.repair[0] == (len(now.evt), 1)
+            yield self.to(
+                "regroup", self.run(scripts.regroup, 2 if another else 1)[0], fault=now.group is not None
+            )
         if w.repair is None and (now.mend or (now.group is None and not intact("group-after-fold"))):
-            upto = now.mend or len(now.evt)
-            tasks = fold(tuple(now.evt[:upto]), tuple(now.dlv[now.cut :]), now.evt_cut)
-            yield self.to(f"repairer: folds up to {upto}", repair=(upto, tasks, len(now.dlv)))
+            mark = now.mend or (len(now.evt), 1)
+            tasks = fold(tuple(now.evt[: mark[0]]), tuple(now.dlv[now.cut :]), now.evt_cut)
+            yield self.to(f"repairer: folds up to {mark[0]}", repair=(mark, tasks, len(now.dlv)))
         if w.repair:
             r, _ = self.run(scripts.mend, *w.repair)
             if r.dlv != now.dlv or any(r.due[t] != score for t, score in now.due.items()):
                 raise Broken("P7", "a rebuild has written a record or touched a live task", "repairer: mend")
             yield self.to("repairer: mend", r, repair=None)
             yield self.to("repairer: mend, which comes again later", r, fault=True)
+            if self.c.pieces and w.repair[1]:
+                r, _ = self.run(scripts.mend, *w.repair, last=False)
+                yield self.to("repairer: mend, all but the last piece", r, repair=(w.repair[0], (), w.repair[2]))
             yield self.to("repairer: is killed", fault=True, repair=None)
 
     def broker(self) -> Iterator[Step]:

@@ -16,6 +16,7 @@ SHORT = {
     "calm lanes": Scenario(events=2, faults=False),  # no fault, and no watchdog ever ends:
     "calm broker": Scenario("broker", events=2, faults=False),  # nothing may wait for one
     "re-created": Scenario(changes=("create d", "delete d", "create d"), procs=1),
+    "skipped version": Scenario(changes=("create d", "skip d"), faults=False, procs=1, attempts=1),
     "disabled": Scenario(changes=("create d", "disable d")),
     "two manual retries": Scenario(asks=("retry", "retry"), attempts=1, procs=1),
     "manual retry beside automatic ones": Scenario(asks=("retry",), procs=1),
@@ -23,6 +24,9 @@ SHORT = {
     "group lost, two processes": Scenario(group_lost=True, attempts=1),
     "group lost, retry": Scenario(group_lost=True, asks=("retry",), procs=1, attempts=1),
     "due lost, retry": Scenario(group_lost=True, due_lost=True, asks=("retry",), faults=False, procs=1),
+    "due lost twice, in pieces": Scenario(
+        group_lost=True, due_lost=True, pieces=True, faults=False, procs=1, attempts=1
+    ),
     "trim": Scenario(trims=True, procs=1),
     "old looks": Scenario(asks=("retry", "retry"), apis=2, trims=True, faults=False, procs=1, attempts=1),
     "memory full": Scenario(events=2, memory_full=True, faults=False, procs=1, attempts=1),
@@ -64,6 +68,7 @@ GUARDS = {
     "hand-over-before-open": "calm broker",
     "begin-without-creation-version": "re-created",
     "begin-behind-the-version": "disabled",
+    "skipped-entry-moves-the-version": "skipped version",
     "begin-in-callers-generation": "config rebuilt",
     "request-before-open": "manual retry beside automatic ones",
     "request-ignores-lease": "manual retry",
@@ -78,6 +83,7 @@ GUARDS = {
     "trim-dlv-first": "group lost, trim",
     "group-after-fold": "group lost",
     "mend-without-fence": "group lost",
+    "mend-of-another-loss": "due lost twice, in pieces",
     "mend-tells-manual": "due lost, retry",
     "open-refused-before-it-acknowledges": "memory full",
     "open-fails-with-what-is-acknowledged-live": "memory full, two processes",

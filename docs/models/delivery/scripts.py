@@ -158,13 +158,20 @@ def claim_due(r: Redis, task: Task) -> bool:
     return True
 
 
-def regroup(r: Redis) -> None:
-    """Makes the group at the head, where it is missing or to rebuild `due`, and sets `mend` to the same id."""
-    r.group, r.pending, r.mend = len(r.evt), {}, len(r.evt)
+def regroup(r: Redis, name: int) -> None:
+    """Makes the group at the head, where it is missing or to rebuild `due`, and sets `mend` to the same id and a
+    name of this loss, which no repairer holds yet."""
+    r.group, r.pending, r.mend = len(r.evt), {}, (len(r.evt), name) if r.evt else 0
 
 
-def mend(r: Redis, upto: int, tasks: Iterable[tuple[Task, str, int]], seen: int) -> None:
-    """Adds the folded tasks, except those of deliveries with an entry in `dlv` after `seen`."""
+def mend(
+    r: Redis, mark: tuple[int, int], tasks: Iterable[tuple[Task, str, int]], seen: int, *, last: bool = True
+) -> None:
+    """Adds the folded tasks, except those of deliveries with an entry in `dlv` after `seen`; the last piece takes
+    the mark away. Does nothing once the mark is another."""
+    same = r.mend == mark if intact("mend-of-another-loss") else r.mend and r.mend[0] == mark[0]
+    if not same and intact("group-after-fold"):
+        return
     moved: set[Delivery] = set()
     if intact("mend-without-fence"):
         moved = {entry.task.delivery for entry in r.dlv[seen:]}
@@ -173,7 +180,7 @@ def mend(r: Redis, upto: int, tasks: Iterable[tuple[Task, str, int]], seen: int)
             r.due[task] = WAITS
             r.want.update({task: want} if want else {})
             r.manual.update({task.delivery: manual} if manual and intact("mend-tells-manual") else {})
-    if r.mend == upto:
+    if last:
         r.mend = 0
     if r.group is None and not intact("group-after-fold"):
         r.group = len(r.evt)

@@ -45,6 +45,7 @@ class Redis:
     """One partition, thawed for the length of a script.
 
     `want` holds the letters that streams.md describes, `manual` how many manual attempts a delivery had,
+    `mend` the mark of a repair: the event up to which the log is folded and a name of the loss, or 0;
     `evt_cut` and `cut` how many entries of `evt` and `dlv` were trimmed, `told_cut` what `trim` told of it,
     `store` how far the log tables are, `ver` and `ck` the tenant's version and the version that each generation
     shows."""
@@ -143,7 +144,7 @@ class World(NamedTuple):
 class Scenario(NamedTuple):
     """A small world. `changes` are what happens to the configuration, `start` how many of them before the first
     event, `asks` the requests (retry, cancel), `apis` how many API processes ask at once, `attempts` how many
-    automatic attempts there are."""
+    automatic attempts there are, `pieces` whether a repair comes in several."""
 
     queue: str = "lanes"
     events: int = 1
@@ -154,6 +155,7 @@ class Scenario(NamedTuple):
     faults: bool = True
     group_lost: bool = False
     due_lost: bool = False
+    pieces: bool = False
     trims: bool = False
     rebuilds: bool = False
     memory_full: bool = False
@@ -172,6 +174,8 @@ def config(changes: tuple[str, ...], version: int) -> dict[str, tuple[int, bool]
     model: dict[str, tuple[int, bool]] = {}
     for number, change in enumerate(changes[:version], 1):
         verb, name = change.split()
+        if verb == "skip":  # an entry that did not decode was passed over: a version without a change
+            continue
         created = number if verb == "create" else model.pop(name)[0]
         if verb != "delete":
             model[name] = (created, verb != "disable")
