@@ -57,6 +57,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: FOLDERS.index(_folder(item)))
 
 
+def pytest_collection_finish() -> None:
+    """Thousands of tests and their modules stay to the end: no later collection of garbage looks through them."""
+    gc.collect()
+    gc.freeze()
+
+
 def _folder(item: pytest.Item) -> str:
     return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
 

@@ -1,6 +1,6 @@
 """Processes are restarted one after the other while events come in: nobody waits for a watchdog.
 
-Watchdog, leases and sweeps are those of production: what is left to one of them would be late by 10 s and more.
+Watchdog, leases and sweeps take ten minutes: what is left to one of them comes after every test has given up.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ import pytest
 
 from tests.harness import counting, process
 from tests.harness import receiver as receivers
-from tests.harness.polling import eventually
+from tests.harness.polling import LIMIT_S, eventually
 from tests.harness.process import Outpost
 from tests.harness.servers import RedisServer
 
 TENANTS = [f"tenant-{n}" for n in range(8)]
 RATE = 200  # events a second
 PUBLISHERS = 8
-LATEST_S = 3.0  # 2 s, and some for a machine that does other things
-REAL = {"DELIVERY_WATCHDOG_MS": "30000", "DELIVERY_LEASE_MARGIN_MS": "5000", "DELIVERY_TIMEOUT_SECONDS": "5"}
+PATIENT = {"DELIVERY_WATCHDOG_MS": "600000", "DELIVERY_LEASE_MARGIN_MS": "5000", "DELIVERY_TIMEOUT_SECONDS": "60"}
+SLOW = (
+    "outpost.dispatch.dispatcher:SWEEP_EVERY_S=600.0",
+    "outpost.dispatch.dispatcher:SWEEP_IDLE_MS=600000",
+    "outpost.log.delivery.consumers:LEASE_MS=600000",
+    "outpost.process.supervise:STOP_S=60.0",
+)
 
 
 @pytest.fixture
@@ -80,11 +85,11 @@ class Load:
 async def test_a_rolling_restart_under_load_delays_no_delivery_and_loses_and_doubles_none(
     redis70: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):
-    slots = REAL | {"DELIVERY_MAX_CONCURRENCY": "32"}
+    slots = PATIENT | {"DELIVERY_MAX_CONCURRENCY": "32"}
     async with (
         counting.Counts(redis70, postgres_url) as counts,
-        Outpost(redis70, postgres_url, tmp_path, changes=(), **slots) as one,
-        Outpost(redis70, postgres_url, tmp_path, changes=(), **slots) as two,
+        Outpost(redis70, postgres_url, tmp_path, changes=SLOW, **slots) as one,
+        Outpost(redis70, postgres_url, tmp_path, changes=SLOW, **slots) as two,
     ):
         for tenant in TENANTS:
             await one.tenant(tenant)
@@ -103,7 +108,7 @@ async def test_a_rolling_restart_under_load_delays_no_delivery_and_loses_and_dou
         await counts.rest()
         await counts.assert_exact(load.began, receiver.requests)
         assert {} == counting.doubles(receiver.requests)
-        assert load.latest_s() < LATEST_S
+        assert load.latest_s() < LIMIT_S
 
 
 async def test_what_waits_in_a_process_that_stops_is_sent_by_another_at_once(
@@ -111,13 +116,13 @@ async def test_what_waits_in_a_process_that_stops_is_sent_by_another_at_once(
 ):
     answering = asyncio.Event()
     receiver.always([receivers.WaitFor(answering), *receivers.answer()])
-    slots = REAL | {"DELIVERY_MAX_CONCURRENCY": "4"}
+    slots = PATIENT | {"DELIVERY_MAX_CONCURRENCY": "4"}
     async with (
         counting.Counts(redis70, postgres_url) as counts,
         Outpost(redis70, postgres_url, tmp_path, "log"),
         Outpost(redis70, postgres_url, tmp_path, "api") as api,
-        Outpost(redis70, postgres_url, tmp_path, "delivery", changes=(), **slots) as one,
-        Outpost(redis70, postgres_url, tmp_path, "delivery", changes=(), **slots),
+        Outpost(redis70, postgres_url, tmp_path, "delivery", changes=SLOW, **slots) as one,
+        Outpost(redis70, postgres_url, tmp_path, "delivery", changes=SLOW, **slots),
     ):
         for tenant in TENANTS:
             await api.tenant(tenant)
@@ -128,9 +133,7 @@ async def test_what_waits_in_a_process_that_stops_is_sent_by_another_at_once(
         stopping = asyncio.create_task(one.stop())
         await eventually(lambda: any(line["event"] == "service_stopping" for line in one.lines()))
         answering.set()
-        began = time.monotonic()
         await eventually(lambda: {*ids} == {r.headers["x-outpost-event-id"] for r in receiver.requests})
-        assert time.monotonic() - began < LATEST_S
         assert 0 == await stopping
         await counts.rest()
         await counts.assert_exact(ids, receiver.requests)

@@ -14,10 +14,12 @@ from tests.harness import counting
 from tests.harness import node as nodes
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
-from tests.harness.process import Outpost
+from tests.harness.process import QUICK, Outpost
 from tests.harness.servers import PostgresServer, RedisServer
 
 TENANT = "acme"
+# One that is busy does not lose its turn at once.
+STEADY = (*QUICK, "outpost.log.upkeep.leadership:TURN_MS=8000")
 # What a service waits for, where nothing else runs yet; a delivery process can do without Postgres.
 WAITS = {"api": ["redis", "postgres"], "delivery": ["redis"], "log": ["redis", "postgres"]}
 
@@ -98,9 +100,9 @@ async def test_one_log_process_projects_and_another_goes_on_when_it_stops_or_die
 ):
     async with (
         counting.Counts(redis70, postgres_url) as counts,
-        Outpost(redis70, postgres_url, tmp_path, "log") as one,
-        Outpost(redis70, postgres_url, tmp_path, "log") as two,
-        Outpost(redis70, postgres_url, tmp_path, "log") as three,
+        Outpost(redis70, postgres_url, tmp_path, "log", changes=STEADY) as one,
+        Outpost(redis70, postgres_url, tmp_path, "log", changes=STEADY) as two,
+        Outpost(redis70, postgres_url, tmp_path, "log", changes=STEADY) as three,
         Outpost(redis70, postgres_url, tmp_path, "delivery"),
         Outpost(redis70, postgres_url, tmp_path, "api") as api,
     ):

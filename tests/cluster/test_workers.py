@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tests.harness.process import QUICK, Crash, Outpost
 from tests.harness.servers import RedisServer
 
 TENANT = "acme"
+HUNG_S = "300"  # longer than a test waits for the end of a process
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ async def test_asked_twice_they_end_at_once(
     redis70: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):
     receiver.always([receivers.Do.HANG])
-    async with Outpost(redis70, postgres_url, tmp_path, WORKERS="2", DELIVERY_TIMEOUT_SECONDS="20") as server:
+    async with Outpost(redis70, postgres_url, tmp_path, WORKERS="2", DELIVERY_TIMEOUT_SECONDS=HUNG_S) as server:
         await eventually(lambda: [1, 2] == started(server))
         await server.tenant(TENANT)
         await server.webhook(TENANT, receiver.url())
@@ -97,11 +97,9 @@ async def test_asked_twice_they_end_at_once(
         pids = children(server.pid)
         server.signal(signal.SIGTERM)
         await eventually(lambda: any(line["event"] == "service_stopping" for line in server.lines()))
-        began = time.monotonic()
         server.signal(signal.SIGINT)
         assert 130 == await server.exit_code()
         await eventually(lambda: gone(pids))
-        assert time.monotonic() - began < 2.0
 
 
 async def test_what_keeps_the_first_from_starting_is_said_once_and_ends_all(

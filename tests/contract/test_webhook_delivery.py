@@ -35,7 +35,7 @@ CLIENTS = [
 CAP = 1000
 LONG = 10.0  # seconds; a deadline that is not meant to be reached
 SHORT = 0.3  # seconds; one that is
-SLACK = 0.5  # seconds that a busy machine may add
+ENDLESS = 100_000  # repetitions of what the other side does; nobody waits for the last
 NAMES = {
     "receiver.test": ["127.0.0.1"],
     "elsewhere.test": ["127.0.0.1"],
@@ -270,10 +270,10 @@ async def test_a_body_over_the_cap_is_dropped_and_the_status_stands(
 
 
 async def test_a_giant_body_is_not_read_to_its_end(make: ClientMaker, receiver: Receiver) -> None:
-    receiver.then([head(200, "Transfer-Encoding: chunked"), *[b"fff8\r\n" + b"x" * 0xFFF8 + b"\r\n"] * 4000])
-    began = time.monotonic()
+    receiver.then(
+        [head(200, "Transfer-Encoding: chunked"), *[b"fff8\r\n" + b"x" * 0xFFF8 + b"\r\n"] * 40, Do.HANG]
+    )
     assert client.Answer(200, b"", "too_large") == await post(make(), receiver.url())
-    assert time.monotonic() - began < LONG / 2
     await eventually(lambda: receiver.open == 0)
 
 
@@ -453,10 +453,8 @@ async def test_interim_answers_without_end_do_not_outlast_the_deadline(
     make: ClientMaker,
     receiver: Receiver,
 ) -> None:
-    receiver.then([*[head(102), receivers.Sleep(0.01)] * 200])
-    began = time.monotonic()
+    receiver.then([*[head(102), receivers.Sleep(0.01)] * ENDLESS])
     assert isinstance(await post(make(), receiver.url(), within=SHORT), client.Unanswered)
-    assert time.monotonic() - began < SHORT + SLACK
     await eventually(lambda: receiver.open == 0)
 
 
@@ -564,7 +562,7 @@ async def test_no_answer_before_the_deadline_is_a_timeout(make: ClientMaker, rec
     receiver.then([Do.HANG])
     began = time.monotonic()
     assert client.Unanswered("timeout") == await post(make(), receiver.url(), within=SHORT)
-    assert SHORT * 0.9 < time.monotonic() - began < SHORT + SLACK
+    assert SHORT * 0.9 < time.monotonic() - began
     await eventually(lambda: receiver.open == 0)
 
 
@@ -591,9 +589,7 @@ def _outgoing_sockets(port: int) -> list[object]:
 @pytest.mark.behaviour(86, 87)
 async def test_a_body_that_does_not_arrive_leaves_the_status(make: ClientMaker, receiver: Receiver) -> None:
     receiver.then([head(200, "Content-Length: 10") + b"half", Do.HANG])
-    began = time.monotonic()
     assert client.Answer(200, b"", "late") == await post(make(), receiver.url(), within=SHORT)
-    assert time.monotonic() - began < SHORT + SLACK
     await eventually(lambda: receiver.open == 0)
 
 
@@ -601,10 +597,8 @@ async def test_a_body_that_trickles_does_not_outlast_the_deadline(
     make: ClientMaker,
     receiver: Receiver,
 ) -> None:
-    receiver.then([head(503, "Transfer-Encoding: chunked"), *[b"1\r\nx\r\n", receivers.Sleep(0.05)] * 100])
-    began = time.monotonic()
+    receiver.then([head(503, "Transfer-Encoding: chunked"), *[b"1\r\nx\r\n", receivers.Sleep(0.05)] * ENDLESS])
     assert client.Answer(503, b"", "late") == await post(make(), receiver.url(), within=SHORT)
-    assert time.monotonic() - began < SHORT + SLACK
 
 
 async def test_a_deadline_that_is_over_is_a_timeout(make: ClientMaker, receiver: Receiver) -> None:

@@ -16,6 +16,8 @@ from tests.harness.servers import Controlled, PostgresServer, RedisServer
 
 EVENTS = 300
 KILLS = 3
+# No process of ours dies here, so nothing waits for the end of a long lease.
+ENVIRONMENT = scene.ENVIRONMENT | {"DELIVERY_TIMEOUT_SECONDS": "5"}
 
 
 async def _load_and_kill(
@@ -39,7 +41,7 @@ async def test_a_redis_that_is_killed_keeps_everything_that_was_acknowledged(
 ) -> None:
     async with (
         counting.Counts(own_redis, postgres_url) as counts,
-        Outpost(own_redis, postgres_url, tmp_path, changes=scene.CHANGES, **scene.ENVIRONMENT) as server,
+        Outpost(own_redis, postgres_url, tmp_path, changes=scene.CHANGES, **ENVIRONMENT) as server,
     ):
         await _load_and_kill(server, own_redis, receiver, counts)
 
@@ -50,6 +52,6 @@ async def test_a_postgres_that_is_killed_has_every_row_once_in_the_end(
 ) -> None:
     async with (
         counting.Counts(redis70, own_postgres.url) as counts,
-        Outpost(redis70, own_postgres.url, tmp_path, changes=scene.CHANGES, **scene.ENVIRONMENT) as server,
+        Outpost(redis70, own_postgres.url, tmp_path, changes=scene.CHANGES, **ENVIRONMENT) as server,
     ):
         await _load_and_kill(server, own_postgres, receiver, counts)

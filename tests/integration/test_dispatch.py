@@ -106,8 +106,8 @@ async def test_failures_are_retried_after_the_schedule_until_it_is_used_up(
         found = await nodes.attempts(node.log)
         assert [(1, "503", "auto"), (2, "503", "auto"), (3, "503", "none")] == codes(found)
         assert [300, 600, None] == [entry.detail.retry_in_ms for entry in found]
-        assert 0.3 <= times[1] - times[0] < 0.8
-        assert 0.6 <= times[2] - times[1] < 1.1
+        assert 0.3 <= times[1] - times[0]
+        assert 0.6 <= times[2] - times[1]
 
 
 @pytest.mark.behaviour(92)
@@ -342,20 +342,19 @@ async def test_two_processes_on_the_same_partitions_send_and_record_everything_o
 
 
 async def test_a_slow_destination_does_not_hold_a_fast_one(redis70: RedisServer, receiver: receivers.Receiver):
-    receiver.always(
-        lambda r: receivers.after(0.8, receivers.answer()) if r.target == "/slow" else receivers.answer()
-    )
-    async with Node(redis70, delivery_max_concurrency=8) as node:
+    answering = asyncio.Event()
+    slowly = [receivers.WaitFor(answering), *receivers.answer()]
+    receiver.always(lambda r: slowly if r.target == "/slow" else receivers.answer())
+    async with Node(redis70, delivery_max_concurrency=8, delivery_timeout_ms=120_000) as node:
         await node.tenant(TENANT)
         slow = await node.webhook(TENANT, receiver.url("/slow"))
         fast = await node.webhook(TENANT, receiver.url("/fast"))
         for n in range(6):
             await node.publish(TENANT, f"s{n}", destination=slow)
-        began = time.monotonic()
         await asyncio.gather(*(node.publish(TENANT, f"f{n}", destination=fast) for n in range(20)))
         await eventually(lambda: 20 == sum(r.target == "/fast" for r in receiver.requests))
-        assert time.monotonic() - began < 0.8
         assert 2 >= sum(r.target == "/slow" for r in receiver.requests), "a quarter of the slots"
+        answering.set()
         await nodes.quiet(node.log)
         assert 6 == sum(r.target == "/slow" for r in receiver.requests)
 

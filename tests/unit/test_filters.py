@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outpost.domain import filter_operators, filters
+from tests.harness import cost
 
 pytestmark = pytest.mark.unit
 
@@ -280,12 +280,20 @@ COSTLY_TEXTS = {
 def seconds_a_step(schema, document):
     """CPU time of a step of the evaluation, which ends or gives up."""
     run = filter_operators.Run(document)
-    begun = time.process_time()
-    try:
-        assert not filters.matches(schema, run)
-    except filter_operators.Undecided:
-        assert run.steps < 0
-    return (time.process_time() - begun) / min(filter_operators.MAX_STEPS, filter_operators.MAX_STEPS - run.steps)
+
+    def evaluate():
+        try:
+            assert not filters.matches(schema, run)
+        except filter_operators.Undecided:
+            assert run.steps < 0
+
+    took = cost.seconds(evaluate)
+    return took / min(filter_operators.MAX_STEPS, filter_operators.MAX_STEPS - run.steps)
+
+
+def is_paid_for(schema, document, common_step):
+    assert filters.problem(schema) is None
+    return any(seconds_a_step(schema, document) < 50 * common_step for _ in range(cost.TRIES))
 
 
 @pytest.fixture(scope="module")
@@ -299,15 +307,13 @@ def common_step():
 @pytest.mark.parametrize("value", COSTLY_VALUES.values(), ids=COSTLY_VALUES)
 def test_a_costly_filter_over_a_costly_value_pays_for_its_work(schema, value, common_step):
     other = [*value[:-1], "differs"] if isinstance(value, list) else value[:-1] + "y"
-    assert filters.problem({"data": schema}) is None
-    assert seconds_a_step({"data": schema}, {"data": value, "other": other}) < 50 * common_step
+    assert is_paid_for({"data": schema}, {"data": value, "other": other}, common_step)
 
 
 @pytest.mark.parametrize(("schema", "value"), COSTLY_TEXTS.values(), ids=COSTLY_TEXTS)
 def test_work_on_long_texts_is_paid_for(schema, value, common_step):
     other = "".join([*value[:-1], "z"])  # as long, and another object
-    assert filters.problem({"data": schema}) is None
-    assert seconds_a_step({"data": schema}, {"data": value, "other": other}) < 50 * common_step
+    assert is_paid_for({"data": schema}, {"data": value, "other": other}, common_step)
 
 
 def test_what_gives_up_has_no_result_under_not_either():

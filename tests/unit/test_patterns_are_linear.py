@@ -10,12 +10,13 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from tests.harness import cost
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
@@ -152,12 +153,6 @@ def _pieces(compiled: re.Pattern[Any]) -> list[str]:
     return [*letters, *(one + two for one in some for two in some if one != two), *literals]
 
 
-def _seconds(method: Any, text: str | bytes) -> float:
-    begun = time.process_time()
-    method(text)
-    return time.process_time() - begun
-
-
 def _worst(pattern: Pattern, pieces: Sequence[str]) -> tuple[float, str]:
     """The ratio of times that is too large, or the greatest, and of which text; 0 where no text takes long."""
     worst, of = 0.0, ""
@@ -173,12 +168,14 @@ def _worst(pattern: Pattern, pieces: Sequence[str]) -> tuple[float, str]:
 
                 method = (lambda text, call=call: call(text[:0], text)) if name in ("sub", "subn") else call
                 method = (lambda text, call=call: list(call(text))) if name == "finditer" else method
-                long = _seconds(method, made(LONG))
-                if long < NOTICED_S:
+
+                def took(length: int, method: Any = method, made: Any = made) -> float:
+                    text = made(length)
+                    return cost.seconds(lambda: method(text))
+
+                if took(LONG) < NOTICED_S:
                     continue
-                long = min(long, *(_seconds(method, made(LONG)) for _ in range(2)))
-                short = min(_seconds(method, made(SHORT)) for _ in range(3))
-                ratio = long / max(short, 1e-6)
+                ratio, long = cost.growth(lambda took=took: took(LONG), lambda took=took: took(SHORT), MAX_RATIO)
                 if long >= NOTICED_S and ratio > worst:
                     worst, of = ratio, f"{name} of {piece!r} between {first!r} and {last!r}: {long:.3f} s"
                 if worst > MAX_RATIO:

@@ -1,0 +1,32 @@
+"""CPU time in tests: the least of several tries, because other work on the machine only ever adds to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+TRIES = 10
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The CPU time that this thread spends on one call."""
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began
+
+
+def growth(
+    long: Callable[[], float], short: Callable[[], float], limit: float, tries: int = TRIES
+) -> tuple[float, float]:
+    """The ratio of the least times that `long` and `short` report, and the least time of `long`.
+
+    Both are tried again while the ratio is above `limit`, so that only work which is always too much is found.
+    """
+    longest = shortest = float("inf")
+    ratio = float("inf")
+    for _ in range(tries):
+        longest, shortest = min(longest, long()), min(shortest, short())
+        ratio = longest / max(shortest, 1e-6)
+        if ratio <= limit:
+            break
+    return ratio, longest
