@@ -220,11 +220,14 @@ class GroupCommit:
             partition, item, future = self._waiting.popleft()
             batches[partition].append(item)
             futures[partition].append(future)
+        began, behind = time.monotonic(), len(self._waiting)
         try:
             answers = await append(self._log, "evt", dict(batches), self._window)
         except errors.OutpostError as exc:
             self._sending.failed()
             _fail(itertools.chain(*futures.values()), exc)
+            if time.monotonic() - began >= APPEND_LIMIT_S - RETRY_PAUSE_S:  # so long have those behind waited, too
+                _fail([self._waiting.popleft()[2] for _ in range(behind)], exc)
         except BaseException:
             _fail(itertools.chain(*futures.values()), errors.StoreUnavailable("redis", "the append was cut off"))
             raise

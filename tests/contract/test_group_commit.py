@@ -177,6 +177,33 @@ async def test_an_append_goes_on_trying_while_the_server_starts_again(own_redis:
     await log.close()
 
 
+async def test_however_many_wait_for_a_store_that_is_away_they_hear_so_with_the_second_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Smaller parts after a failure are for batches that are too large; nobody waits for his turn of one."""
+    tried: list[int] = []
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    async def in_vain(_log: object, _stream: str, batches: dict[int, list[append.Item]], _window: object) -> None:
+        tried.append(sum(map(len, batches.values())))
+        under_way.set()
+        await go_on.wait()
+        raise errors.StoreUnavailable("redis", "away")
+
+    monkeypatch.setattr(append, "append", in_vain)
+    monkeypatch.setattr(append, "APPEND_LIMIT_S", 0.0)  # each try takes as long as it may
+    log = client.open_log(client.RedisAddress("127.0.0.1", free_port()))
+    async with _running(log) as commit:
+        first = commit.put(P, worlds.item("first"))
+        await under_way.wait()
+        behind = [commit.put(P, item) for item in _items(50)]
+        go_on.set()
+        done = await asyncio.wait_for(asyncio.gather(first, *behind, return_exceptions=True), 60)
+    assert [errors.StoreUnavailable] * 51 == [type(answer) for answer in done]
+    assert [1, 1] == tried
+    await log.close()
+
+
 async def test_when_its_task_is_cancelled_nobody_waits_for_ever() -> None:
     log = client.open_log(client.RedisAddress("127.0.0.1", free_port()))
     commit = append.GroupCommit(log, worlds.window())
