@@ -22,8 +22,9 @@ from outpost.log import append, envelope
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from outpost.log.redis import client
-from projections.config import catch_up, query
+from projections.config import apply, catch_up, query
 
+MAX_TENANT_BYTES = 16 * 1024 * 1024  # of a tenant with its destinations, which are read together
 TRIES = 5  # against the same tenant being changed by other processes; then the caller is told to come again
 
 
@@ -62,13 +63,15 @@ class Writer:
     ) -> Written | tenants.TenantState:
         partition = partitions.partition_of(tenant)
         for _ in range(TRIES):
-            state = await query.fresh(self.log, tenant)
+            found = await query.measured(self.log, tenant)
+            state = found.state
             command = plan(state)
             if command is None:
                 return state
             change = tenants.decide(state, command)
             if isinstance(change, tenants.Refusal):
                 raise _refused(change)
+            _check_size(found, change)
             item = append.Item(
                 tenant=tenant,
                 mark=f"{tenant}\0\0{actor.by}",
@@ -88,6 +91,19 @@ class Writer:
         reader catches up."""
         with contextlib.suppress(errors.OutpostError):
             await catch_up.catch_up(self.log, partition, position.entry_id)
+
+
+def _check_size(found: query.Measured, change: tenants.Change) -> None:
+    """Raises errors.Refused where a change makes a tenant larger than it may be. Enabling and disabling pass: they
+    add a time and a reason."""
+    if change.type in ("destination.enabled", "destination.disabled"):
+        return
+    before: tenants.Tenant | tenants.Destination | None = found.state.destinations.get(change.id)
+    if change.type.startswith("tenant."):
+        before = found.state.tenant
+    growth = apply.size(change.state) - apply.size(before)
+    if growth > 0 and found.size + growth > MAX_TENANT_BYTES:
+        raise errors.Refused(f"a tenant with its destinations may have {MAX_TENANT_BYTES} bytes")
 
 
 def _refused(refusal: tenants.Refusal) -> errors.OutpostError:

@@ -75,6 +75,13 @@ def encode_destination(destination: tenants.Destination) -> bytes:
     return b"%d %d %d %s" % (destination.created, destination.version, enabled, _encode(destination))
 
 
+def size(thing: tenants.Tenant | tenants.Destination | None) -> int:
+    """The bytes of a tenant or a destination in the read model."""
+    if thing is None:
+        return 0
+    return len(encode_destination(thing) if isinstance(thing, tenants.Destination) else _encode(thing))
+
+
 def decode_destination(field: bytes) -> tenants.Destination:
     """The inverse of `encode_destination`."""
     return _decode_destination(field.split(b" ", 3)[3])

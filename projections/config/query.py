@@ -16,6 +16,8 @@ from outpost.log import partition as partitions
 from outpost.log.redis import client
 from projections.config import apply, catch_up
 
+ELEMENT_BYTES = 64  # of memory for one element of JSON, beside its text
+
 ALL = tuple(range(partitions.PARTITIONS))
 
 
@@ -26,16 +28,27 @@ class Listed(msgspec.Struct, frozen=True, order=True):
     tenant: str
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """A tenant, the bytes of its read model, and about how many bytes of memory it takes when decoded."""
+
+    state: tenants.TenantState
+    size: int
+    memory: int
+
+
 async def load(log: client.Log, wanted: Sequence[str]) -> list[tenants.TenantState]:
     """The states of these tenants as the read model has them now, in two round trips."""
+    return [apply.decode_state(reply) for reply in await _hashes(log, wanted)]
+
+
+async def _hashes(log: client.Log, wanted: Sequence[str]) -> list[dict[bytes, bytes]]:
     places = [partitions.partition_of(t) for t in wanted]
     among = sorted(set(places))
     active = dict(zip(among, await checkpoint.generations(log, among), strict=True))
     commands = [
         ("HGETALL", log.keys.partitions[p].tenant(active[p], t)) for p, t in zip(places, wanted, strict=True)
     ]
-    replies = await log.pipeline(commands) if commands else []
-    return [apply.decode_state(reply) for reply in replies]
+    return await log.pipeline(commands) if commands else []
 
 
 async def sizes(log: client.Log, wanted: Sequence[str]) -> list[int]:
@@ -53,8 +66,16 @@ async def sizes(log: client.Log, wanted: Sequence[str]) -> list[int]:
 
 async def fresh(log: client.Log, tenant: str) -> tenants.TenantState:
     """The state of a tenant with every acknowledged change in it. Raises as `catch_up`."""
+    return (await measured(log, tenant)).state
+
+
+async def measured(log: client.Log, tenant: str) -> Measured:
+    """As `fresh`, with the size of the tenant."""
     await catch_up.to_head(log, partitions.partition_of(tenant))
-    return (await load(log, [tenant]))[0]
+    [reply] = await _hashes(log, [tenant])
+    size = sum(len(value) for value in reply.values())
+    elements = sum(value.count(b",") + value.count(b"{") + value.count(b"[") for value in reply.values())
+    return Measured(apply.decode_state(reply), size, size + elements * ELEMENT_BYTES)
 
 
 async def count(log: client.Log) -> int:

@@ -472,6 +472,67 @@ async def test_the_listing_pages_through_every_tenant_in_order_of_creation(
     assert expected == found
 
 
+async def test_the_cache_is_bounded_in_bytes(log: client.Log) -> None:
+    """What large tenants take counts, a tenant that changed counts once, and one beyond the bound is not kept."""
+    history = History()
+    large = tenants.UpsertTenant("x", {"text": "x" * 10_000}, 5)
+    names = ("a", "b", "c")
+    for name in names:
+        await _put(log, history, name, large)
+    cached = cache.TenantCache(log, max_bytes=25_000)
+    for name in ("a", "a", "a", *names):
+        assert history.states[name] == await cached.refresh(name)
+    assert [None, history.states["b"], history.states["c"]] == [cached.known(name) for name in names]
+    await _put(log, history, "d", tenants.UpsertTenant("d", {"text": "x" * 30_000}, 5))
+    assert history.states["d"] == await cached.refresh("d")
+    assert [None] * 4 == [cached.known(name) for name in (*names, "d")]
+    assert history.states["a"] == await cached.refresh("a") == cached.known("a")
+
+
+async def test_many_small_elements_count_as_the_memory_they_take(log: client.Log) -> None:
+    history = History()
+    await _put(log, history, "a", _upsert("a"))
+    few = await query.measured(log, "a")
+    await _put(log, history, "a", tenants.CreateDestination(_destination(topics=tuple("abcdefgh") * 100), 20))
+    many = await query.measured(log, "a")
+    assert many.memory - few.memory > 800 * query.ELEMENT_BYTES
+    assert many.size - few.size < 800 * 10
+
+
+async def test_a_tenant_grows_up_to_its_bound_and_can_always_be_made_smaller(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A destination that grows by patches counts as one that was made large."""
+    monkeypatch.setattr(writer, "MAX_TENANT_BYTES", 10_000)
+    writes = writer.Writer(log, append.Window(60_000))
+    asked = iter(range(100))
+
+    async def execute(command: tenants.Command) -> Any:
+        return await writes.execute("acme", actors.Actor("admin", f"r{next(asked)}"), lambda _: command)
+
+    def patched(size: int, **changes: Any) -> tenants.ChangeDestination:
+        return tenants.ChangeDestination(_destination(config="x" * size, **changes), "destination.updated")
+
+    await execute(_upsert("acme"))
+    await execute(tenants.CreateDestination(_destination(config="x" * 4_000), 20))
+    await execute(patched(8_000))
+    for command in (
+        patched(12_000),
+        tenants.CreateDestination(_destination("e", credentials="x" * 4_000), 20),
+        tenants.UpsertTenant("acme", {"text": "x" * 4_000}, 5),
+    ):
+        with pytest.raises(errors.Refused, match="may have 10000 bytes"):
+            await execute(command)
+    assert 3 == (await query.fresh(log, "acme")).version
+    monkeypatch.setattr(writer, "MAX_TENANT_BYTES", 1_000)
+    await execute(
+        tenants.ChangeDestination(_destination(config="x" * 8_000, disabled_ms=9), "destination.disabled")
+    )
+    await execute(patched(7_000))
+    await execute(tenants.DeleteDestination("d"))
+    await execute(tenants.CreateDestination(_destination(), 20))
+
+
 async def test_the_cache_is_bounded_forgets_the_oldest_and_refreshes(log: client.Log) -> None:
     history = History()
     cached = cache.TenantCache(log, most=2)
