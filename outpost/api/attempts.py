@@ -133,8 +133,8 @@ async def _list(request: Call, query: queries.Query, wanted: rows.AttemptFilter)
     )
     if isinstance(found, cursor.CursorProblem):
         raise errors.Refused(found.message)
+    found = await _fitting(request.deps, page_request, found, shown)
     targets = await _targets(request.deps, found.models, shown)
-    found = _fitting(page_request, found, targets)
     models = _views(request.deps, found.models, targets)
     pagination = queries.pagination(page_request, "time", found.next, found.prev)
     return request.reads.answer(request.scope, schemas.AttemptPage(models, pagination))
@@ -181,12 +181,11 @@ async def _targets(deps: Deps, found: list[rows.AttemptRow], shown: _Shown) -> _
     targets: _Targets = {}
     if not shown.destination:
         return targets
-    tenants = sorted({row.tenant_id for row in found})
-    for tenant, state in zip(tenants, await config.load(deps.log, tenants), strict=True):
-        wanted = {_destination_of(row) for row in found if row.tenant_id == tenant}
-        for destination in state.destinations.values():
-            if (key := (tenant, destination.id, destination.created)) in wanted:
-                targets[key] = views.destination(deps, tenant, destination)
+    wanted = list(dict.fromkeys(_destination_of(row) for row in found))
+    present = await config.destinations(deps.log, [(tenant, id_) for tenant, id_, _ in wanted])
+    for key, destination in zip(wanted, present, strict=True):
+        if destination is not None and destination.created == key[2]:
+            targets[key] = views.destination(deps, key[0], destination)
     return targets
 
 
@@ -199,15 +198,16 @@ def _views(deps: Deps, found: list[rows.AttemptRow], targets: _Targets) -> list[
     return [views.attempt(row, prefix, targets.get(_destination_of(row))) for row in found]
 
 
-def _fitting(
-    request: paging.PageRequest, found: paging.Page[rows.AttemptRow], targets: _Targets
+async def _fitting(
+    deps: Deps, request: paging.PageRequest, found: paging.Page[rows.AttemptRow], shown: _Shown
 ) -> paging.Page[rows.AttemptRow]:
-    """The page without the attempts whose destinations make it too large. Each attempt shows its own."""
-    if not targets:
+    """The page without the attempts whose destinations, not read for this, make it too large. Each attempt
+    shows its own."""
+    if not shown.destination:
         return found
-    sizes = {key: len(msgspec.json.encode(target)) for key, target in targets.items()}
     in_turn = found.models[::-1] if request.prev else found.models
-    count = paging.fitting([sizes.get(_destination_of(row), 0) for row in in_turn], request.max_bytes)
+    sizes = await config.destination_sizes(deps.log, [(row.tenant_id, row.destination_id) for row in in_turn])
+    count = paging.fitting(sizes, request.max_bytes)
     return paging.shortened("att", request, found, [row.place for row in found.models], count)
 
 

@@ -118,11 +118,7 @@ async def _among(
     deps: Deps, wanted: Sequence[str], descending: bool, start: config.Listed | None, limit: int
 ) -> tuple[list[config.Listed], int]:
     """The places of the next `limit` of the tenants with these ids, and how many of them there are."""
-    states = await config.load(deps.log, list(dict.fromkeys(wanted)))
-    there = sorted(
-        (config.Listed(state.tenant.created_ms, state.tenant.id) for state in states if state.tenant is not None),
-        reverse=descending,
-    )
+    there = sorted(await config.places(deps.log, list(dict.fromkeys(wanted))), reverse=descending)
     behind = [at for at in there if start is None or (at < start if descending else at > start)]
     return behind[:limit], len(there)
 

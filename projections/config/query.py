@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -42,26 +43,49 @@ async def load(log: client.Log, wanted: Sequence[str]) -> list[tenants.TenantSta
 
 
 async def _hashes(log: client.Log, wanted: Sequence[str]) -> list[dict[bytes, bytes]]:
+    return await _replies(log, [("HGETALL", key) for key in await _keys(log, wanted)])
+
+
+async def _keys(log: client.Log, wanted: Sequence[str]) -> list[str]:
+    """The hash of each of these tenants."""
     places = [partitions.partition_of(t) for t in wanted]
     among = sorted(set(places))
     active = dict(zip(among, await checkpoint.generations(log, among), strict=True))
-    commands = [
-        ("HGETALL", log.keys.partitions[p].tenant(active[p], t)) for p, t in zip(places, wanted, strict=True)
-    ]
+    return [log.keys.partitions[p].tenant(active[p], t) for p, t in zip(places, wanted, strict=True)]
+
+
+async def _replies(log: client.Log, commands: Sequence[Sequence[client.Arg]]) -> list[Any]:
     return await log.pipeline(commands) if commands else []
 
 
 async def sizes(log: client.Log, wanted: Sequence[str]) -> list[int]:
     """About how many bytes `load` reads of each of these tenants, which are not read for this."""
-    places = [partitions.partition_of(t) for t in wanted]
-    among = sorted(set(places))
+    keys = await _keys(log, wanted)
+    return [reply or 0 for reply in await _replies(log, [("MEMORY", "USAGE", key, "SAMPLES", 0) for key in keys])]
+
+
+async def destinations(log: client.Log, wanted: Sequence[tuple[str, str]]) -> list[tenants.Destination | None]:
+    """These destinations of these tenants, None where there is none; nothing else of the tenants is read."""
+    keys = await _keys(log, [tenant for tenant, _ in wanted])
+    commands = [("HGET", key, f"d:{id_}") for key, (_, id_) in zip(keys, wanted, strict=True)]
+    return [None if reply is None else apply.decode_destination(reply) for reply in await _replies(log, commands)]
+
+
+async def destination_sizes(log: client.Log, wanted: Sequence[tuple[str, str]]) -> list[int]:
+    """How many bytes `destinations` reads of each; 0 where there is none."""
+    keys = await _keys(log, [tenant for tenant, _ in wanted])
+    commands = [("HSTRLEN", key, f"d:{id_}") for key, (_, id_) in zip(keys, wanted, strict=True)]
+    return await _replies(log, commands)
+
+
+async def places(log: client.Log, wanted: Sequence[str]) -> list[Listed]:
+    """The places of those of these tenants that there are; the tenants are not read."""
+    of = [partitions.partition_of(t) for t in wanted]
+    among = sorted(set(of))
     active = dict(zip(among, await checkpoint.generations(log, among), strict=True))
-    commands = [
-        ("MEMORY", "USAGE", log.keys.partitions[p].tenant(active[p], t), "SAMPLES", 0)
-        for p, t in zip(places, wanted, strict=True)
-    ]
-    replies = await log.pipeline(commands) if commands else []
-    return [reply or 0 for reply in replies]
+    lists = [log.keys.partitions[p].tenants(active[p]) for p in of]
+    scores = await _replies(log, [("ZSCORE", key, t) for key, t in zip(lists, wanted, strict=True)])
+    return [Listed(int(float(s)), t) for s, t in zip(scores, wanted, strict=True) if s is not None]
 
 
 async def fresh(log: client.Log, tenant: str) -> tenants.TenantState:

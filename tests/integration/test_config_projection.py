@@ -472,6 +472,30 @@ async def test_the_listing_pages_through_every_tenant_in_order_of_creation(
     assert expected == found
 
 
+async def test_one_destination_is_read_without_the_rest_of_its_tenant(log: client.Log) -> None:
+    history = History()
+    await _lives(log, history)
+    for tenant in TENANTS:
+        await query.fresh(log, tenant)
+    wanted = [(tenant, id_) for tenant in (*TENANTS, "nobody") for id_ in ("d0", "d1", "d2", "other")]
+    empty = tenants.TenantState()
+    expected = [history.states.get(tenant, empty).destinations.get(id_) for tenant, id_ in wanted]
+    assert expected == await query.destinations(log, wanted)
+    sizes = [0 if d is None else len(apply.encode_destination(d)) for d in expected]
+    assert sizes == await query.destination_sizes(log, wanted)
+    assert [] == await query.destinations(log, [])
+
+
+async def test_the_places_of_some_tenants_are_those_of_the_listing(log: client.Log) -> None:
+    history = History()
+    await _lives(log, history)
+    for tenant in TENANTS:
+        await query.fresh(log, tenant)
+    whole = await query.listing(log, descending=False, after=None, limit=10)
+    assert whole == sorted(await query.places(log, [*TENANTS, "nobody"]))
+    assert [] == await query.places(log, [])
+
+
 async def test_the_cache_is_bounded_in_bytes(log: client.Log) -> None:
     """What large tenants take counts, a tenant that changed counts once, and one beyond the bound is not kept."""
     history = History()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
 
 from outpost.api import reads
+from outpost.log.redis import client
+from projections.config import query
 from projections.logs import migrate
 from projections.logs import store as stores
 from tests.harness.api_server import SETTINGS
@@ -142,6 +144,28 @@ async def test_the_destinations_that_attempts_show_count_each_time(logs: LogApi,
     assert {f"e{number}" for number in range(7)} == {id_ for page in pages for id_ in page}
     back = await backwards(logs, "/attempts", "event_id", cursors[-1]["prev"], **found)
     assert [id_ for page in pages[:2] for id_ in page] == [id_ for page in back for id_ in page]
+
+
+async def test_what_is_not_shown_of_a_tenant_is_not_read(logs: LogApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts read the destinations that they show, and a list of named tenants the tenants of its page."""
+    made = await logs.destination()
+    position = await logs.event("e1")
+    await logs.attempt("e1", at=position, destination=str(made["id"]))
+    await logs.project()
+    assert 201 == (await logs.http.put("/tenants/other", json={})).status_code
+    read: list[str] = []
+    real = query._hashes
+
+    async def watched(log: client.Log, wanted: Sequence[str]) -> list[dict[bytes, bytes]]:
+        read.extend(wanted)
+        return await real(log, wanted)
+
+    monkeypatch.setattr(query, "_hashes", watched)
+    [attempt] = (await logs.get("/attempts", include="destination"))["models"]
+    assert (made["id"], []) == (attempt["destination"]["id"], read)
+    found = await logs.get("/tenants", id=["acme", "other"], limit=1)
+    assert (2, 1) == (found["count"], len(found["models"]))
+    assert [found["models"][0]["id"]] == read
 
 
 @DIRECTIONS
