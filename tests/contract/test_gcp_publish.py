@@ -310,7 +310,10 @@ SENDER = """
 import asyncio, json, sys
 import uvloop
 from outpost import settings
-from outpost.adapters import base, gcp_publisher, gcp_pubsub, shared
+from outpost.adapters import base
+from outpost.adapters.gcp import publisher as gcp_publisher
+from outpost.adapters.gcp import type as gcp_pubsub
+from outpost.adapters.shared import resources as shared
 
 async def main():
     port, roots, key = json.load(sys.stdin)

@@ -28,7 +28,7 @@ LIMIT_S = 5.0
 END_LIMIT_S = 15.0  # as long as a broker may take in good order
 PARENT = """
 import pathlib, signal, sys
-from outpost.embedded import rabbitmq
+from outpost.embedded.brokers import rabbitmq
 started = rabbitmq.start(pathlib.Path(sys.argv[1]))
 print(started.port, flush=True)
 signal.pause()

@@ -283,7 +283,7 @@ async def test_a_stop_closes_idle_connections_and_answers_open_requests() -> Non
 SCARCE = """
 import asyncio, resource, sys
 from outpost import telemetry
-from outpost.http_server import descriptors
+from outpost.process.http_server import descriptors
 from outpost.settings import Settings
 from tests.harness import stub_http
 

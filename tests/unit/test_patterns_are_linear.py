@@ -175,7 +175,9 @@ def _worst(pattern: Pattern, pieces: Sequence[str]) -> tuple[float, str]:
 
                 if took(LONG) < NOTICED_S:
                     continue
-                ratio, long = cost.growth(lambda took=took: took(LONG), lambda took=took: took(SHORT), MAX_RATIO)
+                ratio, long = cost.growth(
+                    lambda took=took: took(LONG), lambda took=took: took(SHORT), MAX_RATIO, 4
+                )
                 if long >= NOTICED_S and ratio > worst:
                     worst, of = ratio, f"{name} of {piece!r} between {first!r} and {last!r}: {long:.3f} s"
                 if worst > MAX_RATIO:
