@@ -13,7 +13,7 @@ from outpost.embedded import process
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120
-# A process that a test starts says whether its Ctrl-C raises KeyboardInterrupt, as it does where it is not ignored.
+# Says whether Ctrl-C raises KeyboardInterrupt in a process that a test starts.
 CHILD = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
 INNER = """
 import subprocess, sys
