@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outpost import errors, json_values
@@ -74,6 +75,62 @@ def test_a_long_text_decodes_to_what_a_short_one_does(value: object) -> None:
 def test_a_number_that_nothing_holds_is_refused(number: bytes, padding: bytes) -> None:
     with pytest.raises(msgspec.MsgspecError):
         json_values.decode(b"[" + number + b"]" + padding)
+
+
+NUMBERS = st.one_of(
+    st.from_regex(r"-?(0|[1-9][0-9]{0,400})(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,5})?", fullmatch=True),
+    st.integers(0, 6_000).map(lambda digits: "1" + "0" * digits),
+    st.tuples(st.integers(150, 250), st.integers(50, 350)).map(lambda of: f"{'9' * of[0]}e{of[1]}"),
+)
+
+
+MANY = b"," + b",".join([b"1"] * json_values.MANY_VALUES)  # behind a value of an array
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(NUMBERS, min_size=1, max_size=3))
+@example(["9" * 199 + "e99"])
+@example(["9" * 200 + "e99"])
+@example(["1e400"])
+@example(["1E+400"])
+@example(["-1e308", "1e-400"])
+@example(["9" * 4_301])
+def test_among_many_values_a_number_is_refused_if_and_only_if_it_cannot_be_decoded(numbers: list[str]) -> None:
+    text = ",".join(numbers).encode()
+    assert refused(json_values.decode, text) == refused(json_values.check_numbers, text)
+
+
+def refused(read: Callable[[bytes], object], numbers: bytes) -> bool:
+    """Whether `read` refuses an array that begins with these numbers and has many values."""
+    try:
+        read(b"[" + numbers + MANY + b"]")
+    except msgspec.MsgspecError:
+        return True
+    return False
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text('"\\{}[]:,u0019ed8.+-tfn \n', max_size=12))
+def test_a_body_of_many_values_is_refused_where_one_of_few_is(text: str) -> None:
+    few, many = (b'{"tenant_id":"t","data":{"a":[%b%b]}}' % (text.encode(), rest) for rest in (b",1", MANY))
+    assert problems(few) == problems(many)
+
+
+def problems(body: bytes) -> list[tuple[str, str]]:
+    """Paths and rules of what is wrong with a publish of this body."""
+    try:
+        forms.publish_request(body, Settings(), 0)
+    except errors.Invalid as exc:
+        return [(problem.path, problem.rule) for problem in exc.problems]
+    return []
+
+
+def test_many_values_with_plain_numbers_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(text: bytes) -> object:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(json_values, "decode", decode)
+    json_values.check_numbers(b'[-2.5e-7,1E+22,1700000000000,"e1"' + MANY + b"]")
 
 
 @pytest.mark.parametrize("enabled", [True, False])
