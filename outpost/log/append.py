@@ -1,7 +1,8 @@
 """Appending to `cfg` and `evt`: each entry once, each against the tenant version it was made for.
 
 `append` is the script with its retries. `GroupCommit` gathers the events of a process: whatever waits when a flush
-returns is the next flush, so a busy process pays one round trip for hundreds and an idle one adds no delay.
+returns is the next flush, so a busy process pays one round trip for hundreds and an idle one adds no delay. Large
+events are flushed by themselves, so that no small one waits until a megabyte is sent and on the disk.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ RETRY_PAUSE_S = 0.05  # between two tries of an append that got no answer
 APPEND_LIMIT_S = 4.0  # after which a caller hears that the store is away
 MAX_FLUSH = 512  # entries of one flush; bounds how long Redis is busy with it
 OVERHEAD_BYTES = 512  # of a call, for an item beside its payload: names of fields, ids, times, mark
+LARGE_ITEM_BYTES = 32_768  # items from this size on are flushed apart from the others
 MAX_WAITING = 20_000  # entries that may wait for a flush; beyond it publishers are told to come again
 
 _SCRIPT = client.load_script("append")
@@ -163,6 +165,15 @@ def _answer(stream: str, partition: int, reply: bytes | list[bytes]) -> Answer:
     raise errors.StoreUnavailable("redis", "an append was answered in an unknown form")
 
 
+class _Line:
+    """Items that wait for the next flush, and how much one flush may carry."""
+
+    def __init__(self) -> None:
+        self.sending = batching.Sending(MAX_FLUSH)
+        self.waiting: deque[tuple[int, Item, asyncio.Future[Answer]]] = deque()
+        self.wake = asyncio.Event()
+
+
 class GroupCommit:
     """Appends the events of a process together. `run` is its one background task; `close` flushes what waits."""
 
@@ -170,9 +181,7 @@ class GroupCommit:
         self._log = log
         self._window = window
         self._budget = budget or budgets.Budget()
-        self._sending = batching.Sending(MAX_FLUSH)
-        self._waiting: deque[tuple[int, Item, asyncio.Future[Answer]]] = deque()
-        self._wake = asyncio.Event()
+        self._small, self._large = self._lines = (_Line(), _Line())
         self._closed = False
 
     async def append(self, partition: int, item: Item) -> Answer:
@@ -182,57 +191,65 @@ class GroupCommit:
     def put(self, partition: int, item: Item) -> asyncio.Future[Answer]:
         """Takes `item` into the next flush; the answer comes with it. Raises errors.StoreUnavailable, which is
         errors.OverBudget where nothing was tried for want of memory."""
-        if self._closed or len(self._waiting) >= MAX_WAITING:
+        if self._closed or len(self._small.waiting) + len(self._large.waiting) >= MAX_WAITING:
             raise errors.StoreUnavailable(
                 "redis", "too many appends wait" if not self._closed else "shutting down"
             )
         if not self._budget.admits(partition, item.payload_bytes + item.fan_out_bytes):
             raise errors.OverBudget("redis", "the memory budget is used up")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((partition, item, future))
-        self._wake.set()
+        line = self._small if item.payload_bytes < LARGE_ITEM_BYTES else self._large
+        line.waiting.append((partition, item, future))
+        line.wake.set()
         return future
 
     async def run(self) -> None:
         """Flushes until `close` was called and nothing waits any more. If it is cancelled, nothing is taken any
         more and whoever waits hears so."""
         try:
-            while self._waiting or not self._closed:
-                if not self._waiting:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    continue
-                await self._flush()
+            async with asyncio.TaskGroup() as group:
+                for line in self._lines:
+                    group.create_task(self._run(line))
         finally:
             self._closed = True
-            _fail((future for *_, future in self._waiting), errors.StoreUnavailable("redis", "shutting down"))
-            self._waiting.clear()
+            for line in self._lines:
+                _fail((future for *_, future in line.waiting), errors.StoreUnavailable("redis", "shutting down"))
+                line.waiting.clear()
+
+    async def _run(self, line: _Line) -> None:
+        while line.waiting or not self._closed:
+            if not line.waiting:
+                line.wake.clear()
+                await line.wake.wait()
+                continue
+            await self._flush(line)
 
     def close(self) -> None:
         """Takes no more; `run` ends when the last flush is answered."""
         self._closed = True
-        self._wake.set()
+        for line in self._lines:
+            line.wake.set()
 
-    async def _flush(self) -> None:
+    async def _flush(self, line: _Line) -> None:
         batches: dict[int, list[Item]] = defaultdict(list)
         futures: dict[int, list[asyncio.Future[Answer]]] = defaultdict(list)
-        for _ in range(self._sending.cut(map(_size, self._waiting))):
-            partition, item, future = self._waiting.popleft()
+        for _ in range(line.sending.cut(map(_size, line.waiting))):
+            partition, item, future = line.waiting.popleft()
             batches[partition].append(item)
             futures[partition].append(future)
-        began, behind = time.monotonic(), len(self._waiting)
+        began, behind = time.monotonic(), len(line.waiting)
         try:
             answers = await append(self._log, "evt", dict(batches), self._window)
         except errors.OutpostError as exc:
-            self._sending.failed()
+            line.sending.failed()
             _fail(itertools.chain(*futures.values()), exc)
             if time.monotonic() - began >= APPEND_LIMIT_S - RETRY_PAUSE_S:  # so long have those behind waited, too
-                _fail([self._waiting.popleft()[2] for _ in range(behind)], exc)
+                _fail([line.waiting.popleft()[2] for _ in range(behind)], exc)
         except BaseException:
             _fail(itertools.chain(*futures.values()), errors.StoreUnavailable("redis", "the append was cut off"))
             raise
         else:
-            self._sending.passed()
+            line.sending.passed()
             for partition, waiting in futures.items():
                 if partition in answers.failed:
                     _fail(waiting, answers.failed[partition])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
+import msgspec
 import pytest
 
 from outpost import errors
 from outpost.log import append
 from outpost.log import partition as partitions
-from outpost.log.redis import client
+from outpost.log.redis import client, connection
 from tests.contract import worlds
 from tests.harness.servers import RedisServer, eventually, free_port
 
@@ -73,6 +75,44 @@ async def test_each_of_a_flush_hears_its_own_outcome(log: client.Log) -> None:
             commit.append(P, worlds.item("e2")),
         )
     assert [append.Duplicate, append.Stale, append.Appended] == [type(answer) for answer in answers]
+
+
+async def test_a_small_event_does_not_wait_until_large_ones_are_written(
+    log: client.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written, begun = append.append, asyncio.Event(), asyncio.Event()
+
+    async def slow_where_large(log: client.Log, stream: Any, batches: Any, window: append.Window) -> Any:
+        if any(item.payload_bytes >= append.LARGE_ITEM_BYTES for items in batches.values() for item in items):
+            begun.set()
+            await written.wait()
+        return await real(log, stream, batches, window)
+
+    monkeypatch.setattr(append, "append", slow_where_large)
+    large = msgspec.structs.replace(worlds.item("large"), payload_bytes=append.LARGE_ITEM_BYTES)
+    async with _running(log) as commit:
+        waiting = commit.put(P, large)
+        await asyncio.wait_for(begun.wait(), 60)
+        small = await asyncio.wait_for(commit.append(P, worlds.item("small")), 60)
+        assert (append.Appended, False) == (type(small), waiting.done())
+        written.set()
+        assert isinstance(await waiting, append.Appended)
+
+
+async def test_a_large_call_has_a_connection_of_its_own(log: client.Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[object] = []
+    send = connection._Connection.send
+
+    def noted(self: Any, packed: bytes, count: int) -> Any:
+        used.append(self)
+        return send(self, packed, count)
+
+    monkeypatch.setattr(connection._Connection, "send", noted)
+    large = msgspec.structs.replace(worlds.item("large"), matched=b'"%s"' % (b"x" * client.LARGE_CALL_BYTES))
+    for item in (worlds.item("first"), large, worlds.item("last")):
+        await worlds.append_items(log, item)
+    own = used[-2]
+    assert (True, 2) == (used[-1] is not own, len({*used}))
 
 
 async def test_a_caller_that_goes_away_takes_nobody_with_it(log: client.Log) -> None:

@@ -1,8 +1,8 @@
 """The way to Redis: the scripts, the clients, and the border where foreign errors become ours.
 
 What runs per batch of events (scripts, stream reads) goes through `wire`; everything else through redis-py, whose
-own retries are off: a command that is sent twice writes twice. Blocking reads have connections of their own, so
-that nothing waits behind them.
+own retries are off: a command that is sent twice writes twice. Blocking reads have connections of their own, and
+scripts with much to send have one, so that nothing waits behind them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ COMMAND_TIMEOUT_S = 3.0  # a command that takes longer has failed; what it did i
 BLOCK_MS = 1_000  # how long a blocking read waits for entries; also how long a loop takes to see a stop
 BLOCKING_TIMEOUT_S = BLOCK_MS / 1000 + 5.0
 CONFIG_ENTRIES = 500  # of `cfg`, by one read and one `advance`
+LARGE_CALL_BYTES = 262_144  # a call of scripts from this size on goes over the connection of large ones
 CONNECTIONS = 32  # a process never has more commands under way than its few loops
 DISK = "it cannot write to its disk"
 
@@ -87,6 +88,7 @@ class Log:
         self.pin = log_identity.LogIdentity(keys.meta)
         self.redis = _client(address, self.pin)
         self._wire = wire.Wire(address, COMMAND_TIMEOUT_S, self.pin)
+        self._large_calls = wire.Wire(address, COMMAND_TIMEOUT_S, self.pin)
         self._blocking = wire.WirePool(address, COMMAND_TIMEOUT_S, self.pin)
         # What was learned of the size of config entries, for everybody who catches up with them.
         self.config_reading = batching.Reading(CONFIG_ENTRIES, batching.CALL_BYTES)
@@ -140,7 +142,9 @@ class Log:
 
     async def _evalsha(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
-        return await self._wire.execute(commands, COMMAND_TIMEOUT_S)
+        packed = wire.pack(commands)
+        way = self._wire if len(packed) < LARGE_CALL_BYTES else self._large_calls
+        return (await way.exchange(packed, len(commands), COMMAND_TIMEOUT_S))[0]
 
     async def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Plain commands in one round trip. Raises errors.StoreUnavailable."""
@@ -195,6 +199,7 @@ class Log:
     async def disconnect(self) -> None:
         """Drops every connection; the next commands dial anew. What is under way gets errors.StoreUnavailable."""
         await self._wire.close()
+        await self._large_calls.close()
         await self._blocking.close()
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
             await self.redis.connection_pool.disconnect(inuse_connections=False)
@@ -203,6 +208,7 @@ class Log:
         """Closes every connection."""
         await self.redis.aclose()
         await self._wire.close()
+        await self._large_calls.close()
         await self._blocking.close()
 
 

@@ -127,13 +127,12 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.abort(exc or ConnectionResetError())
 
-    def send(self, commands: Sequence[Sequence[Arg]]) -> asyncio.Future[_Answer]:
-        """Writes `commands`; the future has their replies, errors among them as values.
+    def send(self, packed: bytes, count: int) -> asyncio.Future[_Answer]:
+        """Writes `count` packed commands; the future has their replies, errors among them as values.
 
-        A request is queued only once it is written: what cannot be packed (TypeError) or written leaves nobody
-        waiting who would take the answer of the next request.
+        A request is queued only once it is written: what cannot be written leaves nobody waiting who would take
+        the answer of the next request.
         """
-        packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         if self.closed or self._transport is None or self._transport.is_closing():  # lost, and not yet told
             future.set_exception(ConnectionResetError())
@@ -143,7 +142,7 @@ class _Connection(asyncio.Protocol):
         except BaseException as exc:
             self.abort(exc)  # some of it may be on its way
             raise
-        self._requests.append((_Answer(len(commands)), future))
+        self._requests.append((_Answer(count), future))
         return future
 
     def abort(self, exc: BaseException) -> None:
@@ -155,6 +154,11 @@ class _Connection(asyncio.Protocol):
             _, future = self._requests.popleft()
             if not future.done():
                 future.set_exception(ConnectionResetError(type(exc).__name__))
+
+
+def pack(commands: Sequence[Sequence[Arg]]) -> bytes:
+    """The bytes of one request. Raises TypeError for an argument that is no `Arg`."""
+    return b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
 
 
 class Wire:
@@ -174,12 +178,16 @@ class Wire:
 
     async def measured(self, commands: Sequence[Sequence[Arg]], timeout_s: float) -> tuple[list[Any], int]:
         """As `execute`, with about how many bytes the replies are."""
-        if not commands:
+        return await self.exchange(pack(commands), len(commands), timeout_s)
+
+    async def exchange(self, packed: bytes, count: int, timeout_s: float) -> tuple[list[Any], int]:
+        """As `measured`, for `count` commands that are packed already."""
+        if not count:
             return [], 0  # a request without replies would never be over, and take those of the next one
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self._dial()
-        answer = await _within(timeout_s, connection, commands)
+        answer = await _within(timeout_s, connection, packed, count)
         return answer.replies, answer.size
 
     async def close(self) -> None:
@@ -213,8 +221,8 @@ class Wire:
             return await _connect(self._address, self._connect_timeout_s, self._pin)
 
 
-async def _within(timeout_s: float, connection: _Connection, commands: Sequence[Sequence[Arg]]) -> _Answer:
-    future = connection.send(commands)
+async def _within(timeout_s: float, connection: _Connection, packed: bytes, count: int) -> _Answer:
+    future = connection.send(packed, count)
     timer = asyncio.get_running_loop().call_later(timeout_s, connection.abort, TimeoutError())
     try:
         return await future
@@ -244,7 +252,7 @@ async def _connect(address: RedisAddress, timeout_s: float, pin: log_identity.Lo
         hello.append(pin.question)
     if hello:
         try:
-            _judge((await _within(timeout_s, connection, hello)).replies, pin)
+            _judge((await _within(timeout_s, connection, pack(hello), len(hello))).replies, pin)
         except BaseException as exc:
             connection.abort(exc)
             raise
