@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_a_callback_that_computes_for_long_is_reported_with_its_coroutine_and_on
     tmp_path: Path,
 ):
     script = """
-import asyncio, pathlib, sys, time
+import asyncio, gc, pathlib, sys, time
 from tests.harness import watched_entry
 
 async def computes():
@@ -73,8 +74,12 @@ async def computes():
 async def waits():
     time.sleep(0.2)
 
+async def collects():
+    held = [[] for _ in range(3_000_000)]
+    gc.collect()
+
 async def main():
-    await asyncio.gather(asyncio.create_task(computes()), asyncio.create_task(waits()))
+    await asyncio.gather(*map(asyncio.create_task, (computes(), waits(), collects())))
 
 with pathlib.Path(sys.argv[1]).open("a", buffering=1) as report:
     watched_entry.watch(report)
@@ -82,10 +87,12 @@ with pathlib.Path(sys.argv[1]).open("a", buffering=1) as report:
 """
     report = tmp_path / "loop.jsonl"
     subprocess.run([sys.executable, "-c", script, str(report)], cwd=process.ROOT, check=True, timeout=60)
-    [held] = watched_entry.read(report)
+    held, collecting = watched_entry.read(report)
     assert isinstance(held, watched_entry.Held)
     assert "computes" == held.callback
     assert 0.2 <= held.cpu_s < 0.4
+    assert isinstance(collecting, watched_entry.Held)
+    assert re.fullmatch(r"collects, [0-9]+ ms of it collecting garbage", collecting.callback)
 
 
 async def test_an_attack_that_raises_or_does_not_end_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch):
