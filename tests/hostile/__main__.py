@@ -6,21 +6,25 @@ import argparse
 import asyncio
 import shutil
 import sys
+from collections.abc import Sequence
 
 from tests.harness import servers
 from tests.hostile import attacks, together
 
 SECONDS = 600.0
 ALONE_S = 30.0
+NICE = 10  # of the attacks, so that what they compute is not taken from the server
 
 
-async def run(seconds: float) -> together.Report:
+async def run(seconds: float, only: Sequence[str]) -> together.Report:
     """Measures a server on stores of its own."""
     folder = servers.new_folder()
     redis, postgres = servers.RedisServer(servers.VALKEY_9), servers.PostgresServer(servers.POSTGRES_18)
     try:
         url = postgres.url_of(await postgres.create_database())
-        return await together.measure(redis, url, folder, alone_s=min(ALONE_S, seconds), attack_s=seconds)
+        return await together.measure(
+            redis, url, folder, alone_s=min(ALONE_S, seconds), attack_s=seconds, nice=NICE, only=only
+        )
     finally:
         redis.close()
         postgres.close()
@@ -30,9 +34,12 @@ async def run(seconds: float) -> together.Report:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make hostile")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of the attacks")
+    names = [one.name for one in attacks.ALL]
+    parser.add_argument("--only", nargs="+", default=[], choices=names, metavar="ATTACK", help="these alone")
     args = parser.parse_args(argv)
-    print(f"{len(attacks.ALL)} attacks at once for {args.seconds:.0f} s: {', '.join(a.name for a in attacks.ALL)}")
-    report = asyncio.run(run(args.seconds))
+    chosen = args.only or names
+    print(f"{len(chosen)} attacks at once for {args.seconds:.0f} s: {', '.join(chosen)}")
+    report = asyncio.run(run(args.seconds, args.only))
     for line in report.lines():
         print(line)
     problems = report.problems(timed=True)

@@ -1,13 +1,15 @@
 """Runs attacks in a process of their own, so that what they cost is not taken for the server's time.
 
-`python -m tests.hostile.assault --port N --key KEY --seconds S --pause S [--only NAME ..]` ends with 1 and a line
-on stderr for each attack that raised or did not end.
+`python -m tests.hostile.assault --port N --key KEY --seconds S --pause S [--nice N] [--only NAME ..]` ends with 1
+and a line on stderr for each attack that raised or did not end. With `--nice` it computes only while the server
+and its stores do not want to: attackers have machines of their own.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import traceback
 
@@ -35,8 +37,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--key", required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--pause", type=float, required=True)
+    parser.add_argument("--nice", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[one.name for one in attacks.ALL])
     args = parser.parse_args(argv)
+    os.nice(args.nice)
     chosen = [one for one in attacks.ALL if one.name in args.only]
     problems = asyncio.run(run(Target("127.0.0.1", args.port, args.key, args.pause), args.seconds, chosen))
     print("\n".join(problems), file=sys.stderr)

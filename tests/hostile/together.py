@@ -176,9 +176,17 @@ class Healthy:
 
 
 async def measure(
-    redis: servers.RedisServer, postgres_url: str, folder: Path, *, alone_s: float, attack_s: float
+    redis: servers.RedisServer,
+    postgres_url: str,
+    folder: Path,
+    *,
+    alone_s: float,
+    attack_s: float,
+    nice: int = 0,
+    only: Sequence[str] = (),
 ) -> Report:
-    """Starts a server on these stores, measures it for `alone_s` + `attack_s` seconds and until it is at rest."""
+    """Starts a server on these stores, measures it for `alone_s` + `attack_s` seconds and until it is at rest. The
+    attacks run at the priority `nice`; `only` names those to run where they are not all."""
     report = folder / "loop.jsonl"
     server = process.Outpost(redis, postgres_url, folder, changes=(), report=report, **SETTINGS)
     async with server, receiver.Receiver() as receiving, counting.Counts(redis, postgres_url) as counts:
@@ -189,7 +197,7 @@ async def measure(
         alone = await healthy.publish("alone", alone_s)
         before, began = await _held(server, report, kept), time.monotonic()
         async with _sampled(server) as rss:
-            async with _assault(server, attack_s) as told:
+            async with _assault(server, attack_s, nice, only) as told:
                 beside = await healthy.publish("beside", attack_s)
             after = await _recovered(server, report, kept, before)
         await counts.rest(RECOVERY_S)
@@ -246,11 +254,14 @@ async def _sampled(server: process.Outpost) -> AsyncIterator[list[float]]:
 
 
 @asynccontextmanager
-async def _assault(server: process.Outpost, seconds: float) -> AsyncIterator[list[str]]:
+async def _assault(
+    server: process.Outpost, seconds: float, nice: int, only: Sequence[str]
+) -> AsyncIterator[list[str]]:
     """Attacks the server from another process; afterwards the list says what went wrong with the attacks."""
     port = server.url.rsplit(":", 1)[1]
     words = ["--port", port, "--key", process.KEY, "--seconds", str(seconds)]
-    words += ["--pause", str(len(attacks.ALL) / ATTACK_RATE)]
+    words += ["--pause", str(len(only or attacks.ALL) / ATTACK_RATE), "--nice", str(nice)]
+    words += ["--only", *only] if only else []
     attacking = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.hostile.assault", *words, cwd=process.ROOT, stderr=asyncio.subprocess.PIPE
     )

@@ -1,7 +1,9 @@
 """Hostile clients of the API: each holds, floods or confuses connections as no client should.
 
-Every one opens its connections again and again until its time is over, and sends at most `MAX_BYTES` in all. What
-it is answered is counted in `statuses`.
+Every one opens its connections again and again until its time is over, and sends at most `MAX_BYTES` in all: some
+at once, and the rest at a pace that lasts until the end, as a client with a line of a few Mbit/s would. Without a
+pace all of it is out within seconds, and the server computes for nobody else meanwhile, as it does for any client
+that asks as fast as it can. What it is answered is counted in `statuses`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from tests.harness import framing
 from tests.hostile.attack import Target
 
 MAX_BYTES = 30_000_000
+AT_ONCE_BYTES = 3_000_000
+MAX_BYTES_PER_S = 1_000_000  # beyond these
 PIECE = b"a" * 65_536
 DRIP_S = 0.2  # between the bytes of one who drips
 PAUSE_S = 0.01  # before a connection is opened again
@@ -39,7 +43,7 @@ class Line:
         """Sends `data` as fast as it is taken; False once the attacker has sent what it may."""
         if self._owner.sent + len(data) > MAX_BYTES:
             return False
-        self._owner.sent += len(data)
+        await self._owner.pace(len(data))
         self._writer.write(data)
         await self._writer.drain()
         return True
@@ -75,20 +79,36 @@ class Line:
 
 
 class Clients:
-    """`count` connections at once that all behave in one way."""
+    """`count` connections at once that all behave in one way, and send `at_once_bytes` before any pace is kept."""
 
-    def __init__(self, name: str, count: int, behave: Callable[[Line], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        behave: Callable[[Line], Awaitable[None]],
+        at_once_bytes: int = AT_ONCE_BYTES,
+    ) -> None:
         self.name = name
         self.sent = 0
         self.statuses: Counter[int] = Counter()
         self._count = count
         self._behave = behave
+        self._at_once_bytes = at_once_bytes
+        self._began, self._seconds_per_byte = 0.0, 0.0
+
+    async def pace(self, count: int) -> None:
+        """Counts bytes that are to be sent, and waits until it is time for them."""
+        self.sent += count
+        due = self._began + (self.sent - self._at_once_bytes) * self._seconds_per_byte
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def run(self, target: Target, seconds: float) -> None:
         """See `Attack`."""
         self.sent = 0
         self.statuses.clear()
-        end = time.monotonic() + seconds
+        self._began = time.monotonic()
+        self._seconds_per_byte = max(seconds / MAX_BYTES, 1 / MAX_BYTES_PER_S)
+        end = self._began + seconds
         await asyncio.gather(*(self._again_and_again(target, end) for _ in range(self._count)))
 
     async def _again_and_again(self, target: Target, end: float) -> None:
@@ -189,7 +209,7 @@ ALL = (
     Clients("giant URLs", 4, _giant_url),
     Clients("bodies without a key", 8, _body_without_a_key),
     Clients("bodies beyond the limit", 8, _body_too_large),
-    Clients("held bodies", 20, _held_body),
+    Clients("held bodies", 20, _held_body, at_once_bytes=20 * 1_000_000),
     Clients("bodies in tiny chunks", 4, _tiny_chunks),
     Clients("broken requests", 8, _broken),
     Clients("requests sent ahead", 4, _ahead),

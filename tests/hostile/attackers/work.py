@@ -1,7 +1,8 @@
 """Clients whose requests are small and ask for much work: costly bodies, costly filters, large pages.
 
 They share one way of asking: a client with the API key sends requests one after the other over a few connections,
-and reads every answer, whatever it says.
+and reads every answer, whatever it says. Between two requests each connection pauses for `PAUSE_S`: who asks
+without a pause gets what the server can do, and others wait for as long, whatever it is that is asked.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class CostlyFilters:
     async def _publish(self, client: httpx.AsyncClient) -> None:
         while True:
             await _ask(client, "POST", PUBLISH, content=self.event(), headers=JSON)
-            await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +161,7 @@ class LargePages:
                     answer = await stack.enter_async_context(client.stream("GET", paths[number % 2]))
                     async for _ in answer.aiter_raw():  # nothing of it is kept
                         await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE_S)
 
 
 ALL = (CostlyBodies(), CostlyFilters(), LargePages())
