@@ -46,9 +46,9 @@ bench: .venv/embedded.stamp
 test: servers lint types
 	@exec $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-# The pure tests and the contracts that end in seconds.
+# The pure tests and the contracts that end in seconds: they compute more than they wait.
 test-fast: .venv/dev.stamp
-	@exec $(BIN)/python -m pytest $(PARALLEL) -m fast $(ARGS)
+	@exec $(BIN)/python -m pytest $(PARALLEL) -n 3 -m fast tests/unit tests/corpus tests/contract $(ARGS)
 
 models: .venv/dev.stamp
 	@exec $(BIN)/python -m docs.models $(ARGS)

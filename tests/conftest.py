@@ -14,13 +14,18 @@ from tests.harness.servers import PostgresServer, RedisServer
 
 TESTS = Path(__file__).parent
 FOLDERS = ("cluster", "crash", "hostile", "integration", "contract", "corpus", "unit")  # the slowest tests first
-# Contracts that start a service of their own, or wait for long.
-SLOW_CONTRACTS = {
+# Files that start a service of their own, wait or compute for long; `make test-fast` leaves them out.
+SLOW = {
     "test_aws_queues.py",
+    "test_batch_sizes.py",
+    "test_broker_cycles.py",
+    "test_delivery_cycles.py",
+    "test_delivery_protocol.py",
     "test_destination_types.py",
     "test_gcp_publish.py",
     "test_kafka_publish.py",
     "test_kinesis_records.py",
+    "test_models.py",
     "test_rabbitmq_broker.py",
     "test_s3_objects.py",
     "test_servicebus_links.py",
@@ -48,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         folder = _folder(item)
         if folder in FOLDERS:
             item.add_marker(folder)
-        if folder in ("unit", "corpus") or (folder == "contract" and _is_quick(item)):
+        if folder in ("unit", "corpus", "contract") and _is_quick(item):
             item.add_marker("fast")
         if folder not in ALONE:
             item.add_marker(pytest.mark.xdist_group(_group(item)))
@@ -68,8 +73,8 @@ def _folder(item: pytest.Item) -> str:
 
 
 def _is_quick(item: pytest.Item) -> bool:
-    """Whether it is a contract that ends soon; those of the log run on one of the two servers then."""
-    return item.path.name not in SLOW_CONTRACTS and servers.REDIS_70 not in item.name
+    """Whether it ends soon; contracts of the log run on one of the two servers then."""
+    return item.path.name not in SLOW and servers.REDIS_70 not in item.name
 
 
 def _group(item: pytest.Item) -> str:
