@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from outpost import crypto, errors, pacing, telemetry
+from outpost import collecting, crypto, errors, pacing, telemetry
 from outpost.adapters import registry as registries
 from outpost.api import app as api
 from outpost.log import partition as log_partitions
@@ -63,7 +63,7 @@ def _spare_collections() -> None:
     """What was loaded to start stays for good, so the collector need not look at it again; and what an event
     allocates is freed by counting, so that looking after every few hundred objects finds nothing."""
     gc.collect()
-    gc.freeze()
+    collecting.leave_out_what_is_loaded()
     gc.set_threshold(COLLECT_EVERY, 20, 20)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 
@@ -44,3 +46,17 @@ def test_little_is_left_to_the_collector_of_python():
     collecting.count(10)
     assert circle() is not None
     gc.collect()
+
+
+def test_what_was_loaded_for_good_is_out_of_the_collectors_sight_and_is_freed_by_counting() -> None:
+    program = (
+        "import gc, weakref; from outpost import collecting\n"
+        "class Thing: pass\n"
+        "thing = Thing(); seen = weakref.ref(thing)\n"
+        "collecting.leave_out_what_is_loaded()\n"
+        "assert not any(each is thing for each in gc.get_objects())\n"
+        "assert gc.get_freeze_count() > 1_000\n"
+        "del thing\n"
+        "assert seen() is None\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

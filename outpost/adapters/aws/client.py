@@ -170,6 +170,7 @@ def _broken(exc: Exception) -> tuple[codes.Code, str]:
 
 
 _building = threading.Lock()  # botocore's session is not made for several threads
+_described: set[str] = set()  # services whose description botocore has loaded; it keeps that for good
 
 
 def _build(place: Place, timeout_s: float, config: dict[str, Any]) -> Any:
@@ -197,6 +198,9 @@ def _build(place: Place, timeout_s: float, config: dict[str, Any]) -> Any:
         )
     client._endpoint.http_session.close()  # noqa: SLF001 -- botocore has no other way to be given a session
     client._endpoint.http_session = aws_sockets.Session(timeout_s, MOST_KEPT)  # noqa: SLF001
+    if place.service not in _described:
+        _described.add(place.service)
+        collecting.leave_out_what_is_loaded()
     return client
 
 

@@ -9,7 +9,9 @@ import asyncio
 import concurrent.futures
 import functools
 import importlib
+import sys
 
+from outpost import collecting
 from outpost import settings as settings_
 from outpost.adapters.egress import addresses, names
 from outpost.adapters.egress import guard as egress
@@ -45,8 +47,10 @@ class Shared:
         """Imports a module that brings a library with it. The first time that takes up to a second, in which
         nothing else would run, so it happens in a thread."""
         if module not in self._imported:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self.threads, importlib.import_module, module)
+            if module not in sys.modules:
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self.threads, importlib.import_module, module)
+                collecting.leave_out_what_is_loaded()
             self._imported.add(module)
 
     async def close(self) -> None:
