@@ -23,6 +23,7 @@ from tests.harness.api_server import KEY, Api
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
 
 REQUESTS = 60
+TRIES = 3
 EVENT = b'{"tenant_id":"acme","topic":"user.created","data":{"x":"%b"}}'
 
 
@@ -115,6 +116,21 @@ def collecting_by_hand() -> Iterator[Callable[[], int]]:
     gc.enable()
 
 
+async def left_behind(port: int, kind: Kind, collect: Callable[[], int]) -> int:
+    """How many objects `REQUESTS` requests leave in cycles: the least of three tries. What a request leaves is there
+    after each try; what something else in this process leaves once, such as a first use or a timer that ends, is not.
+    """
+    found = []
+    for _ in range(TRIES):
+        collect()
+        await asyncio.to_thread(exchange, port, kind, REQUESTS)
+        await asyncio.sleep(0)
+        found.append(collect())
+        if found[-1] < REQUESTS:
+            break
+    return min(found)
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 async def test_no_request_leaves_a_cycle_behind(
     api: Api, kind: Kind, collecting_by_hand: Callable[[], int]
@@ -123,10 +139,7 @@ async def test_no_request_leaves_a_cycle_behind(
     async with api.listening() as url:
         port = int(url.rpartition(":")[2])
         await asyncio.to_thread(exchange, port, kind, 3)
-        collecting_by_hand()
-        await asyncio.to_thread(exchange, port, kind, REQUESTS)
-        await asyncio.sleep(0)
-        assert collecting_by_hand() < REQUESTS
+        assert await left_behind(port, kind, collecting_by_hand) < REQUESTS
 
 
 @pytest.mark.parametrize("failure", [errors.StoreUnavailable("redis", "away"), None], ids=["failed", "cancelled"])
@@ -148,9 +161,7 @@ async def test_no_append_that_fails_leaves_a_cycle_behind(
 
         monkeypatch.setattr(api.commit, "put", put)
         await asyncio.to_thread(exchange, port, KINDS["publish"], 3)
-        collecting_by_hand()
-        await asyncio.to_thread(exchange, port, KINDS["publish"], REQUESTS)
-        assert collecting_by_hand() < REQUESTS
+        assert await left_behind(port, KINDS["publish"], collecting_by_hand) < REQUESTS
 
 
 async def test_memory_stays_flat_without_collections(api: Api, collecting_by_hand: Callable[[], int]) -> None:
