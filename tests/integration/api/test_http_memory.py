@@ -117,8 +117,10 @@ def collecting_by_hand() -> Iterator[Callable[[], int]]:
 
 
 async def left_behind(port: int, kind: Kind, collect: Callable[[], int]) -> int:
-    """How many objects `REQUESTS` requests leave in cycles: the least of three tries. What a request leaves is there
-    after each try; what something else in this process leaves once, such as a first use or a timer that ends, is not.
+    """How many objects `REQUESTS` requests leave in cycles: the least of three tries.
+
+    What a request leaves is there after each try; what something else in this process leaves once, such as a first
+    use or a timer that ends, is not.
     """
     found = []
     for _ in range(TRIES):
