@@ -15,7 +15,8 @@ from outpost.api import problems
 from outpost.commands import actor as actors
 
 _HEADER = b"authorization"
-_SCHEME = b"Bearer "  # case-sensitive, one space
+_SCHEME = b"bearer"  # in any case, with blanks behind it (RFC 9110 section 11.1)
+_BLANKS = b" \t"
 
 
 def check(headers: Iterable[tuple[bytes, bytes]], api_key: str) -> None:
@@ -25,15 +26,21 @@ def check(headers: Iterable[tuple[bytes, bytes]], api_key: str) -> None:
         return
     for name, value in headers:
         if name == _HEADER:
-            if hmac.compare_digest(value, _expected(api_key)):
+            scheme, token = value[: len(_SCHEME)], value[len(_SCHEME) :]
+            key = token.strip(_BLANKS)
+            if (
+                scheme.lower() == _SCHEME
+                and token[:1] in (b" ", b"\t")
+                and hmac.compare_digest(key, _key(api_key))
+            ):
                 return
             break
     raise problems.Unauthorized
 
 
 @functools.cache  # a process has one key
-def _expected(api_key: str) -> bytes:
-    return _SCHEME + api_key.encode()
+def _key(api_key: str) -> bytes:
+    return api_key.encode()
 
 
 def guard(connection: ASGIConnection[object, object, object, State], _handler: BaseRouteHandler) -> None:

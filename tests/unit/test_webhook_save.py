@@ -110,13 +110,19 @@ def test_an_empty_previous_secret_unsets_it_and_its_date(empty: str | None) -> N
     assert {"secret": "s2"} == save(sets={"previous_secret": empty}, stored=GRACE).credentials
 
 
-def test_an_empty_secret_in_a_patch_is_refused() -> None:
-    assert [("credentials.secret", "required")] == problems(save(sets={"secret": ""}, stored=STORED))
+@pytest.mark.parametrize("nothing", ["", None])
+@pytest.mark.parametrize("more", [{}, {"previous_secret": None}, {"previous_secret": "p"}])
+def test_taking_the_secret_away_in_a_patch_is_refused(nothing: str | None, more: dict[str, str | None]) -> None:
+    prepared = save(sets={"secret": nothing, **more}, stored=GRACE)
+    assert [("credentials.secret", "required")] == problems(prepared)
 
 
-@pytest.mark.parametrize("how", [{"clears": True}, {"sets": {"secret": None}}])
-def test_taking_the_secret_away_makes_a_new_one(how: dict[str, object]) -> None:
-    prepared = save(stored=STORED, **how)
+def test_a_null_secret_on_create_is_as_none() -> None:
+    assert re.fullmatch(r"whsec_[0-9a-f]{64}", save(sets={"secret": None}).credentials["secret"])
+
+
+def test_clearing_the_credentials_makes_a_new_secret() -> None:
+    prepared = save(stored=STORED, clears=True)
     assert re.fullmatch(r"whsec_[0-9a-f]{64}", prepared.credentials["secret"])
     assert prepared.rotated
 

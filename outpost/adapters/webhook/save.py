@@ -91,7 +91,10 @@ def _set(save: base.Save) -> tuple[dict[str, str], list[errors.Problem]]:
         given.pop(PREVIOUS, None)
         given.pop(PREVIOUS_UNTIL, None)
     sets_previous = any(requested.get(key) and key in given for key in (PREVIOUS, PREVIOUS_UNTIL))
-    if requested.get(SECRET) == "" or (SECRET not in given and sets_previous):
+    # A stored secret is replaced by another one or rotated; without it signatures would change from one event to
+    # the next. On create null is the same as nothing.
+    taken_away = SECRET in requested and not requested[SECRET] and (save.previous or requested[SECRET] == "")
+    if taken_away or (SECRET not in given and sets_previous):
         problems.append(_problem(SECRET, "required"))
     stored = save.previous.credentials if save.previous else {}
     if PREVIOUS_UNTIL not in requested and given.get(PREVIOUS) != stored.get(PREVIOUS):

@@ -241,23 +241,6 @@ async def test_filters_beyond_their_budget_refuse_the_publish(server: Listening,
     assert 202 == status
 
 
-@pytest.mark.parametrize("path", ["/api/v1/topics", "/healthz", "/openapi.json"])
-async def test_head_is_answered_as_get_without_a_body(server: Listening, path: str) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(request(b"", "Connection: close", path=path, method="GET"))
-    found = await reader.read()
-    writer.close()
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(request(b"", "Connection: close", path=path, method="HEAD"))
-    head = await reader.read()
-    writer.close()
-
-    def lines(answer: bytes) -> list[bytes]:
-        return [line for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n") if not line.startswith(b"date")]
-
-    assert (lines(found), b"") == (lines(head), head.partition(b"\r\n\r\n")[2])
-
-
 async def test_broken_requests_are_counted_and_logged_once_a_second(
     server: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
