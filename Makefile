@@ -4,6 +4,7 @@
 #   make demo     one event through everything, on free ports with a throw-away folder
 #   make test     linters, types, every test, in parallel
 #   make test-fast  the unit tests and the quick contracts, in a minute
+#   make bench-destinations  what one delivery of each type costs, beside the bare library; ARGS='--type kafka'
 #   make models   search every state of the protocols' models (docs/models); ARGS='--break all'
 #   make chaos    ten minutes of kills, pauses and cut connections, then the count; ARGS='--seconds 60 --seed 7'
 #   make hostile  ten minutes of every attack at once beside a healthy tenant; ARGS='--seconds 60'
@@ -27,7 +28,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requi
 LOCK := uv pip compile --universal --python-version 3.11 --extra all --extra dev \
   --no-emit-package outpost-events --no-header pyproject.toml -o requirements.lock
 
-.PHONY: help run demo test test-fast models chaos hostile lint types format lock bench docs behaviours servers clean
+.PHONY: help run demo test test-fast models chaos hostile lint types format lock bench bench-destinations docs behaviours servers \
+  clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -41,6 +43,9 @@ demo: .venv/embedded.stamp
 
 bench: .venv/embedded.stamp
 	@exec $(BIN)/outpost bench $(ARGS)
+
+bench-destinations: servers .venv/dev.stamp
+	@exec $(BIN)/python -m tests.benchmarks $(ARGS)
 
 # pytest is last, so that what ends a good run is its summary; whatever fails before it stops everything.
 test: servers lint types

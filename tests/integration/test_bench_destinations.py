@@ -1,9 +1,8 @@
-"""`outpost bench destinations`: the command as a whole for a type that takes one event a send and one that takes
+"""`make bench-destinations`: the command as a whole for a type that takes one event a send and one that takes
 many, and what it says where it cannot run."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,16 @@ from typing import Any
 import pytest
 
 from outpost.cli import bench
-from outpost.cli.bench import destinations, destinations_load, destinations_report, stand_ins
+from tests.benchmarks import __main__ as command
+from tests.benchmarks import destinations, load, report, stage
 from tests.harness import servers
-from tests.harness.destinations import kafka, stage
+from tests.harness.destinations import kafka
 
 EVENTS = 60
 
 
 def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
-    return bench.run(parser.parse_args(["destinations", *words]))
+    return command.main(words)
 
 
 def _adds_up(side: dict[str, Any]) -> None:
@@ -52,42 +50,34 @@ def test_the_figures_of_single_and_batched_deliveries_add_up(tmp_path: Path, cap
         assert word in shown
 
 
-def test_without_a_checkout_it_says_where_the_stand_ins_are(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr(stand_ins, "ROOT", tmp_path)
-    assert bench.REFUSED_EXIT == run("--type", "webhook")
-    assert f"outpost bench: {stand_ins.NO_CHECKOUT}\n" == capsys.readouterr().err
-
-
 def test_a_type_that_is_not_on_this_machine_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    row = destinations_report.Row(
+    row = report.Row(
         type="webhook",
         ours=side(),
-        batches=destinations_report.batches([1]),
+        batches=report.batches([1]),
         library="httpx",
         callers=4,
         single=side(),
     )
 
-    async def one(type_: str, *_: object) -> destinations_report.Row | str:
+    async def one(type_: str, *_: object) -> report.Row | str:
         return row if type_ == "webhook" else "apt-get install it"
 
     monkeypatch.setattr(destinations, "_one", one)
     assert 0 == run("--type", "kafka", "--type", "webhook", "--events", "1")
     assert "left out: kafka: apt-get install it\n" in capsys.readouterr().out
     assert bench.REFUSED_EXIT == run("--type", "kafka")
-    expected = "outpost bench: no type can be measured on this machine: kafka: apt-get install it\n"
+    expected = "make bench-destinations: no type can be measured on this machine: kafka: apt-get install it\n"
     assert expected == capsys.readouterr().err
 
 
-def side(**changes: Any) -> destinations_report.Side:
-    tally = destinations_load.Tally(sent=1, delivered=1, seconds=0.5, cpu_s=0.25)
+def side(**changes: Any) -> report.Side:
+    tally = load.Tally(sent=1, delivered=1, seconds=0.5, cpu_s=0.25)
     for name, value in changes.items():
         setattr(tally, name, value)
-    return destinations_report.side(tally, destinations_load.Tally(delivered=2), arrived=3)
+    return report.side(tally, load.Tally(delivered=2), arrived=3)
 
 
 def test_the_figures_of_a_side_are_those_of_the_measured_time():
@@ -96,10 +86,10 @@ def test_the_figures_of_a_side_are_those_of_the_measured_time():
 
 
 def test_what_failed_or_did_not_arrive_is_told():
-    row = destinations_report.Row(
+    row = report.Row(
         type="kafka",
-        ours=side(failed=destinations_load.Counter({"timeout": 3})),
-        batches=destinations_report.batches([1]),
+        ours=side(failed=load.Counter({"timeout": 3})),
+        batches=report.batches([1]),
         library="aiokafka",
         callers=64,
         single=side(delivered=2),
@@ -107,7 +97,7 @@ def test_what_failed_or_did_not_arrive_is_told():
     assert [
         "kafka by Outpost: deliveries failed: timeout (3)",
         "kafka by aiokafka: 4 were delivered, and 3 are there",
-    ] == destinations_report.problems(row)
+    ] == report.problems(row)
 
 
 def test_options_that_cannot_be_used_are_told_all_at_once(capsys: pytest.CaptureFixture[str]):

@@ -1,7 +1,7 @@
 """`outpost bench`: load for any Outpost-compatible server over its public HTTP API, with the proof that
 nothing was lost. A generator publishes, a receiver takes the webhooks, each in a process of its own; the
 command sets up tenants and destinations, compares sent, accepted, delivered and logged by distinct id, and
-reports rates, latency and CPU. `outpost bench destinations` measures the types of destinations alone.
+reports rates, latency and CPU.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ from outpost import errors
 
 # The generator and the receiver import this package too: what only the command needs is imported inside `run`.
 
-DESTINATIONS = "destinations"
 REFUSED_EXIT = 2  # the bench did not run: bad options, or the target did not take the set-up
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `outpost bench` to `parser`, with its description and epilogue."""
-    from outpost.cli.bench import destinations_options, options
+    from outpost.cli.bench import options
 
     options.add_arguments(parser)
-    destinations_options.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the bench; returns 0 if every check held, 1 if one failed, 2 if the bench could not run."""
     try:
-        found = _destinations(args) if args.bench == DESTINATIONS else _load(args)
+        found = _load(args)
     except errors.ConfigurationError as error:
         for problem in error.problems:
             print(f"outpost bench: {problem}", file=sys.stderr)
@@ -50,14 +48,4 @@ def _load(args: argparse.Namespace) -> list[str]:
     chosen = options.from_args(args)
     result = asyncio.run(session.run(chosen, tell=report.progress))
     report.show(result, chosen.json_path)
-    return result.problems
-
-
-def _destinations(args: argparse.Namespace) -> list[str]:
-    """The same of `outpost bench destinations`."""
-    from outpost.cli.bench import destinations, destinations_report, report
-
-    chosen = destinations.from_args(args)
-    result = destinations.run(chosen, tell=report.progress)
-    destinations_report.show(result, chosen.json_path)
     return result.problems

@@ -1,4 +1,4 @@
-"""The result of `outpost bench destinations`: the struct that is its JSON form, and the table for people."""
+"""The result of `make bench-destinations`: the struct that is its JSON form, and the table for people."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from outpost.cli.bench import destinations_load as load
 from outpost.cli.bench import report
+from tests.benchmarks import load
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):

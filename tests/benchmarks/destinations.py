@@ -1,4 +1,4 @@
-"""`outpost bench destinations`: what a delivery of each type costs, from the senders of a process to a stand-in of
+"""What a delivery of each type costs, from the senders of a process to a stand-in of
 the service, beside a single call of the service's own library. Every event is looked for at the stand-in.
 """
 
@@ -14,12 +14,8 @@ import uvloop
 from outpost import errors
 from outpost import settings as settings_
 from outpost.adapters import registry
-from outpost.cli.bench import destinations_load as load
-from outpost.cli.bench import destinations_ours as ours
-from outpost.cli.bench import destinations_report as report
-from outpost.cli.bench import destinations_sdk as sdk
-from outpost.cli.bench import stand_ins
 from outpost.process import roles
+from tests.benchmarks import load, ours, report, sdk, stand_ins
 
 # As many as one destination may have under way at the default of DELIVERY_MAX_CONCURRENCY.
 AT_ONCE = settings_.Settings().delivery_max_concurrency // roles.LANE_SHARE
@@ -53,9 +49,8 @@ def from_args(args: argparse.Namespace) -> Options:
 
 
 def run(options: Options, tell: Callable[[str], None]) -> report.Result:
-    """All types, one after another, on the loop that a server uses. Raises `StartRefused` where there is no
-    checkout, or no type can be measured on this machine."""
-    stand_ins.require_checkout()
+    """All types, one after another, on the loop that a server uses. Raises `StartRefused` where no
+    type can be measured on this machine."""
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # its threads live on while stand-ins are started
     return uvloop.run(_run(options, tell))
 

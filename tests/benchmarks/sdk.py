@@ -1,4 +1,4 @@
-"""The other side of `outpost bench destinations`: one call an event through the service's own library, as a
+"""The other side of `make bench-destinations`: one call an event through the service's own library, as a
 program would make it without Outpost. The body and metadata are the same; nothing is signed, no address is judged.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
-from outpost.cli.bench import destinations_load as load
-from outpost.cli.bench.stand_ins import Place
 from outpost.domain import events
+from tests.benchmarks import load
+from tests.benchmarks.stand_ins import Place
 
 Call = Callable[[events.Event], Awaitable[object]]
 # Call number n is made by the caller of that number; a library that may be shared gives the same to all.
@@ -43,7 +43,7 @@ class Side:
                 tally.sent += 1
                 try:
                     await call(event)
-                except Exception as exc:  # noqa: BLE001 -- whatever the library raises
+                except Exception as exc:
                     tally.failed[type(exc).__name__] += 1
                 else:
                     tally.delivered += 1

@@ -1,4 +1,4 @@
-"""Our side of `outpost bench destinations`: the senders and publishers of a process with the real adapter, and no
+"""Our side of `make bench-destinations`: the senders and publishers of a process with the real adapter, and no
 Redis. What stands before them in a server is measured by `outpost bench`.
 """
 
@@ -15,14 +15,13 @@ import msgspec
 from outpost import crypto, errors
 from outpost import settings as settings_
 from outpost.adapters import base, registry
-from outpost.cli.bench import destinations_load as load
-from outpost.cli.bench import stand_ins
 from outpost.commands import sealing
 from outpost.dispatch import publishers, senders
 from outpost.domain import delivery, events
 from outpost.domain import tenant as tenants
 from outpost.queue import base as queues
 from projections.config import apply
+from tests.benchmarks import load, stand_ins
 
 DESTINATION = "d"
 LOOPBACK = ("127.0.0.0/8", "::1/128")

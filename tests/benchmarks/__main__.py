@@ -1,9 +1,16 @@
-"""The options of `outpost bench destinations`."""
+"""`python -m tests.benchmarks`, or `make bench-destinations`: the options, and what the exit code says."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 
+from outpost import errors
+from outpost.cli import bench
+from tests.benchmarks import destinations, report
+
+NAME = "make bench-destinations"
 EVENTS = 10_000
 SECONDS = 5.0
 
@@ -27,23 +34,35 @@ service; the CPU time is the sender's own.
 checks: what was delivered is in the stand-in, once. The exit code is 0 if all holds, 1 with a sentence a finding
 if not, 2 if the bench could not run. A type whose stand-in is not on this machine is left out, with the reason.
 
-The stand-ins belong to the tests: the command needs a checkout of the repository.
-
 examples:
-  outpost bench destinations
-  outpost bench destinations --type aws_sqs --type kafka --events 2000 --json -
+  make bench-destinations
+  make bench-destinations ARGS='--type aws_sqs --type kafka --events 2000 --json -'
 """
 
 
-def add_arguments(bench: argparse.ArgumentParser) -> None:
-    """Add the command below `outpost bench`, which can go without it."""
-    below = bench.add_subparsers(dest="bench", metavar="[destinations]", title="instead of a server")
-    parser = below.add_parser(
-        "destinations",
-        help="measure each type of destination against a stand-in, beside its bare library",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def main(argv: Sequence[str]) -> int:
+    """Measures; returns 0 if every check held, 1 if one failed, 2 if the bench could not run."""
+    args = _parser().parse_args(argv)
+    try:
+        result = destinations.run(destinations.from_args(args), tell=_tell)
+    except errors.ConfigurationError as exc:
+        for problem in exc.problems:
+            print(f"{NAME}: {problem}", file=sys.stderr)
+        return bench.REFUSED_EXIT
+    except errors.OutpostError as exc:
+        print(f"{NAME}: {exc}", file=sys.stderr)
+        return bench.REFUSED_EXIT
+    report.show(result, args.json_path)
+    return 1 if result.problems else 0
+
+
+def _tell(sentence: str) -> None:
+    print(f"{NAME}: {sentence}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME, description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--type", action="append", default=[], dest="types", metavar="TYPE", help="only this one; repeatable"
@@ -53,3 +72,8 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=SECONDS, help="after so long a side begins no more (%(default)g)"
     )
     parser.add_argument("--json", dest="json_path", metavar="FILE", help="write JSON; - prints only it")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What both sides of `outpost bench destinations` send, and what came of it."""
+"""What both sides of `make bench-destinations` send, and what came of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""The stand-ins of `outpost bench destinations`: each in a process of its own, so that the CPU time of the command
-is that of what sends. They are those of the conformance suite, `tests/harness/destinations` of the repository,
-which no package brings along; `MODULE` is run from there, never imported.
+"""The stand-ins of `make bench-destinations`: each runs `MODULE` in a process of its own, so that the CPU time of
+the command is that of what sends. They are those of the conformance suite, `tests/harness/destinations`.
 """
 
 from __future__ import annotations
@@ -12,16 +11,10 @@ from typing import Literal
 
 import msgspec
 
-import outpost
-from outpost import errors
 from outpost.cli.bench import pipe
 
-MODULE = "tests.harness.destinations.stage"
-ROOT = Path(outpost.__file__).parents[1]
-NO_CHECKOUT = (
-    "the stand-ins of the services are in tests/harness of the repository: install Outpost from a checkout with "
-    "`pip install -e '.[dev]'` for `outpost bench destinations`"
-)
+MODULE = "tests.benchmarks.stage"
+ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 120.0  # RabbitMQ takes 4 s on a machine with nothing else to do
 COUNT_LIMIT_S = 60.0
 
@@ -79,12 +72,6 @@ class StandIn:
         """How many events are there, waiting a while for `expected`."""
         answer = await self._worker.ask(Ask("count", place.key, expected), COUNT_LIMIT_S)
         return msgspec.json.decode(answer, type=Count).arrived
-
-
-def require_checkout() -> None:
-    """Raises `StartRefused` where there is none."""
-    if not (ROOT / Path(*MODULE.split(".")).with_suffix(".py")).exists():
-        raise errors.StartRefused(NO_CHECKOUT)
 
 
 @contextlib.asynccontextmanager

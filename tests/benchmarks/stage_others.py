@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from outpost.cli.bench import receiver
-from outpost.cli.bench.stand_ins import Place
+from tests.benchmarks.stage import Stage
+from tests.benchmarks.stand_ins import Place
 from tests.harness.destinations import hookdeck
-from tests.harness.destinations.stage import Stage
 
 
 class Webhook(Stage):

@@ -1,6 +1,6 @@
-"""The services of `outpost bench destinations`, without the proxies of the worlds: what is to be measured is the
-sender. Each runs in a process of its own, `python -m tests.harness.destinations.stage`, told by lines on stdin:
-see `outpost.cli.bench.stand_ins` for what is asked and answered.
+"""The services of `make bench-destinations`, without the proxies of the worlds: what is to be measured is the
+sender. Each runs in a process of its own, `python -m tests.benchmarks.stage`, told by lines on stdin:
+see `tests.benchmarks.stand_ins` for what is asked and answered.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import asyncio
 import importlib
 import secrets
 
-from outpost.cli.bench import pipe, stand_ins
+from outpost.cli.bench import pipe
+from tests.benchmarks import stand_ins
 from tests.harness import destinations
 
 ARRIVAL_LIMIT_S = 60.0
@@ -55,7 +56,7 @@ def found(type_: str) -> Stage | str:
     module, _, name = STAGES[type_].partition(":")
     try:
         missing = destinations.world_of(type_).missing() if type_ in destinations.WORLDS else ""
-        made: Stage = getattr(importlib.import_module(f"tests.harness.destinations.{module}"), name)()
+        made: Stage = getattr(importlib.import_module(f"tests.benchmarks.{module}"), name)()
     except ModuleNotFoundError as error:
         return INSTALL.format(error.name)
     return missing or made

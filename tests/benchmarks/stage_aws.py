@@ -9,11 +9,11 @@ from typing import Any
 
 import boto3
 
-from outpost.cli.bench.stand_ins import Place
 from outpost.embedded.brokers import moto
+from tests.benchmarks.stage import Stage
+from tests.benchmarks.stand_ins import Place
 from tests.harness import servers
 from tests.harness.destinations import s3
-from tests.harness.destinations.stage import Stage
 
 SHARDS = 2
 

@@ -8,11 +8,11 @@ from typing import Any
 import aio_pika
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from outpost.cli.bench.stand_ins import Place
 from outpost.embedded.brokers import rabbitmq, tansu
+from tests.benchmarks.stage import Stage
+from tests.benchmarks.stand_ins import Place
 from tests.harness import servers
 from tests.harness.destinations import kafka
-from tests.harness.destinations.stage import Stage
 
 PARTITIONS = 3
 STEP_MS = 200  # of reading
