@@ -20,7 +20,8 @@ import uvloop
 
 from outpost.adapters.egress import guard as egress
 from outpost.adapters.egress import names
-from outpost.adapters.http import aiohttp_client, client, protocol_client
+from outpost.adapters.http import client, protocol_client
+from tests.harness import aiohttp_client
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
 from tests.harness.receiver import Do, Receiver, Take, WaitFor, answer, chunked, head

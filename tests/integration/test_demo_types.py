@@ -93,7 +93,11 @@ def _without(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
             "rabbitmq needs a library that is not installed: pip install 'outpost-events[rabbitmq]'",
         ),
         ("kafka", "aiokafka", "kafka needs a library that is not installed: pip install 'outpost-events[kafka]'"),
-        ("aws_sqs", "boto3", "aws_sqs needs a library that is not installed: pip install 'outpost-events[aws]'"),
+        (
+            "aws_sqs",
+            "botocore",
+            "aws_sqs needs a library that is not installed: pip install 'outpost-events[aws]'",
+        ),
     ],
 )
 def test_what_is_missing_is_named_and_nothing_is_started(

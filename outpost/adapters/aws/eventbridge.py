@@ -70,7 +70,7 @@ class EventBridge(declared.Declared):
 
 def build(shared: shared_.Shared) -> EventBridge:
     """The type as the settings want it."""
-    return EventBridge(TYPE, shared, extras.missing(TYPE, "boto3", "aws"))
+    return EventBridge(TYPE, shared, extras.missing(TYPE, "botocore", "aws"))
 
 
 class Writer:

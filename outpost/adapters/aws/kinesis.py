@@ -74,7 +74,7 @@ class Kinesis(declared.Declared):
 
 def build(shared: shared_.Shared) -> Kinesis:
     """The type as the settings want it."""
-    return Kinesis(TYPE, shared, extras.missing(TYPE, "boto3", "aws"))
+    return Kinesis(TYPE, shared, extras.missing(TYPE, "botocore", "aws"))
 
 
 class Writer:

@@ -82,7 +82,7 @@ class S3(declared.Declared):
 
 def build(shared: shared_.Shared) -> S3:
     """The type as the settings want it."""
-    return S3(TYPE, shared, extras.missing(TYPE, "boto3", "aws"))
+    return S3(TYPE, shared, extras.missing(TYPE, "botocore", "aws"))
 
 
 def storage_class(config: Mapping[str, str]) -> str:

@@ -76,7 +76,7 @@ class Sqs(declared.Declared):
 
 def build(shared: shared_.Shared) -> Sqs:
     """The type as the settings want it."""
-    return Sqs(TYPE, shared, extras.missing(TYPE, "boto3", "aws"))
+    return Sqs(TYPE, shared, extras.missing(TYPE, "botocore", "aws"))
 
 
 class Writer:

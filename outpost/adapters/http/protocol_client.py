@@ -1,7 +1,7 @@
 """The delivery client: HTTP/1.1 on a protocol of our own and httptools' parser.
 
 Delivering over HTTP is what this project is for, and a general client spends most of its time on what deliveries
-never use. `aiohttp_client` does the same and is the one to compare with.
+never use. `tests/harness/aiohttp_client.py` does the same and is the one to compare with.
 """
 
 from __future__ import annotations

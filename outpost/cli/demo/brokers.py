@@ -173,7 +173,7 @@ async def kafka() -> AsyncIterator[Service]:
 @contextlib.asynccontextmanager
 async def sqs() -> AsyncIterator[Service]:
     """moto, which checks signatures, with a queue and a user."""
-    _require("aws_sqs", "boto3", "aws")
+    _require("aws_sqs", "botocore", "aws")
     with _running("aws-sqs", moto.start, lambda server: server.server.stop()) as server:
         made = await asyncio.to_thread(server.client("sqs").create_queue, QueueName=NAME)
         yield _Sqs(server, made["QueueUrl"])
