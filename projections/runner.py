@@ -29,25 +29,18 @@ async def drive(
     """Runs until `stop` is set, then returns within the time of one blocking read. With a `turn`, works only while
     it has it. Never cancel it inside a command: the connection could be left off by one."""
     pause = pause or pacing.Pause()
-    while not stop.is_set():
+
+    async def step() -> float | None:
         began = time.monotonic()
-        try:
-            if turn is not None and not await turn.ours():
-                projector.health.rose()
-                await pacing.sleep(leadership.LOOK_AGAIN_S, stop)
-                continue
-            entries = await projector.step(client.BLOCK_MS)
-        except errors.StoreUnavailable as exc:
-            projector.health.fell(exc.store, exc.reason)
-            await pacing.sleep(pause.next_s(), stop)
-            continue
+        if turn is not None and not await turn.ours():
+            return leadership.LOOK_AGAIN_S
+        entries = await projector.step(client.BLOCK_MS)
         if projector.health.halted:
             await pacing.sleep(pause.next_s(), stop)
-            continue
-        projector.health.rose()
-        pause.reset()
-        if 0 < entries < SMALL:
-            await pacing.sleep(SPACING_S - (time.monotonic() - began), stop)
+            return None
+        return SPACING_S - (time.monotonic() - began) if 0 < entries < SMALL else 0
+
+    await pacing.repeat(step, stop, projector.health, pause)
 
 
 async def drain(projector: base.Projector, limit_s: float) -> bool:

@@ -72,23 +72,26 @@ class Dispatcher:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reads and opens until `stop`; backs off while Redis is away; gives its name back."""
-        pause = pacing.Pause()
-        while not stop.is_set():
-            try:
-                await self.step()
-            except errors.OutpostError as exc:
-                self._recover = True  # what a lost reply held is pending under our own name
-                self.health.fell("redis", type(exc).__name__)
-                await pacing.sleep(pause.next_s(), stop)
-            else:
-                pause.reset()
-                for reason in self._refused.values():
-                    self.health.fell("redis", reason)
-                if not self._refused:
-                    self.health.rose()
+        await pacing.repeat(
+            self._step_or_recover, stop, self.health, failures=errors.OutpostError, judge=self._judge
+        )
         if self._name is not None:
             with contextlib.suppress(errors.OutpostError):  # then its lease ends by itself
                 await consumers.release_name(self._log, self._holder, self._name)
+
+    async def _step_or_recover(self) -> float:
+        try:
+            await self.step()
+        except errors.OutpostError:
+            self._recover = True  # what a lost reply held is pending under our own name
+            raise
+        return 0
+
+    def _judge(self) -> None:
+        for reason in self._refused.values():
+            self.health.fell("redis", reason)
+        if not self._refused:
+            self.health.rose()
 
     async def step(self, block_ms: int = client.BLOCK_MS) -> int:
         """One read and what comes of it; returns how many entries were opened by us.

@@ -57,9 +57,7 @@ class OldEvents:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Reads and hands over until `stop`; `release` then."""
-        stopping = asyncio.create_task(stop.wait())
-        stopping.add_done_callback(lambda _: self._asked.set())
-        try:
+        with pacing.waking(stop, self._asked.set):
             while not stop.is_set():
                 if not self._waiting:
                     self._asked.clear()
@@ -68,8 +66,6 @@ class OldEvents:
                     await pacing.sleep(FULL_PAUSE_S, stop)
                 else:
                     await self._step()
-        finally:
-            stopping.cancel()
 
     async def release(self) -> None:
         """Gives back what waits here, to be claimed at once. Raises errors.StoreUnavailable."""

@@ -55,32 +55,30 @@ class Gone:
     async def run(self, stop: asyncio.Event) -> None:
         """Disables until `stop`, and then, for a moment, what still waits."""
         pause = pacing.Pause()
-        stopping = asyncio.create_task(stop.wait())
-        stopping.add_done_callback(lambda _: self._asked.set())
-        try:
-            while not stop.is_set():
-                if not self._waiting:
-                    self._asked.clear()
-                    await self._asked.wait()
-                elif await self._round():
-                    pause.reset()
-                else:
-                    await pacing.sleep(pause.next_s(), stop)
-            with contextlib.suppress(TimeoutError):
+
+        async def step() -> float | None:
+            if not self._waiting:
+                self._asked.clear()
+                await self._asked.wait()
+            elif await self._round():
+                pause.reset()
+                return 0
+            else:
+                await pacing.sleep(pause.next_s(), stop)
+            return None
+
+        with pacing.waking(stop, self._asked.set):
+            await pacing.repeat(step, stop, self.health, pause)
+            with contextlib.suppress(errors.StoreUnavailable, TimeoutError):
                 async with asyncio.timeout(LAST_S):
                     await self._round()
-        finally:
-            stopping.cancel()
 
     async def _round(self) -> bool:
-        """Tries each that waits once; whether none is left to be tried again."""
+        """Tries each that waits once; whether none is left to be tried again. Raises errors.StoreUnavailable."""
         done = True
         for place, ask in list(self._waiting.items()):
             try:
                 await self._disable(ask)
-            except errors.StoreUnavailable as exc:
-                self.health.fell(exc.store, exc.reason)
-                return False
             except (errors.Contended, errors.Halted):
                 done = False
                 continue

@@ -61,20 +61,13 @@ class Scheduler:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Claims until `stop`, then gives back what waits in the lanes."""
-        pause = pacing.Pause()
-        while not stop.is_set():
-            try:
-                sleep_s = await self.step()
-            except errors.StoreUnavailable as exc:
-                self.health.fell("redis", exc.reason)
-                sleep_s = pause.next_s()
-            else:
-                pause.reset()
-                if self._failed is None:
-                    self.health.rose()
-                else:
-                    self.health.fell("redis", self._failed.reason)
-            await pacing.sleep(sleep_s, stop)
+        await pacing.repeat(self.step, stop, self.health, judge=self._judge)
+
+    def _judge(self) -> None:
+        if self._failed is None:
+            self.health.rose()
+        else:
+            self.health.fell("redis", self._failed.reason)
 
     async def step(self) -> float:
         """One look at every partition; returns for how long nothing is due, in seconds.

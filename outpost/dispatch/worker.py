@@ -81,7 +81,6 @@ class Worker:
         is left to its lease: it stays live."""
         recorder = asyncio.create_task(self._record_loop())
         work = (recorder, asyncio.create_task(self._begin_loop(stop)), asyncio.create_task(self._senders.watch()))
-        waker = asyncio.create_task(self._wake_at(stop))
         try:
             ended, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
@@ -92,35 +91,30 @@ class Worker:
             self._recordable.set()
             await asyncio.wait([recorder], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         finally:
-            for task in (*work, waker):
+            for task in work:
                 task.cancel()
-            await asyncio.gather(*work, waker, self._senders.close(), return_exceptions=True)
-
-    async def _wake_at(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        self._lanes.wake()
+            await asyncio.gather(*work, self._senders.close(), return_exceptions=True)
 
     async def _begin_loop(self, stop: asyncio.Event) -> None:
         """Ends between two round trips, never inside one: what was begun goes out."""
-        pause = pacing.Pause()
-        while not stop.is_set():
-            taken = self._lanes.take(min(self._free, MOST_A_BEGIN), loads=self._reading.count)
-            if not taken:
-                await self._lanes.changed()
-                continue
-            self._free -= len(taken)
-            self._settled.clear()
-            try:
-                await self._load(taken)
-                await self._begin(taken)
-            except errors.OutpostError as exc:
-                for task in reversed(taken):  # each goes to the head of its lane
-                    self._back(task)
-                self.health.fell("redis", type(exc).__name__)
-                await pacing.sleep(pause.next_s(), stop)
-            else:
-                self.health.rose()
-                pause.reset()
+        with pacing.waking(stop, self._lanes.wake):
+            await pacing.repeat(self._begin_step, stop, self.health, failures=errors.OutpostError)
+
+    async def _begin_step(self) -> float | None:
+        taken = self._lanes.take(min(self._free, MOST_A_BEGIN), loads=self._reading.count)
+        if not taken:
+            await self._lanes.changed()
+            return None
+        self._free -= len(taken)
+        self._settled.clear()
+        try:
+            await self._load(taken)
+            await self._begin(taken)
+        except errors.OutpostError:
+            for task in reversed(taken):  # each goes to the head of its lane
+                self._back(task)
+            raise
+        return 0
 
     async def _load(self, taken: list[queues.Task]) -> None:
         """Reads the payloads that were left out of memory. A task whose event has left the stream meanwhile is let
@@ -221,20 +215,21 @@ class Worker:
         self._recordable.set()
 
     async def _record_loop(self) -> None:
-        pause = pacing.Pause()
-        while self._finished or not self._closing:
-            if not self._finished:
-                self._recordable.clear()
-                await self._recordable.wait()
-                continue
-            try:
+        """Until nothing more can finish and all is recorded."""
+        done = asyncio.Event()
+
+        async def step() -> float | None:
+            if self._finished:
                 await self._record(self._next_recordings())
-            except errors.StoreUnavailable as exc:
-                self.health.fell("redis", exc.reason)
-                await asyncio.sleep(pause.next_s())
-                continue
-            self.health.rose()
-            pause.reset()
+                return 0
+            if self._closing:
+                done.set()
+                return None
+            self._recordable.clear()
+            await self._recordable.wait()
+            return None
+
+        await pacing.repeat(step, done, self.health)
 
     def _next_recordings(self) -> list[tuple[senders.Sending, tasks.Recording]]:
         """The attempts of the next call, which stay in `_finished` until they are recorded."""

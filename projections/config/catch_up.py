@@ -125,16 +125,7 @@ class ConfigProjector:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`: waits for entries, applies them, backs off while Redis is away."""
-        pause = pacing.Pause()
-        while not stop.is_set():
-            try:
-                await self.step()
-            except errors.StoreUnavailable as exc:
-                self.health.fell("redis", exc.reason)
-                await pacing.sleep(pause.next_s(), stop)
-            else:
-                self.health.rose()
-                pause.reset()
+        await pacing.every(0, self.step, stop, self.health)
 
     async def step(self, block_ms: int = client.BLOCK_MS) -> None:
         """Waits up to `block_ms` for entries behind those seen, and applies them. Raises errors.StoreUnavailable;

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 
-from outpost import errors, pacing, telemetry
-from projections import base
+from outpost import pacing, telemetry
 from projections.logs import store, stray_rows, write
 
 DAYS_AHEAD = 7
@@ -64,14 +63,8 @@ async def refresh(target: store.Store, today: dt.date, *, move: bool = True) -> 
 
 async def keep(target: store.Store, stop: asyncio.Event) -> None:
     """Sees every hour until `stop` that the coming days have their tables; sooner again after a failure."""
-    health, pause = base.Health("partition_tables"), pacing.Pause()
-    while not stop.is_set():
-        try:
-            await refresh(target, dt.datetime.now(dt.UTC).date())
-        except errors.StoreUnavailable as exc:
-            health.fell(exc.store, exc.reason)
-            await pacing.sleep(pause.next_s(), stop)
-            continue
-        health.rose()
-        pause.reset()
-        await pacing.sleep(EVERY_S, stop)
+
+    async def step() -> None:
+        await refresh(target, dt.datetime.now(dt.UTC).date())
+
+    await pacing.every(EVERY_S, step, stop, telemetry.Health("partition_tables"))

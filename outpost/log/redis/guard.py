@@ -28,14 +28,7 @@ class Guard:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Looks until `stop`."""
-        while not stop.is_set():
-            try:
-                await self.look()
-            except errors.StoreUnavailable as exc:
-                self.health.fell(exc.store, exc.reason)
-            else:
-                self.health.rose()
-            await pacing.sleep(EVERY_S, stop)
+        await pacing.every(EVERY_S, self.look, stop, self.health, pacing.Pause(EVERY_S, EVERY_S))
 
     async def look(self) -> None:
         """Raises errors.StoreUnavailable, errors.LogReplaced among them; every connection is anew then."""

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
-from outpost import errors, pacing, telemetry
+from outpost import pacing, telemetry
 from outpost.log import batching, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
@@ -66,18 +66,7 @@ class Trimmer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`: a pass every few seconds, more often only under a window that is shorter than that."""
-        pause = pacing.Pause()
-        every_s = min(EVERY_S, self._window_ms / 4000)
-        while not stop.is_set():
-            try:
-                await self.step()
-            except errors.StoreUnavailable as exc:
-                self.health.fell(exc.store, exc.reason)
-                await pacing.sleep(pause.next_s(), stop)
-            else:
-                self.health.rose()
-                pause.reset()
-                await pacing.sleep(every_s, stop)
+        await pacing.every(min(EVERY_S, self._window_ms / 4000), self.step, stop, self.health)
 
     async def step(self) -> Trimmed:
         """One pass over the partitions whose lease is ours. Raises errors.StoreUnavailable."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from outpost import errors, pacing, telemetry
+from outpost import pacing, telemetry
 from outpost.log import append, checkpoint
 from outpost.log import budget as budgets
 from outpost.log import partition as partitions
@@ -36,17 +36,7 @@ class Watch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Looks every second until `stop`; while Redis is away the last judgement stands."""
-        pause = pacing.Pause(EVERY_S)
-        while not stop.is_set():
-            try:
-                await self.look()
-            except errors.StoreUnavailable as exc:
-                self.health.fell(exc.store, exc.reason)
-                await pacing.sleep(pause.next_s(), stop)
-            else:
-                self.health.rose()
-                pause.reset()
-                await pacing.sleep(EVERY_S, stop)
+        await pacing.every(EVERY_S, self.look, stop, self.health, pacing.Pause(EVERY_S))
 
     async def look(self) -> budgets.Usage:
         """Measures, and has it judged. Raises errors.StoreUnavailable."""
