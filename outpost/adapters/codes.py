@@ -50,15 +50,16 @@ class Code(enum.StrEnum):
     KAFKA_ERROR = "kafka_error"
 
 
-NOT_RETRIED = frozenset({Code.MESSAGE_TOO_LARGE, Code.BLOCKED_ADDRESS})
+NOT_RETRIED = frozenset({Code.MESSAGE_TOO_LARGE})
 UNFORMATTED = delivery.Failed(Code.ERR, {"error": "could not format event for delivery"})
 
 
-def failed(code: Code, text: str = "", secrets: Iterable[str] = ()) -> delivery.Failed:
+def failed(code: Code, text: str = "", secrets: Iterable[str] = (), *, final: bool = False) -> delivery.Failed:
     """The outcome of `code`. `text` is the provider's own: `secrets` are taken out of it, and its length is
-    bounded; nothing is kept of an empty one."""
+    bounded; nothing is kept of an empty one. `final`: trying again cannot help, as the destination's config has
+    an address that may not be spoken to; what a resolver said of a name may change."""
     response: dict[str, object] | None = {"error": cleaned(text, secrets)} if text else None
-    return delivery.Failed(code.value, response, retryable=code not in NOT_RETRIED)
+    return delivery.Failed(code.value, response, retryable=not final and code not in NOT_RETRIED)
 
 
 def cleaned(text: str, secrets: Iterable[str]) -> str:

@@ -220,7 +220,7 @@ async def test_a_broker_that_is_advertised_at_a_refused_address_is_never_connect
     publisher = await opened.connect(front.port, front.topic)
     [outcome] = await opened.send(publisher)
     assert isinstance(outcome, delivery.Failed)
-    assert ("blocked_address", False) == (outcome.code, outcome.retryable)
+    assert ("blocked_address", True) == (outcome.code, outcome.retryable)  # it may advertise another one later
     assert {("127.0.0.1", front.port)} == set(dialled)  # the broker that the tenant named, which is allowed here
     assert [] == front.produced
 

@@ -680,8 +680,21 @@ async def test_an_address_that_is_not_public_is_never_connected_to(
     host: str,
 ) -> None:
     result = await post(make(allowed=()), receiver.url(host=host))
-    assert client.Unanswered("blocked_address") == result
+    assert client.Unanswered("blocked_address", final=not host.endswith(".test")) == result
     assert receiver.connections == 0
+
+
+async def test_a_name_that_was_refused_is_reached_once_it_has_a_permitted_address(
+    make: ClientMaker, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict of the resolver's is not final, and is not kept beyond that of a name without an address."""
+    monkeypatch.setattr(names, "KEEP_FAILURE_SECONDS", 0.0)
+    monkeypatch.setattr(names, "KEEP_FAILURE_FACTOR", 0)
+    found = [["10.0.0.1"], ["169.254.169.254"], ["127.0.0.1"]]
+    sender = make(lookup=lambda _: found.pop(0))
+    refused = client.Unanswered("blocked_address", final=False)
+    said = [await post(sender, receiver.url(host="moving.test")) for _ in range(3)]
+    assert [refused, refused, client.Answer(200, b"")] == said
 
 
 async def test_one_bad_address_spoils_a_name_whose_other_address_is_allowed(

@@ -326,13 +326,13 @@ async def test_failures_of_the_network_have_a_word_and_no_response(sender: Sende
     assert delivery.Failed("connection_refused") == await sender.send(url=url)
 
 
-async def test_a_forbidden_address_is_a_failure_that_is_not_retried(sender: Sender) -> None:
+async def test_a_forbidden_address_is_retried_only_where_a_name_led_to_it(sender: Sender) -> None:
     outcome = await sender.send(options={"destinations_allowed_cidrs": ()})
     assert delivery.Failed("blocked_address", retryable=False) == outcome
     local = await sender.send(
         options={"destinations_allowed_cidrs": ()}, url=sender.receiver.url(host="localhost")
     )
-    assert delivery.Failed("blocked_address", retryable=False) == local
+    assert delivery.Failed("blocked_address") == local
     assert sender.receiver.connections == 0
 
 

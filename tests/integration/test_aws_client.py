@@ -173,7 +173,7 @@ async def test_a_name_that_resolves_to_what_is_not_permitted_is_never_connected_
     client = _client(shared, "https://sqs.example")
     answer = await _call(client)
     assert isinstance(answer, aws_client.Refusal)
-    assert ("blocked_address", False) == (answer.outcome.code, answer.outcome.retryable)
+    assert ("blocked_address", True) == (answer.outcome.code, answer.outcome.retryable)
     await client.close()
 
 

@@ -14,8 +14,8 @@ SECRETS = ("hunter2", "hunter2-and-more", "")
 
 @pytest.mark.parametrize("code", codes.Code)
 def test_everything_is_tried_again_but_what_that_cannot_help(code: codes.Code):
-    hopeless = {"message_too_large", "blocked_address"}
-    assert (code.value not in hopeless) == codes.failed(code).retryable
+    assert (code.value != "message_too_large") == codes.failed(code).retryable
+    assert not codes.failed(code, final=True).retryable
 
 
 def test_the_codes_are_words_that_clients_can_rely_on():

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 import threading
+import urllib.parse
 from typing import Any
 
 import msgspec
@@ -44,6 +45,11 @@ class Place(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Place({self.service!r}, {self.region!r})"
+
+    @property
+    def host(self) -> str:
+        """Of the endpoint; "" where it is Amazon's own."""
+        return urllib.parse.urlsplit(self.endpoint).hostname or ""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -138,7 +144,8 @@ def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> di
     except Exception as exc:  # noqa: BLE001 -- whatever it is, there was no answer
         code, text = _broken(exc) if call.failure is None else aws_errors.unconnected(call.failure)
         tracebacks.clear(exc)
-        return Refusal(codes.failed(code, text, place.secrets))
+        final = code is codes.Code.BLOCKED_ADDRESS and call.refuses(place.host)
+        return Refusal(codes.failed(code, text, place.secrets, final=final))
     finally:
         call.failure = None  # its traceback has this frame
 

@@ -48,6 +48,10 @@ class Call:
         self._lock = threading.Lock()
         self._cut = False
 
+    def refuses(self, host: str) -> bool:
+        """See addresses.Addresses."""
+        return self._judge.refuses(host)
+
     def left(self) -> float:
         """Seconds until the deadline, more than 0."""
         return max(self._until - time.monotonic(), SHORTEST_S)

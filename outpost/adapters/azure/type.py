@@ -164,7 +164,8 @@ class Publisher:
 
     def _failed(self, exc: Exception) -> delivery.Failed:
         code, text = servicebus_link.told_by(exc)
-        return codes.failed(code, text, (self._namespace.key, self._namespace.signature))
+        final = code is codes.Code.BLOCKED_ADDRESS and self._addresses.refuses(self._namespace.host)
+        return codes.failed(code, text, (self._namespace.key, self._namespace.signature), final=final)
 
 
 def _message(event: base.Delivery, merger: metadata.Merger) -> ServiceBusMessage:

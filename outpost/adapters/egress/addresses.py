@@ -36,6 +36,11 @@ class Addresses:
         """The same, where names are looked up on account of `tenant`."""
         return Addresses(self._guard, known=self._names, tenant=tenant)
 
+    def refuses(self, host: str) -> bool:
+        """Whether `host` is itself an address that may not be spoken to. Of a name that is never said: what it
+        resolves to may be another address the next time."""
+        return isinstance(self._guard.host(host), egress.Refused)
+
     async def of(self, host: str) -> tuple[str, ...]:
         """Every address of `host`, all of them permitted, in the resolver's order. Raises Blocked, Unknown. The
         caller ends it at its deadline."""

@@ -23,7 +23,7 @@ from outpost.adapters.egress import guard as egress
 from outpost.adapters.egress import kept_names, lookup_turns
 
 KEEP_SECONDS = 30.0  # how long a verdict stands; the system's resolver does not tell the record's own lifetime
-KEEP_FAILURE_SECONDS = 3.0  # so that a name that is repaired works soon
+KEEP_FAILURE_SECONDS = 3.0  # so that a name that is repaired, or no longer refused, works soon
 MAX_KEEP_FAILURE_SECONDS = 30.0  # of a name that took long to fail
 KEEP_FAILURE_FACTOR = 3  # times the time it took: it then holds a thread for a quarter of the time at most
 SLOW_SECONDS = 1.0  # a look-up that takes longer counts as slow
@@ -182,7 +182,7 @@ class Names:
         now = loop.time()
         took = now - job.started
         keep = KEEP_SECONDS
-        if isinstance(verdict, Unresolved):
+        if not isinstance(verdict, Resolved):
             keep = min(max(KEEP_FAILURE_SECONDS, KEEP_FAILURE_FACTOR * took), MAX_KEEP_FAILURE_SECONDS)
         entry: kept_names.Entry[Verdict] = kept_names.Entry(verdict, now + keep, took < SLOW_SECONDS, job.tenant)
         self._kept.put(job.name, entry)

@@ -172,7 +172,8 @@ class Publisher:
             self._discard(channel)
             return _Refused(codes.failed(codes.Code.TIMEOUT))
         except addresses.Blocked:
-            return _Refused(codes.failed(codes.Code.BLOCKED_ADDRESS))
+            final = self._names.refuses(self._service.host)
+            return _Refused(codes.failed(codes.Code.BLOCKED_ADDRESS, final=final))
         except addresses.Unknown:
             return _Refused(codes.failed(codes.Code.DNS_ERROR))
         except ConnectionError:  # this is closed

@@ -120,7 +120,7 @@ class Publisher:
         answer = await self._client.post(self._endpoint, headers, event.data, deadline)
         if isinstance(answer, clients.Unanswered):
             if answer.code == "blocked_address":
-                return codes.failed(codes.Code.BLOCKED_ADDRESS)
+                return codes.failed(codes.Code.BLOCKED_ADDRESS, final=answer.final)
             return codes.failed(codes.Code.ERROR, f"Request failed: {answer.text or answer.code}")
         response: dict[str, object] = {
             "status_code": answer.status,

@@ -38,10 +38,12 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Unanswered(msgspec.Struct, frozen=True):
-    """No response that counts: the published word for the reason, and a sentence where the word needs one."""
+    """No response that counts: the published word for the reason, and a sentence where the word needs one. `final`
+    if it will be the same however often it is tried."""
 
     code: Code
     text: str = ""
+    final: bool = False
 
 
 class Client(Protocol):

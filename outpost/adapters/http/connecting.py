@@ -63,7 +63,7 @@ class Connector:
             case names.Unresolved():
                 return failures.UNRESOLVED
             case egress.Refused():
-                return failures.BLOCKED
+                return failures.BLOCKED_NAME
             case names.Resolved(addresses):
                 good = self._reached.get(endpoint.origin)
                 if good in addresses:

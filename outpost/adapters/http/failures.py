@@ -8,7 +8,8 @@ from typing import Final
 
 from outpost.adapters.http import client
 
-BLOCKED: Final = client.Unanswered("blocked_address")
+BLOCKED: Final = client.Unanswered("blocked_address", final=True)  # the URL has the address itself
+BLOCKED_NAME: Final = client.Unanswered("blocked_address")  # a resolver said so, and may say otherwise later
 TIMEOUT: Final = client.Unanswered("timeout")
 UNRESOLVED: Final = client.Unanswered("dns_error")
 EARLY: Final = client.Unanswered("early_answer", "The answer came before the whole request was sent")

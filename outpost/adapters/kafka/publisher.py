@@ -32,6 +32,7 @@ class Publisher:
         merger: metadata.Merger,
         template: templates.Template | None,
     ) -> None:
+        self._brokers = tuple(brokers)
         self._cluster = kafka_cluster.Cluster(brokers, topic, access)
         self._topic = topic
         self._access = access
@@ -141,7 +142,13 @@ class Publisher:
         await self._hand_out(events, told)
 
     def _failed(self, failure: kafka_errors.Failure) -> delivery.Failed:
-        return codes.failed(failure.code, failure.text, (self._access.password,))
+        final = failure.code is codes.Code.BLOCKED_ADDRESS and self._is_refused()
+        return codes.failed(failure.code, failure.text, (self._access.password,), final=final)
+
+    def _is_refused(self) -> bool:
+        """Whether each broker that the tenant named is an address that may not be spoken to. What a cluster
+        advertises may change."""
+        return all(self._access.addresses.refuses(host) for host, _ in self._brokers)
 
 
 async def _nothing(_: kafka_cluster.View) -> None:

@@ -51,6 +51,7 @@ class Publisher:
         limit_s: float,
     ) -> None:
         self._login = login
+        self._known = known
         self._exchange = exchange
         self._merger = merger
         self._wires = long_lived_client.LongLivedClient(
@@ -103,7 +104,8 @@ class Publisher:
             if not isinstance(exc, exceptions.DeliveryError | TypeError | ValueError):
                 self._discard(lane)
             exc.__traceback__ = None  # one error is that of all that were sent over a connection
-            return failed(exc, event, (self._login.password,))
+            final = isinstance(exc, judged.Blocked) and self._known.refuses(self._login.host)
+            return failed(exc, event, (self._login.password,), final=final)
 
     async def _publish(
         self, lane: wires.Lane, event: base.Delivery, headers: dict[str, str], headers_bytes: int
@@ -172,10 +174,12 @@ def _size(headers: dict[str, str]) -> int:
     return sum(len(key.encode()) + len(value.encode()) + HEADER_BYTES for key, value in headers.items())
 
 
-def failed(exc: Exception, event: base.Delivery, secrets: Sequence[str]) -> delivery.Failed:
-    """The outcome of `event` where `exc` came of it."""
+def failed(
+    exc: Exception, event: base.Delivery, secrets: Sequence[str], *, final: bool = False
+) -> delivery.Failed:
+    """The outcome of `event` where `exc` came of it; `final` as codes.failed has it."""
     code, text = _reason(exc, event)
-    return codes.failed(code, text, secrets)
+    return codes.failed(code, text, secrets, final=final)
 
 
 def _reason(exc: Exception, event: base.Delivery) -> tuple[codes.Code, str]:

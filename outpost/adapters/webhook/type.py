@@ -155,7 +155,7 @@ class Publisher:
             return codes.UNFORMATTED
         answer = await self._client.post(self._endpoint, headers, event.data, deadline)
         if isinstance(answer, clients.Unanswered):
-            return codes.failed(codes.Code(answer.code), answer.text)
+            return codes.failed(codes.Code(answer.code), answer.text, final=answer.final)
         text = bodies.text(answer, self._options.max_body_bytes)
         response: dict[str, object] = {"status": answer.status, "body": text}
         if 200 <= answer.status < 300:
