@@ -1,7 +1,7 @@
 """The API as an ASGI application, and the small one that the other roles serve.
 
 In front stands a function that takes the hot path before Litestar sees it; everything else is routed by Litestar,
-every exception becomes JSON in `problems`.
+on the path as it was sent. Every exception becomes JSON in `problems`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from outpost.api import (
     events,
     openapi,
     ops,
+    paths,
     problems,
     publish,
     reads,
@@ -57,6 +58,12 @@ def build(deps: Deps) -> ASGIApp:
     litestar = _litestar(handlers, deps, document, reads=room)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if "path" in scope:  # it is no lifespan
+                scope["path"] = paths.to_route(scope)
+        except NotFoundException as exc:
+            await problems.send(problems.answer_to(exc), send)
+            return
         if scope.get("path") == publish.PATH and scope.get("method") == "POST":
             await publish.serve(deps, scope, receive, send)
         elif scope.get("method") == "OPTIONS":  # Litestar would answer it, without a body and without a key

@@ -1,6 +1,19 @@
-"""What paths name, and what a write tells about itself in its headers."""
+"""What paths name, and what a write tells about itself in its headers.
+
+Requests are routed on the path as it was sent, and each segment is decoded by itself, so that an id with a slash
+or a percent sign in it can be addressed. Dots alone cannot: clients fold `.` and `..`, escaped or not, into the
+segments before them.
+"""
 
 from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable
+from urllib import parse
+
+from litestar.exceptions import NotFoundException
+from litestar.types import Scope
 
 from outpost import errors
 from outpost.api.deps import Call
@@ -10,25 +23,70 @@ from outpost.log import position as positions
 
 POSITION = "X-Outpost-Position"  # where a write stands in the log; never in a body that a published client models
 REQUEST_ID = "X-Request-Id"
-# What the server makes of bytes that are no UTF-8: two such ids would be one tenant.
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+_THINGS = {
+    "destination_id": "destination",
+    "event_id": "event",
+    "attempt_id": "attempt",
+    "type": "destination type",
+}
+# Escapes that mean what the character itself does (RFC 3986 section 6.2.2.2).
+_UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
+_ESCAPE = re.compile("%([2-7][0-9A-Fa-f])")
+_ESCAPED = string.punctuation.replace("%", "")  # what a path keeps where an ASGI server has decoded it
+
+
+def to_route(scope: Scope) -> str:
+    """The path to route a request on: as it was sent, but for escapes that nobody needs. Raises NotFoundException
+    for one with an empty segment, which stands for an id that a client forgot; one slash at the end is allowed."""
+    raw = scope.get("raw_path")
+    path = raw.decode("latin-1") if raw else parse.quote(scope["path"], safe=_ESCAPED)
+    if "%" in path:
+        path = _ESCAPE.sub(_unescaped, path)
+    if "//" in path:
+        raise NotFoundException
+    return path
 
 
 def tenant(request: Call) -> str:
-    """The tenant id. Raises errors.Invalid if no tenant may have it."""
-    id_: str = request.path_params["tenant_id"]
-    problem = values.text_problem("tenant_id", id_)
-    if _REPLACEMENT in id_:
-        problem = errors.Problem("tenant_id", "utf8")
-    if problem is not None:
+    """The tenant id. Raises errors.Invalid if no tenant can have it."""
+    return _checked(request, values.text_problem)
+
+
+def new_tenant(request: Call) -> str:
+    """The id of a tenant that may be made. Raises errors.Invalid if no tenant may have it."""
+    return _checked(request, values.id_problem)
+
+
+def named(request: Call, name: str) -> str:
+    """Any other id of the path. Raises errors.NotFound if it is no text; one that does not exist is simply not
+    found later."""
+    id_ = _decoded(request.path_params[name])
+    if id_ is None:
+        raise errors.NotFound(_THINGS[name])
+    return id_
+
+
+def _checked(request: Call, rule: Callable[[str, str], errors.Problem | None]) -> str:
+    id_ = _decoded(request.path_params["tenant_id"])
+    if id_ is None:
+        raise errors.Invalid([errors.Problem("tenant_id", "utf8")])
+    if problem := rule("tenant_id", id_):
         raise errors.Invalid([problem])
     return id_
 
 
-def named(request: Call, name: str) -> str:
-    """Any other id of the path; one that cannot exist is simply not found later."""
-    id_: str = request.path_params[name]
-    return id_
+def _decoded(segment: str) -> str | None:
+    """What a segment of the path says; None if it is no UTF-8."""
+    try:
+        return parse.unquote(segment, errors="strict")
+    except UnicodeDecodeError:
+        return None
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    character = chr(int(found[1], 16))
+    return character if character in _UNRESERVED else found[0]
 
 
 def written(actor: actors.Actor, position: positions.Position | None) -> dict[str, str]:

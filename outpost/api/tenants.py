@@ -32,7 +32,7 @@ _TAGS = ["Tenants"]
 async def put_tenant(request: Call) -> Response[schemas.Tenant]:
     """Create a tenant (201), or replace the metadata of one (200)."""
     deps = request.deps
-    id_ = paths.tenant(request)
+    id_ = paths.new_tenant(request)
     body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
     metadata = destination_forms.tenant_metadata(body)
     actor = auth.admin()

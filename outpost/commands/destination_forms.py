@@ -31,6 +31,8 @@ def destination_form(body: bytes, now_ms: int, *, patch: bool = False) -> destin
         form.disabled_ms = None if disabled_at is None else values.past("disabled_at", disabled_at, now_ms, found)
     if not patch:
         id_ = _text("id", said.get("id"), found)
+        if id_ in values.UNADDRESSABLE and (problem := values.id_problem("id", id_)):
+            found.append(problem)
         form.id = id_ or UNSET
         form.created_ms = _imported("created_at", said, now_ms, found)
         form.updated_ms = _imported("updated_at", said, now_ms, found)

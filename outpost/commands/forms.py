@@ -37,7 +37,8 @@ class _Event(msgspec.Struct):
 _TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(_Event)}
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_loosely = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_TEXTS = ("tenant_id", "id", "topic", "destination_id")
+_IDS = ("tenant_id", "id")  # of what a publish may make
+_TEXTS = (*_IDS, "topic", "destination_id")
 
 
 def publish_request(body: bytes, settings: Settings, now_ms: int) -> publish.Publish:
@@ -71,7 +72,10 @@ def _check_event(event: _Event, data: bytes, settings: Settings, now_ms: int, fo
         found.append(errors.Problem("tenant_id", "required"))
     for name in _TEXTS:
         value = getattr(event, name)
-        if value and not values.plain(value) and (problem := values.text_problem(name, value)):
+        if not value or (values.plain(value) and value not in values.UNADDRESSABLE):
+            continue
+        problem = values.id_problem(name, value) if name in _IDS else values.text_problem(name, value)
+        if problem is not None:
             found.append(problem)
             told.add(name)
     if "topic" not in told and (sentence := topic_rules.topic_problem(event.topic, settings.topics)):

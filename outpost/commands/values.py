@@ -28,6 +28,10 @@ _BLOCK = 64  # brackets
 _WHOLE = 1e21  # from here on JSON spells a float with an exponent
 _SHOWN_KEY = 64  # characters of a key that an answer repeats
 
+# Segments that URL libraries fold into those before them, escaped or not: DELETE of a destination `..` with curl
+# deletes its tenant.
+UNADDRESSABLE = frozenset({".", ".."})
+
 INVALID_JSON = "invalid JSON"
 
 
@@ -85,6 +89,13 @@ def text_problem(path: str, text: str, most: int = MAX_TEXT_BYTES) -> errors.Pro
     if len(text.encode()) > most:
         return errors.Problem(path, "maxlength", most, f"{path} must be at most {most} bytes")
     return None
+
+
+def id_problem(path: str, text: str) -> errors.Problem | None:
+    """Why nothing may be made with the id `text`, or None."""
+    if text in UNADDRESSABLE:
+        return errors.Problem(path, "dots", text=f"{path} must not be . or .., which no URL can name")
+    return text_problem(path, text)
 
 
 def metadata_problems(path: str, values: dict[str, str], most: int = MAX_TEXT_BYTES) -> list[errors.Problem]:
