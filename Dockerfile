@@ -12,7 +12,8 @@ WORKDIR /build
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY outpost outpost
 COPY projections projections
-RUN pip install -c requirements.lock . && rm -rf /build/*
+# Every destination type.
+RUN pip install -c requirements.lock '.[aws,gcp,azure,rabbitmq,kafka]' && rm -rf /build/*
 
 WORKDIR /
 USER outpost

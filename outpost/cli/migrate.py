@@ -20,6 +20,8 @@ NOT_OK = 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The action and its options."""
     parser.add_argument("action", choices=["plan", "apply", "verify"])
+    # As the published command takes it; nothing is asked here.
+    parser.add_argument("-y", "--yes", action="store_true", help="taken for scripts: nothing is asked")
     local.add_config(parser)
 
 

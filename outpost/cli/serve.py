@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--service", choices=["all", "api", "delivery", "log"], help="which roles (also: SERVICE)")
     parser.add_argument("--workers", type=int, metavar="N", help="how many processes (also: WORKERS; default 1)")
     parser.add_argument("-c", "--config", metavar="FILE", help="a YAML or .env file (also: CONFIG)")
-    parser.add_argument("--host", help=f"address to listen on ({EVERYWHERE}; {LOOPBACK} with --embedded)")
+    parser.add_argument(
+        "--host",
+        help=f"address (also: API_HOST; {EVERYWHERE}; {LOOPBACK} with --embedded; :: for both families)",
+    )
     parser.add_argument("--port", type=int, help="port to listen on (also: API_PORT; default 3333)")
     parser.add_argument(
         "--embedded", action="store_true", help="start Valkey and Postgres too, with their data in --folder"
@@ -51,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.embedded:
         return _run_embedded(args)
     settings = settings_load.load(_environ(args, os.environ), args.config, args.service)
-    return serve(settings, args.host or EVERYWHERE, settings.api_port if args.port is None else args.port)
+    host = args.host or settings.api_host or EVERYWHERE
+    return serve(settings, host, settings.api_port if args.port is None else args.port)
 
 
 def serve(settings: Settings, host: str, port: int, announce: Announce | None = None) -> int:
@@ -96,7 +100,7 @@ def _run_embedded(args: argparse.Namespace) -> int:
                 _print_banner(base_url, kept.api_key, held.path, settings)
 
             port = settings.api_port if args.port is None else args.port
-            return serve(settings, args.host or LOOPBACK, port, announce)
+            return serve(settings, args.host or settings.api_host or LOOPBACK, port, announce)
         finally:
             started.stop()
     finally:

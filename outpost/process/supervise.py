@@ -53,7 +53,7 @@ async def run(settings: Settings, listening: socket.socket, announce: Announce |
         await process.start_unless_stopped()
         _spare_collections()
         if announce is not None:
-            announce(f"http://127.0.0.1:{listening.getsockname()[1]}/api/v1")
+            announce(f"{ports.url_of(listening)}/api/v1")
         return await process.until_stopped()
     finally:
         await process.close()

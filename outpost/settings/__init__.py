@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     aes_encryption_secret: str = ""
 
     # HTTP. `insecure` lets an empty `api_key` start.
+    # An empty `api_host` is every IPv4 address, with embedded stores loopback alone.
+    api_host: str = ""
     api_port: int = 3333
     api_key: str = ""
     api_jwt_secret: str = ""

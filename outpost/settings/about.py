@@ -8,9 +8,13 @@ from __future__ import annotations
 ABOUT = {
     "SERVICE": "The roles of this process: `all`, `api`, `delivery` or `log`.",
     "WORKERS": "How many processes share `API_PORT`; one uses about one core.",
-    "LOG_LEVEL": "What is logged: `debug`, `info`, `warn` or `error`.",
+    "LOG_LEVEL": "What is logged: `debug`, `info`, `warn` (or `warning`) or `error`.",
     "DEPLOYMENT_ID": "Keeps deployments apart that share a Redis and a Postgres.",
     "AES_ENCRYPTION_SECRET": "The secret under which config and credentials are sealed. It must be set and kept.",
+    "API_HOST": (
+        "The address that the API listens on: every IPv4 one if empty (with embedded stores loopback), `::` for "
+        "all of both families."
+    ),
     "API_PORT": "The port of the API, and of the health routes in every role.",
     "API_KEY": "The bearer token of clients. It must be set unless `OUTPOST_INSECURE` is.",
     "API_JWT_SECRET": "The secret of tenant tokens, which are not built yet.",
@@ -51,7 +55,7 @@ ABOUT = {
         "How many requests a client may send ahead of their answers; then its connection is closed."
     ),
     "OUTPOST_INSECURE": "Lets a server start without an `API_KEY`: everybody is admin.",
-    "TOPICS": "The topics that may be published and subscribed to, with commas between them; any if empty.",
+    "TOPICS": "The topics that may be published and subscribed to, with commas between them; any if empty or `*`.",
     "TOPICS_ALLOW_WILDCARDS": "Lets destinations subscribe to patterns such as `order.*`.",
     "MAX_DESTINATIONS_PER_TENANT": "How many destinations a tenant may have.",
     "PUBLISH_IDEMPOTENCY_KEY_TTL": "For how long an event id is remembered, in seconds; 180 bytes of Redis each.",
@@ -71,7 +75,7 @@ ABOUT = {
     "LOG_BATCH_SIZE": "The most rows that one transaction writes to Postgres.",
     "STREAM_RETENTION_SECONDS": "How long events and attempts stay in Redis at least; 20 or more.",
     "REDIS_HOST": "The host of Redis. It must be set, or `REDIS_UNIX_SOCKET`.",
-    "REDIS_PORT": "The port of Redis.",
+    "REDIS_PORT": "The port of Redis; `tcp://host:port`, as Kubernetes sets it, stands for its port.",
     "REDIS_UNIX_SOCKET": "The path of a socket of Redis, instead of host and port.",
     "REDIS_USERNAME": "The user of Redis, where it has users.",
     "REDIS_PASSWORD": "The password of Redis.",

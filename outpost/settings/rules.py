@@ -22,6 +22,7 @@ MAX_PORT = 65_535
 HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9])?")
 HEADER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
 _HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@]*)(?::(?P<port>[0-9]{1,5}))?")
+_SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://[^\s/@]*:(?P<port>[0-9]{1,5})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TRUE = frozenset({"true", "t", "1", "yes", "on"})
 _FALSE = frozenset({"false", "f", "0", "no", "off"})
@@ -83,6 +84,35 @@ def integer(low: int, high: int) -> Rule:
         if not re.fullmatch(r"-?[0-9]{1,18}", digits) or not low <= int(digits) <= high:
             return Broken(f"must be a whole number from {low} to {high}")
         return int(digits)
+
+    return Rule(parse)
+
+
+def port() -> Rule:
+    """A port of a server. Kubernetes sets `REDIS_PORT=tcp://10.43.0.7:6379` in every pod of a namespace with a
+    Service of that name: the port is taken from it."""
+    number = integer(1, MAX_PORT)
+
+    def parse(text: str) -> int | Broken:
+        link = _SERVICE_LINK.fullmatch(text.strip())
+        found: int | Broken = number.parse(link["port"] if link else text)
+        return found
+
+    return Rule(parse)
+
+
+def own_port() -> Rule:
+    """A port of ours. The form of Kubernetes is that of some Service, and not where we are to listen."""
+    number = integer(1, MAX_PORT)
+
+    def parse(text: str) -> int | Broken:
+        if _SERVICE_LINK.fullmatch(text.strip()):
+            return Broken(
+                f"must be a whole number from 1 to {MAX_PORT}. Kubernetes set this one for a Service of "
+                "that name: set it yourself, or enableServiceLinks: false in the pod"
+            )
+        found: int | Broken = number.parse(text)
+        return found
 
     return Rule(parse)
 
@@ -154,14 +184,16 @@ def secret() -> Rule:
 
 
 def topics() -> Rule:
-    """Names with commas between them, trimmed, each once, in order."""
+    """Names with commas between them, trimmed, each once, in order. A `*` alone is none: every topic."""
 
     def parse(given: str) -> tuple[str, ...] | Broken:
         names = tuple(dict.fromkeys(_items(given)))
+        if names == ("*",):
+            return ()
         if any(_CONTROL.search(name) or len(name.encode()) > TOPIC_MAX_BYTES for name in names):
             return Broken(f"must list topics of at most {TOPIC_MAX_BYTES} bytes without control characters")
         if any("*" in name for name in names):
-            return Broken("must list plain topics without * (unset, it allows every topic)")
+            return Broken("must list plain topics without * (unset, or * alone, it allows every topic)")
         return names
 
     return Rule(parse, ",".join)

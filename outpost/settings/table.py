@@ -34,10 +34,11 @@ _KEY = rules.text(r"[\x21-\x7e]+", "must be visible ASCII characters without bla
 _PROCESS = [
     _sets("service", "SERVICE", rules.choice("all", "api", "delivery", "log")),
     _sets("workers", "WORKERS", rules.integer(1, 64)),
-    _sets("log_level", "LOG_LEVEL", rules.choice("debug", "info", "warn", "error", trace="debug")),
+    _sets("log_level", "LOG_LEVEL", rules.choice("debug", "info", "warn", "error", trace="debug", warning="warn")),
     _sets("deployment_id", "DEPLOYMENT_ID", _DEPLOYMENT),
     _sets("aes_encryption_secret", "AES_ENCRYPTION_SECRET", rules.secret(), secret=True),
-    _sets("api_port", "API_PORT", rules.integer(1, 65_535)),
+    _sets("api_host", "API_HOST", _HOST),
+    _sets("api_port", "API_PORT", rules.own_port()),
     _sets("api_key", "API_KEY", _KEY, secret=True),
     _sets("api_jwt_secret", "API_JWT_SECRET", rules.secret(), secret=True),
     _sets("api_max_body_bytes", "API_MAX_BODY_BYTES", rules.integer(1_024, 67_108_864)),
@@ -87,7 +88,7 @@ _STORES = [
     # A year: what stays in Redis is bounded by its memory long before.
     _sets("stream_retention_ms", "STREAM_RETENTION_SECONDS", rules.seconds(20, 31_536_000)),
     _sets("redis_host", "REDIS_HOST", _HOST, yaml="redis.host"),
-    _sets("redis_port", "REDIS_PORT", rules.integer(1, 65_535), yaml="redis.port"),
+    _sets("redis_port", "REDIS_PORT", rules.port(), yaml="redis.port"),
     _sets("redis_unix_socket", "REDIS_UNIX_SOCKET", _SOCKET, yaml="redis.unix_socket"),
     _sets("redis_username", "REDIS_USERNAME", _USER, yaml="redis.username"),
     _sets("redis_password", "REDIS_PASSWORD", rules.secret(), secret=True, yaml="redis.password"),

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from outpost.cli.demo import spawned
@@ -40,6 +41,18 @@ def started(server: Outpost) -> list[int]:
 
 def gone(pids: list[int]) -> bool:
     return not any(look.command_line(pid) for pid in pids)
+
+
+@pytest.mark.case(32)
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_they_listen_on_both_families(
+    redis70: RedisServer, postgres_url: str, tmp_path: Path, workers: str
+) -> None:
+    async with Outpost(redis70, postgres_url, tmp_path, WORKERS=workers, API_HOST="::") as server:
+        port = server.url.rpartition(":")[2]
+        async with httpx.AsyncClient(timeout=30) as client:
+            for host in ("127.0.0.1", "[::1]"):
+                assert 200 == (await client.get(f"http://{host}:{port}/healthz")).status_code
 
 
 async def test_all_of_them_deliver_and_one_that_is_killed_is_replaced(

@@ -30,6 +30,7 @@ STOP_LIMIT_S = 60.0
 PR_SET_PDEATHSIG = 1
 # Short leases and watchdogs, so that what a killed process held comes back within a second or two.
 ENVIRONMENT = {
+    "API_HOST": "127.0.0.1",
     "API_KEY": KEY,
     "AES_ENCRYPTION_SECRET": "secret-of-the-tests",
     "DESTINATIONS_ALLOWED_CIDRS": "127.0.0.0/8",
@@ -79,10 +80,10 @@ class Outpost:
         self._environment = {
             **{k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")},
             **ENVIRONMENT,
-            **environment,
             "REDIS_HOST": redis.host,
             "REDIS_PORT": str(redis.port),
             "POSTGRES_URL": postgres_url,
+            **environment,
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]),
         }
         self._folder = folder
@@ -230,7 +231,7 @@ def event(tenant: str, id_: str, **changes: Any) -> dict[str, Any]:
 
 
 def _command(service: str, crash: Crash | None, changes: Sequence[str], report: Path | None) -> list[str]:
-    serve = ["serve", "--service", service, "--host", "127.0.0.1", "--port", "0"]
+    serve = ["serve", "--service", service, "--port", "0"]
     options = [word for change in changes for word in ("--set", change)]
     if report is not None:
         options = ["--report", str(report), *options]

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -123,6 +124,15 @@ def test_the_example_names_every_variable_of_the_file_and_no_other():
     assert used | {"COMPOSE_PROFILES"} == offered
 
 
+def test_the_image_has_every_destination_type():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = set(project["optional-dependencies"]) - {"all", "dev", "embedded"}
+    [install] = [rest for name, rest in instructions() if name == "RUN" and "pip install" in rest]
+    installed = re.search(r"pip install -c requirements.lock '\.\[([\w,]+)\]'", install)
+    assert installed
+    assert optional == set(installed[1].split(","))
+
+
 def test_one_profile_runs_every_role_in_one_process_the_other_in_three():
     profiles = {name: SERVICES[name].get("profiles") for name in SERVICES}
     split = {name: ["split"] for name in ("api", "delivery", "log")}
@@ -177,7 +187,7 @@ def test_the_image_installs_by_the_lock_and_runs_as_somebody_who_is_not_root():
     names = [name for name, _ in instructions()]
     assert ["FROM", "python:3.11-slim"] == list(instructions()[0])
     [install] = [rest for name, rest in instructions() if name == "RUN" and "pip install" in rest]
-    assert "-c requirements.lock ." in install
+    assert "-c requirements.lock '.[" in install
     user = instruction("USER")
     assert any(
         name == "RUN" and rest.startswith("useradd") and rest.endswith(user) for name, rest in instructions()

@@ -81,8 +81,10 @@ EXAMPLES = [
     ("WORKERS", "4", "workers", 4),
     ("LOG_LEVEL", "WARN", "log_level", "warn"),
     ("LOG_LEVEL", "trace", "log_level", "debug"),
+    ("LOG_LEVEL", "Warning", "log_level", "warn"),
     ("DEPLOYMENT_ID", "eu_1-a", "deployment_id", "eu_1-a"),
     ("AES_ENCRYPTION_SECRET", " blanks count ", "aes_encryption_secret", " blanks count "),
+    ("API_HOST", "::", "api_host", "::"),
     ("API_PORT", "8080", "api_port", 8080),
     ("API_KEY", "other", "api_key", "other"),
     ("API_JWT_SECRET", "jwt", "api_jwt_secret", "jwt"),
@@ -103,6 +105,7 @@ EXAMPLES = [
     ("API_MAX_PIPELINED_REQUESTS", "1", "api_max_pipelined_requests", 1),
     ("OUTPOST_INSECURE", "1", "insecure", True),
     ("TOPICS", " user.created, user.deleted ,,user.created", "topics", ("user.created", "user.deleted")),
+    ("TOPICS", " * ", "topics", ()),
     ("TOPICS_ALLOW_WILDCARDS", "true", "topics_allow_wildcards", True),
     ("MAX_DESTINATIONS_PER_TENANT", "3", "max_destinations_per_tenant", 3),
     ("PUBLISH_IDEMPOTENCY_KEY_TTL", "60", "publish_idempotency_ttl_ms", 60_000),
@@ -126,6 +129,8 @@ EXAMPLES = [
     ("STREAM_RETENTION_SECONDS", "20", "stream_retention_ms", 20_000),
     ("REDIS_HOST", "::1", "redis_host", "::1"),
     ("REDIS_PORT", "6380", "redis_port", 6380),
+    ("REDIS_PORT", "tcp://10.43.0.7:6381", "redis_port", 6381),
+    ("REDIS_PORT", "tcp://[fd00::7]:6381", "redis_port", 6381),
     ("REDIS_USERNAME", "outpost", "redis_username", "outpost"),
     ("REDIS_PASSWORD", "p w", "redis_password", "p w"),
     ("REDIS_DATABASE", "2", "redis_database", 2),
@@ -195,6 +200,7 @@ def test_no_variable_and_no_yaml_path_stands_twice_in_the_table():
     [
         *(("SERVICE", "web"), ("LOG_LEVEL", "loud"), ("DEPLOYMENT_ID", "a b"), ("DEPLOYMENT_ID", "a" * 65)),
         *(("API_PORT", "0"), ("API_PORT", "65536"), ("API_PORT", "-1"), ("API_PORT", "x"), ("API_PORT", "1.5")),
+        *(("API_HOST", "two hosts"), ("REDIS_PORT", "tcp://10.43.0.7:65536"), ("REDIS_PORT", "http://h:1")),
         *(("API_PORT", "\u0663"), ("API_PORT", "9" * 5000), ("API_MAX_BODY_BYTES", "1")),
         *(("OUTPOST_INSECURE", "maybe"), ("TOPICS", "a,*"), ("TOPICS", "a\tb"), ("TOPICS", "\u00e9" * 128)),
         *(("MAX_DESTINATIONS_PER_TENANT", "0"), ("PUBLISH_IDEMPOTENCY_KEY_TTL", "9.9"), ("IDGEN_TYPE", "ulid")),
@@ -294,6 +300,14 @@ def test_the_service_of_the_command_line_must_not_contradict_the_variable():
     assert load({"SERVICE": "log"}, service="log").service == "log"
     (problem,) = problems({"SERVICE": "api"}, service="log")
     assert "SERVICE is api and --service is log" in problem
+
+
+@pytest.mark.case(31)
+@pytest.mark.parametrize("link", ["tcp://10.43.0.7:6379", "tcp://[fd00::7]:6379", " tcp://redis:6379 "])
+def test_what_kubernetes_sets_for_a_service_is_no_riddle(link):
+    assert 6379 == load({"REDIS_PORT": link}).redis_port
+    (problem,) = problems({"API_PORT": link})
+    assert re.match("API_PORT must .* Kubernetes .* enableServiceLinks", problem)
 
 
 @pytest.mark.behaviour(93)

@@ -52,6 +52,27 @@ def _accepted(listening: socket.socket, stack: contextlib.ExitStack) -> int:
         number += 1
 
 
+@pytest.mark.case(32)
+@pytest.mark.parametrize(
+    ("host", "reached", "url"),
+    [
+        ("::", ["127.0.0.1", "::1"], "http://127.0.0.1:"),
+        ("::1", ["::1"], "http://[::1]:"),
+        ("0.0.0.0", ["127.0.0.1"], "http://127.0.0.1:"),
+        ("localhost", ["localhost"], "http://"),
+    ],
+)
+def test_an_address_of_any_family_is_listened_on_alone_and_shared(host: str, reached: list[str], url: str) -> None:
+    shared = ports.SharedPort(host, 0)
+    with contextlib.closing(shared), shared.socket() as one, ports.bind(host, 0) as alone:
+        one.listen(8)
+        for listening in (alone, one):
+            assert ports.url_of(listening).startswith(url)
+            for address in reached:
+                with socket.create_connection((address, listening.getsockname()[1]), 5), listening.accept()[0]:
+                    pass
+
+
 def test_another_server_cannot_have_it(port: ports.SharedPort) -> None:
     with port.socket() as listens:
         listens.listen(1)

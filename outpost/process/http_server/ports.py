@@ -15,9 +15,19 @@ REUSE_PORT = sys.platform == "linux"
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket (port 0: a free one). Raises errors.StartRefused."""
+    """A listening socket (port 0: a free one). `::` is every address of both families. Raises
+    errors.StartRefused."""
     with _refused(host, port):
-        return socket.create_server((host, port), backlog=BACKLOG)
+        sock = _bound(host, port, exclusive=True)
+        sock.listen(BACKLOG)
+        return sock
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where this machine reaches it: by loopback if it listens on every address."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class SharedPort:
@@ -46,12 +56,17 @@ class SharedPort:
 
 
 def _bound(host: str, port: int, *, exclusive: bool = False) -> socket.socket:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if not exclusive:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
+    sock = socket.socket(family, kind)
     try:
-        sock.bind((host, port))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not exclusive:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:  # `::` takes IPv4, too, whatever the system's default is
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(address)
     except OSError:
         sock.close()
         raise
@@ -64,5 +79,6 @@ def _refused(host: str, port: int) -> Iterator[None]:
         yield
     except OSError as exc:
         raise errors.StartRefused(
-            f"port {port} on {host} cannot be used ({exc.strerror}); choose another with API_PORT or --port"
+            f"port {port} on {host} cannot be used ({exc.strerror}); choose another with API_PORT or --port, "
+            "or another address with API_HOST or --host"
         ) from exc

@@ -46,7 +46,8 @@ class Wire(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # a socket's transport can do both ways
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
-            self.peer = (str(peer[0]), int(peer[1]))
+            # A socket of both families has IPv4 addresses in the form of IPv6.
+            self.peer = (str(peer[0]).removeprefix("::ffff:"), int(peer[1]))
             self.address = self.peer[0]
         self._spare = not self._server.connections.enter(self)
         self.deadline = self._server.now + self.head_limit_s
