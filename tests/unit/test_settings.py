@@ -408,6 +408,24 @@ def test_a_dotenv_file_holds_variables_with_quotes_and_comments(nowhere):
 
 
 @pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (r'"a\$b"', "a$b"),
+        (r'"a\qb"', "aqb"),
+        (r'"a\nb"', "a\nb"),
+        (r'"a\\nb"', r"a\nb"),
+        (r"'a\nb'", r"a\nb"),
+        (r"a\nb", r"a\nb"),
+        ("a#b # c", "a#b"),
+    ],
+)
+def test_a_dotenv_file_is_read_as_the_published_server_reads_it(nowhere, written, value):
+    """It uses joho/godotenv."""
+    (nowhere / ".env").write_text(f"REDIS_PASSWORD={written}\n")
+    assert value == load().redis_password
+
+
+@pytest.mark.parametrize(
     ("name", "content", "says"),
     [
         ("a.yaml", b"api_key: *hunter2\n", "is not valid YAML in line 1"),

@@ -43,7 +43,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace) -> list[str]:
     """The findings of the bench of a server, after its report."""
-    from outpost.cli.bench import options, report, session
+    from outpost.adapters import extras
+    from outpost.cli.bench import options
+
+    if sentence := extras.missing("outpost bench", "psutil", "bench"):
+        raise errors.StartRefused(sentence)
+    from outpost.cli.bench import report, session
 
     chosen = options.from_args(args)
     result = asyncio.run(session.run(chosen, tell=report.progress))

@@ -1,20 +1,20 @@
-"""CPU time and memory of named processes and their descendants, from /proc. A process counts for the
-nearest named ancestor, so a server and the stores that it started can be told apart.
+"""CPU time and memory of named processes and their descendants. A process counts for the nearest named ancestor,
+so a server and the stores that it started can be told apart.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import psutil
 
 from outpost.cli.bench.options import Named
 
-TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STORES = {"valkey-server": "valkey", "redis-server": "redis", "postgres": "postgres"}
+_READ = ["ppid", "name", "cpu_times", "memory_info"]  # of every process at once
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One line of /proc/<pid>/stat."""
+    """One process of the machine."""
 
     command: str
     parent: int
@@ -36,23 +36,20 @@ class Entry(msgspec.Struct, frozen=True):
 
 def table() -> dict[int, Entry]:
     """Every process of the machine that can be read."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and (entry := _entry(folder)) is not None:
-            found[int(folder.name)] = entry
-    return found
+    return {
+        process.pid: Entry(
+            command=process.info["name"],
+            parent=process.info["ppid"],
+            cpu_s=_cpu_s(process.info["cpu_times"]),
+            rss_bytes=process.info["memory_info"].rss,
+        )
+        for process in psutil.process_iter(_READ)
+        if None not in process.info.values()  # what may not be read
+    }
 
 
-def _entry(folder: Path) -> Entry | None:
-    try:
-        text = (folder / "stat").read_text()
-    except OSError:  # it ended meanwhile
-        return None
-    # The command stands in parentheses and may hold any character.
-    command = text[text.index("(") + 1 : text.rindex(")")]
-    rest = text[text.rindex(")") + 2 :].split()
-    ticks = sum(int(rest[i]) for i in range(11, 15))  # utime, stime, cutime, cstime
-    return Entry(command, int(rest[1]), ticks / TICKS_A_SECOND, int(rest[21]) * PAGE_BYTES)
+def _cpu_s(times: Any) -> float:
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def usage(named: Iterable[Named]) -> dict[str, Usage]:
@@ -81,13 +78,9 @@ def _owner(pid: int, everyone: dict[int, Entry], names: dict[int, str]) -> str |
 def _memory(pid: int, rss_bytes: int) -> int:
     """Proportional set size where it may be read (Postgres shares its buffers), else resident set size."""
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
+        return int(getattr(psutil.Process(pid).memory_full_info(), "pss", rss_bytes))
+    except psutil.Error:  # it ended meanwhile, or is another user's
         return rss_bytes
-    for line in text.splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return rss_bytes
 
 
 def discover(root: int, folder: Path) -> tuple[Named, ...]:
@@ -106,6 +99,6 @@ def discover(root: int, folder: Path) -> tuple[Named, ...]:
 
 def _works_in(pid: int, folder: Path) -> bool:
     try:
-        return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(folder.resolve())
-    except OSError:
+        return Path(psutil.Process(pid).cwd()).is_relative_to(folder.resolve())
+    except psutil.Error:
         return False
