@@ -25,6 +25,7 @@ from outpost.api import (
     paths,
     problems,
     publish,
+    queries,
     reads,
     retry,
     settle,
@@ -50,7 +51,7 @@ _GUARDED = [
 
 def build(deps: Deps) -> ASGIApp:
     """The whole API. `deps` stay the caller's: nothing is opened or closed here."""
-    guarded = Router(PREFIX, route_handlers=_GUARDED, guards=[auth.guard])
+    guarded = Router(PREFIX, route_handlers=_GUARDED, guards=[auth.guard, queries.guard])
     open_ = Router(PREFIX, route_handlers=ops.OPEN)
     handlers = [*ops.ROOT, open_, guarded]
     document = functools.cache(lambda: openapi.document(_litestar(handlers, deps, config=openapi.CONFIG)))

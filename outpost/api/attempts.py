@@ -61,7 +61,7 @@ async def list_attempts(request: Call) -> Response[schemas.AttemptPage]:
     _OF_DESTINATION,
     operation_id="listTenantDestinationAttempts",
     tags=["Destinations"],
-    opt=openapi.query(*_FILTERS),
+    opt=openapi.query(*_FILTERS, ignored=("tenant_id", "destination_id")),
     responses=openapi.errors(400, 401, 404, 422, 503),
 )
 async def list_of_destination(request: Call) -> Response[schemas.AttemptPage]:
@@ -88,7 +88,7 @@ async def get_attempt(request: Call) -> Response[schemas.Attempt]:
     f"{_OF_DESTINATION}/{{attempt_id:str}}",
     operation_id="getTenantDestinationAttempt",
     tags=["Destinations"],
-    opt=openapi.query(_INCLUDE),
+    opt=openapi.query(_INCLUDE, ignored=("tenant_id", "destination_id")),
     responses=openapi.errors(401, 404, 422, 503),
 )
 async def get_of_destination(request: Call) -> Response[schemas.Attempt]:

@@ -52,6 +52,11 @@ class Deps(Probes, frozen=True, kw_only=True):
     registry: registries.Registry
     sealer: crypto.Sealer
 
+    @property
+    def refuses_unknown(self) -> bool:
+        """Whether a field or parameter that is not known refuses its request."""
+        return self.settings.api_unknown_fields == "refuse"
+
 
 class Call(Request[None, None, State]):
     """A request, with what its handler needs."""

@@ -33,7 +33,7 @@ async def create(request: Call) -> Response[schemas.Destination]:
     deps = request.deps
     tenant = paths.tenant(request)
     body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
-    form = destination_forms.destination_form(body, deps.now_ms())
+    form = destination_forms.destination_form(body, deps.now_ms(), refuses_unknown=deps.refuses_unknown)
     actor = auth.admin()
     done = await deps.destinations.create(actor, tenant, form)
     made = done.after.destinations[done.change.id]
@@ -96,7 +96,8 @@ async def update(request: Call) -> Response[schemas.Destination]:
     deps = request.deps
     tenant = paths.tenant(request)
     body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
-    form = destination_forms.destination_form(body, deps.now_ms(), patch=True)
+    refuses = deps.refuses_unknown
+    form = destination_forms.destination_form(body, deps.now_ms(), patch=True, refuses_unknown=refuses)
     actor = auth.admin()
     done = await deps.destinations.patch(actor, tenant, paths.named(request, "destination_id"), form)
     changed = done.after.destinations[done.change.id]

@@ -20,7 +20,7 @@ from outpost.api import schemas
 
 API_VERSION = "1"  # of the API; anybody may read the document, and the release is nobody's business
 OPEN = "open"  # in `opt`: no API key is needed
-_BODY, _QUERY, _REQUIRED = "body", "query", "body_required"
+_BODY, _QUERY, _IGNORED, _REQUIRED = "body", "query", "query_ignored", "body_required"
 _SCHEME = "ApiKey"
 _REFERENCE = "#/components/schemas/{name}"
 _METHODS = ("get", "put", "post", "patch", "delete")
@@ -72,9 +72,15 @@ def body(struct: type[msgspec.Struct], *, required: bool = True) -> dict[str, An
     return {_BODY: struct, _REQUIRED: required}
 
 
-def query(*parameters: dict[str, Any]) -> dict[str, Any]:
-    """For `opt`: the handler reads these query parameters."""
-    return {_QUERY: list(parameters)}
+def query(*parameters: dict[str, Any], ignored: tuple[str, ...] = ()) -> dict[str, Any]:
+    """For `opt`: the handler reads these query parameters. `ignored` may be given as well, since the path names
+    them."""
+    return {_QUERY: list(parameters), _IGNORED: ignored}
+
+
+def parameters(opt: dict[str, Any]) -> frozenset[str]:
+    """The names of the query parameters that a handler with this `opt` takes."""
+    return frozenset(parameter["name"] for parameter in opt.get(_QUERY, ())).union(opt.get(_IGNORED, ()))
 
 
 def parameter(name: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from litestar import Response, post
 from litestar.types import Receive, Scope, Send
 
 from outpost import errors
-from outpost.api import auth, bodies, openapi, paths, problems, schemas
+from outpost.api import auth, bodies, openapi, paths, problems, queries, schemas
 from outpost.api import in_place as http_in_place
 from outpost.api.deps import Call, Deps
 from outpost.commands import actor as actors
@@ -38,6 +38,8 @@ async def serve(deps: Deps, scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _publish(deps: Deps, scope: Scope, receive: Receive) -> http_in_place.Answer:
     settings = deps.settings
+    if scope["query_string"] and deps.refuses_unknown:
+        queries.check_names(scope["query_string"], ())  # what somebody meant to narrow the event by
     body = await bodies.read(scope, receive, settings.api_max_body_bytes)
     request = forms.publish_request(body, settings, deps.now_ms())
     actor = auth.admin()

@@ -6,11 +6,16 @@ Parameters that are wrong are told together; `Query.settle` raises what was foun
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 from typing import Literal
 from urllib.parse import parse_qsl
 
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.handlers import BaseRouteHandler
+
 from outpost import errors
-from outpost.api import problems, schemas
+from outpost.api import openapi, problems, schemas
 from outpost.commands import values
 from outpost.domain import times
 from projections.logs import paging, rows
@@ -21,6 +26,7 @@ TENANT_LIMIT, TENANT_LIMIT_MAX = 20, 100
 OPERATORS = ("gte", "lte", "gt", "lt")
 
 _INDEX = re.compile(r"\[(\d{1,9})\]", re.ASCII)
+_ELEMENT = re.compile(r"\[[^\[\]]*\]$")  # of a list, or a bound; an index that is no number was always ignored
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
@@ -44,6 +50,10 @@ class Query:
         """Raises errors.Invalid if anything was wrong."""
         if self.found:
             raise errors.Invalid(self.found)
+
+    def names(self) -> Iterable[str]:
+        """The names as they were sent."""
+        return self._values
 
     def one(self, name: str) -> str | None:
         """The first value; None if there is none."""
@@ -127,6 +137,26 @@ class Query:
 
     def _wrong(self, name: str, rule: str, text: str) -> None:
         self.found.append(errors.Problem(problems.QUERY + name, rule, text=text))
+
+
+def guard(connection: ASGIConnection[object, object, object, State], handler: BaseRouteHandler) -> None:
+    """Refuses parameters that the route does not read, before it does anything. Raises errors.Invalid."""
+    if connection.scope["query_string"] and connection.app.state.deps.refuses_unknown:
+        check_names(connection.scope["query_string"], openapi.parameters(handler.opt))
+
+
+def check_names(query_string: bytes, known: Container[str]) -> None:
+    """Raises errors.Invalid if a parameter is not `known`, in any spelling of a list or a range; errors.Refused if
+    there are too many of them."""
+    names = Query(query_string).names()
+    found = values.unknown_problems((name for name in names if _base(name) not in known), (), problems.QUERY)
+    if found:
+        raise errors.Invalid(found)
+
+
+def _base(name: str) -> str:
+    """`name` without what makes it an element of a list or a bound."""
+    return _ELEMENT.sub("", name)
 
 
 def only(tenants: tuple[str, ...]) -> str | None:

@@ -30,7 +30,8 @@ async def retry(request: Call) -> Response[schemas.Success]:
     """Retry a delivery, now. 202 means that the request is in the log; an automatic attempt that waits takes place
     at once instead. The destination must have been matched when the event was published."""
     deps = request.deps
-    wanted = commands.wanted(await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes))
+    body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
+    wanted = commands.wanted(body, refuses_unknown=deps.refuses_unknown)
     store = request.store
     actor = auth.admin()
     for looks in range(1, LOOKS + 1):

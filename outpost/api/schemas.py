@@ -52,7 +52,7 @@ class Pagination(msgspec.Struct):
     prev: str | None = None
 
 
-class TenantUpsert(msgspec.Struct):
+class TenantUpsert(msgspec.Struct, forbid_unknown_fields=True):
     """Replaces the metadata of the tenant; without it, clears it."""
 
     metadata: Coerced | UnsetType | None = UNSET
@@ -77,7 +77,7 @@ class TenantPage(msgspec.Struct):
     count: int
 
 
-class DestinationCreate(msgspec.Struct):
+class DestinationCreate(msgspec.Struct, forbid_unknown_fields=True):
     """A new destination. Moments must not lie in the future; `id` is made if there is none."""
 
     type: str
@@ -93,7 +93,7 @@ class DestinationCreate(msgspec.Struct):
     disabled_at: Time | UnsetType | None = UNSET
 
 
-class DestinationUpdate(msgspec.Struct):
+class DestinationUpdate(msgspec.Struct, forbid_unknown_fields=True):
     """What is to change; what is left out stays. Topics and filter are replaced as a whole, the type never."""
 
     type: str | UnsetType = UNSET
@@ -128,7 +128,7 @@ class Destination(msgspec.Struct):
         return f"Destination({self.id!r}, {self.type!r})"
 
 
-class PublishRequest(msgspec.Struct):
+class PublishRequest(msgspec.Struct, forbid_unknown_fields=True):
     """An event. Keys and values of its metadata have at most 255 bytes. An id that was published for the tenant
     within the idempotency window gets the first answer again."""
 
@@ -195,7 +195,7 @@ class AttemptPage(msgspec.Struct):
     pagination: Pagination
 
 
-class RetryRequest(msgspec.Struct):
+class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Which delivery. Where tenants use the same event ids, `tenant_id` says whose; without it the newest is
     taken."""
 

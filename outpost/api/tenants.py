@@ -34,7 +34,7 @@ async def put_tenant(request: Call) -> Response[schemas.Tenant]:
     deps = request.deps
     id_ = paths.new_tenant(request)
     body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
-    metadata = destination_forms.tenant_metadata(body)
+    metadata = destination_forms.tenant_metadata(body, refuses_unknown=deps.refuses_unknown)
     actor = auth.admin()
     done = await commands.put(deps.writer, actor, id_, metadata, deps.now_ms())
     status = 201 if done.change.type == "tenant.created" else 200

@@ -11,13 +11,31 @@ from msgspec import UNSET, UnsetType
 from outpost import errors
 from outpost.commands import destinations, values
 
+# What answers show and no request sets: clients send back what they were shown.
+_DESTINATION_SHOWN = frozenset({"tenant_id", "target", "target_url"})
+_DESTINATION = _DESTINATION_SHOWN | {
+    "id",
+    "type",
+    "topics",
+    "filter",
+    "config",
+    "credentials",
+    "delivery_metadata",
+}
+_DESTINATION |= {"metadata", "created_at", "updated_at", "disabled_at"}
+_TENANT = frozenset({"metadata", "id", "destinations_count", "topics", "created_at", "updated_at"})
 
-def destination_form(body: bytes, now_ms: int, *, patch: bool = False) -> destinations.DestinationForm:
+
+def destination_form(
+    body: bytes, now_ms: int, *, patch: bool = False, refuses_unknown: bool = True
+) -> destinations.DestinationForm:
     """What `body` says of a destination, with the problems found in it so far. A patch ignores what it may not
     change. Raises errors.Invalid if there is no JSON object."""
     said = values.read_object(body)
     form = destinations.DestinationForm(now_ms)
     found = form.problems
+    if refuses_unknown:
+        found += values.unknown_problems(said, _DESTINATION)
     type_ = _text("type", said.get("type"), found)
     form.type = UNSET if type_ is None else type_
     form.topics = said.get("topics", UNSET)
@@ -39,13 +57,13 @@ def destination_form(body: bytes, now_ms: int, *, patch: bool = False) -> destin
     return form
 
 
-def tenant_metadata(body: bytes) -> dict[str, str] | None:
+def tenant_metadata(body: bytes, *, refuses_unknown: bool = True) -> dict[str, str] | None:
     """The metadata that the body of a tenant's PUT sets; None, which clears it, if there is none, or no body.
     Raises errors.Invalid."""
     if not body:
         return None
     said = values.read_object(body)
-    found: list[errors.Problem] = []
+    found = values.unknown_problems(said, _TENANT) if refuses_unknown else []
     metadata = _metadata("metadata", said, found)
     if found:
         raise errors.Invalid(found)

@@ -34,8 +34,13 @@ class _Event(msgspec.Struct):
     metadata: dict[str, str] | None = None
 
 
-_TYPES: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(_Event)}
+class _OnlyEvent(_Event, forbid_unknown_fields=True):
+    """A publish body without fields that are not known."""
+
+
+FIELDS: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(_Event)}
 _decode_event = msgspec.json.Decoder(_Event).decode
+_decode_only_event = msgspec.json.Decoder(_OnlyEvent).decode
 _decode_loosely = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _IDS = ("tenant_id", "id")  # of what a publish may make
 _TEXTS = (*_IDS, "topic", "destination_id")
@@ -45,10 +50,11 @@ def publish_request(body: bytes, settings: Settings, now_ms: int) -> publish.Pub
     """The event that `body` describes, what it leaves out filled in. Raises errors.Invalid with every problem."""
     values.check_json(body)
     found: list[errors.Problem] = []
+    refuses = settings.api_unknown_fields == "refuse"
     try:
-        event = _decode_event(body)
+        event = _decode_only_event(body) if refuses else _decode_event(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        event = _read_loosely(body, found)
+        event = _read_loosely(body, found, refuses=refuses)
     data = bytes(event.data) if isinstance(event.data, msgspec.Raw) else b""
     time_ms = _check_event(event, data, settings, now_ms, found)
     if found:
@@ -101,16 +107,19 @@ def _data_problem(data: bytes) -> errors.Problem | None:
     return None
 
 
-def _read_loosely(body: bytes, found: list[errors.Problem]) -> _Event:
-    """The fields that have the right type, and a problem for each of the others."""
+def _read_loosely(body: bytes, found: list[errors.Problem], *, refuses: bool) -> _Event:
+    """The fields that have the right type, and a problem for each of the others; `refuses`: for those that are not
+    known, too."""
     try:
         raw = _decode_loosely(body)
     except msgspec.ValidationError:  # JSON, but no object
         raise errors.Invalid([errors.Problem("body", "type")], values.INVALID_JSON) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise errors.Invalid([errors.Problem("body", "json")], values.INVALID_JSON) from None
+    if refuses:
+        found += values.unknown_problems(raw, FIELDS)
     event = _Event()
-    for name, type_ in _TYPES.items():
+    for name, type_ in FIELDS.items():
         if name not in raw:
             continue
         if name == "data":

@@ -17,6 +17,7 @@ from outpost.log.redis import client
 from projections.config import query
 
 _REQUIRED = ("event_id", "destination_id")
+_FIELDS = (*_REQUIRED, "tenant_id")
 
 
 class Outdated(errors.StoreUnavailable):
@@ -34,12 +35,12 @@ class Wanted(msgspec.Struct, frozen=True):
     tenant_id: str | None = None
 
 
-def wanted(body: bytes) -> Wanted:
+def wanted(body: bytes, *, refuses_unknown: bool = True) -> Wanted:
     """The delivery that `body` names. Raises errors.Invalid with every problem."""
     given = values.read_object(body)
-    found: list[errors.Problem] = []
+    found = values.unknown_problems(given, _FIELDS) if refuses_unknown else []
     texts: dict[str, str | None] = {}
-    for name in (*_REQUIRED, "tenant_id"):
+    for name in _FIELDS:
         value = given.get(name)
         if value is None or value == "":
             if name in _REQUIRED:

@@ -7,6 +7,7 @@ no JSON at all, where nothing more can be said, raises.
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 from itertools import accumulate
 
 import msgspec
@@ -113,9 +114,24 @@ def metadata_problems(path: str, values: dict[str, str], most: int = MAX_TEXT_BY
     return found
 
 
+def unknown_problems(said: Iterable[str], known: Container[str], path: str = "") -> list[errors.Problem]:
+    """The names of `said` that are not `known`, up to `MAX_PROBLEMS`. What is left out without a word may be what
+    should have narrowed the request. `path`: what goes before a name, with its dot."""
+    unknown = [name for name in said if name not in known]
+    return [
+        errors.Problem(f"{path}{shown(name)}", "unknown", text=f"{path}{shown(name)} is not known here")
+        for name in unknown[:MAX_PROBLEMS]
+    ]
+
+
 def path_of(path: str, key: str) -> str:
-    """The path of a key that the client made up, fit to be repeated to it."""
-    return f"{path}.{_UNSTORABLE.sub('?', key)[:_SHOWN_KEY]}"
+    """The path of a key that the client made up."""
+    return f"{path}.{shown(key)}"
+
+
+def shown(name: str) -> str:
+    """A name that the client made up, fit to be repeated to it."""
+    return _UNSTORABLE.sub("?", name)[:_SHOWN_KEY]
 
 
 def coerced(value: object) -> str:

@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_max_page_bytes: int = 8_388_608
     api_max_read_bytes_in_flight: int = 33_554_432  # of all clients together
     api_max_pipelined_requests: int = 100
+    api_unknown_fields: str = "refuse"  # or "ignore"
     insecure: bool = False
 
     # Tenants, destinations, events. No `topics` means that any topic is allowed.

@@ -54,6 +54,10 @@ ABOUT = {
     "API_MAX_PIPELINED_REQUESTS": (
         "How many requests a client may send ahead of their answers; then its connection is closed."
     ),
+    "API_UNKNOWN_FIELDS": (
+        "What becomes of a request with a field or query parameter that is not known: `refuse` answers 422 and "
+        "names it, `ignore` does what the rest says."
+    ),
     "OUTPOST_INSECURE": "Lets a server start without an `API_KEY`: everybody is admin.",
     "TOPICS": "The topics that may be published and subscribed to, with commas between them; any if empty or `*`.",
     "TOPICS_ALLOW_WILDCARDS": "Lets destinations subscribe to patterns such as `order.*`.",

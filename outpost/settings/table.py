@@ -56,6 +56,7 @@ _PROCESS = [
     _sets("api_max_page_bytes", "API_MAX_PAGE_BYTES", rules.integer(1_024, 67_108_864)),
     _sets("api_max_read_bytes_in_flight", "API_MAX_READ_BYTES_IN_FLIGHT", rules.integer(1_048_576, 2**40)),
     _sets("api_max_pipelined_requests", "API_MAX_PIPELINED_REQUESTS", rules.integer(1, 10_000)),
+    _sets("api_unknown_fields", "API_UNKNOWN_FIELDS", rules.choice("refuse", "ignore")),
     _sets("insecure", "OUTPOST_INSECURE", rules.boolean()),
 ]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from outpost import errors
-from outpost.commands import destination_forms, forms, values
+from outpost.api import schemas
+from outpost.commands import destination_forms, forms, retry, values
 from outpost.domain import times
 from outpost.settings import Settings
 
@@ -190,8 +191,63 @@ def test_other_text_is_a_fine_id(value: str) -> None:
     assert request.tenant == value
 
 
-def test_unknown_fields_are_ignored() -> None:
-    assert publish({**VALID, "unknown": [1]}).tenant == "acme"
+IGNORING = msgspec.structs.replace(TOPICS, api_unknown_fields="ignore")
+
+
+def test_unknown_fields_of_a_publish_are_named_with_all_else_that_is_wrong() -> None:
+    body = {"destinationId": "d", **VALID, "filters": [1], "topic": "unknown", "a\nb": 1}
+    names = ["destinationId is not known here", "filters is not known here", "a?b is not known here"]
+    assert faults(body) == [*names, "topic is invalid"]
+
+
+def test_a_thousand_unknown_fields_are_not_all_named() -> None:
+    body = {**VALID, **{f"f{number}" * 100: None for number in range(1_000)}}
+    found = faults(body)
+    assert values.MAX_PROBLEMS == len(found)
+    assert max(len(sentence) for sentence in found) < 100
+
+
+def test_unknown_fields_are_ignored_where_that_is_set() -> None:
+    assert publish({**VALID, "unknown": [1]}, IGNORING).tenant == "acme"
+    assert faults({**VALID, "unknown": [1], "topic": 1}, IGNORING) == ["topic failed type validation"]
+
+
+@pytest.mark.parametrize("patch", [True, False])
+def test_unknown_fields_of_destinations_and_tenants_are_named(patch: bool) -> None:
+    assert form_faults({"filters": {}, "topic": "a"}, patch=patch)[:2] == [
+        "filters is not known here",
+        "topic is not known here",
+    ]
+    with pytest.raises(errors.Invalid) as caught:
+        destination_forms.tenant_metadata(b'{"meta":{}}')
+    assert ["meta is not known here"] == [problem.sentence() for problem in caught.value.problems]
+    ignoring = destination_forms.destination_form(b'{"filters":1}', NOW_MS, patch=patch, refuses_unknown=False)
+    assert ignoring.problems == []
+    assert destination_forms.tenant_metadata(b'{"meta":{}}', refuses_unknown=False) is None
+
+
+def test_what_answers_show_may_be_sent_back() -> None:
+    shown = {field.encode_name: None for field in msgspec.structs.fields(schemas.Destination)}
+    assert form_faults(shown, patch=True) == []
+    tenant = {field.encode_name: None for field in msgspec.structs.fields(schemas.Tenant)}
+    assert destination_forms.tenant_metadata(msgspec.json.encode(tenant)) is None
+
+
+def test_unknown_fields_of_a_retry_are_named() -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        retry.wanted(b'{"event_id":"e","destination_id":"d","tenantId":"t"}')
+    assert ["tenantId is not known here"] == [problem.sentence() for problem in caught.value.problems]
+    wanted = retry.wanted(b'{"event_id":"e","destination_id":"d","tenantId":"t"}', refuses_unknown=False)
+    assert retry.Wanted("e", "d") == wanted
+
+
+def test_the_schemas_know_the_same_fields_as_the_forms() -> None:
+    def names(struct: type[msgspec.Struct]) -> list[str]:
+        return sorted(field.encode_name for field in msgspec.structs.fields(struct))
+
+    assert names(schemas.PublishRequest) == sorted(forms.FIELDS)
+    assert form_faults(dict.fromkeys(names(schemas.DestinationCreate))) == []
+    assert form_faults(dict.fromkeys(names(schemas.DestinationUpdate)), patch=True) == []
 
 
 @pytest.mark.parametrize(

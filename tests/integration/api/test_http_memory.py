@@ -52,7 +52,7 @@ KINDS = {
     "publish": Kind(publish()),
     "publish of 50 kB": Kind(publish(50_000)),
     "publish in chunks": Kind(request("POST", "/api/v1/publish", EVENT_IN_CHUNKS, KEY, CHUNKED)),
-    "publish over ASGI": Kind(request("POST", "/api/v1/publish?a", EVENT % b"y")),
+    "publish over ASGI": Kind(request("POST", "/api/v1/%70ublish", EVENT % b"y")),
     "publish through Litestar": Kind(request("POST", "/api/v1/publish/", EVENT % b"y")),
     "publish that is no JSON": Kind(request("POST", "/api/v1/publish", b"{")),
     "publish for a new tenant": Kind(request("POST", "/api/v1/publish", EVENT.replace(b"acme", b"other") % b"y")),

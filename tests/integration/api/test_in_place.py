@@ -19,6 +19,7 @@ from tests.harness.api_server import KEY, Api
 from tests.integration.api import test_bad_requests as bad
 
 PATH = "/api/v1/publish"
+ASGI_PATH = "/api/v1/%70ublish"  # the same, spelt so that it goes the long way
 BODY = b'{"tenant_id":"acme","topic":"user.created","data":{"n": 1}}'
 
 
@@ -221,7 +222,7 @@ LONG = b'{"tenant_id":"acme","topic":"user.created","data":{"a":[%b]}}' % b",".j
 )
 
 
-@pytest.mark.parametrize("path", [PATH, f"{PATH}?x=1"], ids=["in place", "through ASGI"])
+@pytest.mark.parametrize("path", [PATH, ASGI_PATH], ids=["in place", "through ASGI"])
 async def test_costly_filters_are_matched_nevertheless(server: Listening, path: str) -> None:
     """Twenty such destinations and an event of 3 kB held the loop for seconds."""
     last, absent = ({"$or": [*({"a": -number} for number in range(1, 5)), {"a": at}]} for at in (1_499, -9))
@@ -231,7 +232,7 @@ async def test_costly_filters_are_matched_nevertheless(server: Listening, path: 
     assert [made[0]["id"]] == json.loads(body)["destination_ids"]
 
 
-@pytest.mark.parametrize("path", [PATH, f"{PATH}?x=1"], ids=["in place", "through ASGI"])
+@pytest.mark.parametrize("path", [PATH, ASGI_PATH], ids=["in place", "through ASGI"])
 async def test_filters_beyond_their_budget_refuse_the_publish(server: Listening, path: str) -> None:
     await server.api.destination(filter={"data": {"$or": [{"a": -number} for number in range(1, 200)]}})
     [(status, _, body)] = await answers(server, [request(LONG, path=path)], 1)

@@ -33,10 +33,10 @@ WRONG = [
     " {}",
 ]
 BODY = b'{"tenant_id":"acme","topic":"user.created","data":{}}'
-# Answered in place, through ASGI because of the question mark and of HTTP/1.0, and by Litestar.
+# Answered in place, through ASGI because of the spelling and of HTTP/1.0, and by Litestar.
 WAYS = [
     ("POST /api/v1/publish HTTP/1.1", 202),
-    ("POST /api/v1/publish?a HTTP/1.1", 202),
+    ("POST /api/v1/%70ublish HTTP/1.1", 202),
     ("POST /api/v1/publish HTTP/1.0", 202),
     ("GET /api/v1/tenants/acme HTTP/1.1", 200),
 ]
