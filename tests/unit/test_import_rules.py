@@ -95,12 +95,28 @@ WRITERS = {
     "record": "outpost.log.delivery.tasks",
     "request": "outpost.log.delivery.requests",
 }
+# Folders of the repository that no package brings along.
+OUTSIDE = {"tests", "docs", "examples"}
+DOTTED = re.compile(r"(?<![\w./])(?:outpost|projections|tests|docs|examples)(?:\.[A-Za-z_]\w*)+(?![\w/])")
+IMPORTERS = {"import_module", "__import__", "run_module", "run_path", "entry_points", "exec", "eval"}
+# Who uses one of these, and where the names are from.
+IMPORTS_BY_NAME = {
+    "outpost.cli.main": "import_module",  # COMMANDS, texts in the same module
+    "outpost.adapters.shared.resources": "import_module",  # texts in the modules of the types
+    "outpost.adapters.registry": "entry_points",  # types of other packages
+}
 KEY_NAMES = re.compile(r":(cfg|evt|dlv|ver|due|want|mend|gen|idem|ck|slots|meta|lease)(:|$)|:t:|\{p[0-9]{2}")
 
 
 def _imports(name: str) -> Iterator[str]:
-    """Every module of ours that a module imports, wherever in it."""
-    for node in ast.walk(_tree(name)):
+    """Every module that a module imports, wherever in it, or names in a text, which is how a table, `importlib` or
+    `python -m` gets at one."""
+    yield from _imported_by(_tree(name), name)
+
+
+def _imported_by(tree: ast.Module, name: str) -> Iterator[str]:
+    documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -108,6 +124,20 @@ def _imports(name: str) -> Iterator[str]:
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 yield whole if whole in MODULES else str(node.module)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented:
+            yield from _named_in(node.value)
+
+
+def _named_in(text: str) -> Iterator[str]:
+    """The modules in a text, by their dotted names; those outside the product, too. `outpost` alone is a word."""
+    for found in DOTTED.findall(text):
+        if found.partition(".")[0] in OUTSIDE:
+            yield found
+        module = found
+        while "." in module and module not in MODULES:
+            module = module.rpartition(".")[0]
+        if "." in module:
+            yield module
 
 
 def _tree(name: str) -> ast.Module:
@@ -155,6 +185,40 @@ def test_only_what_puts_a_process_together_fills_the_settings() -> None:
     filling = {f"outpost.settings.{name}" for name in ("load", "sources", "table", "unbuilt")}
     found = {n for n in MODULES if _top(n) not in {*WIRING, "settings"} for each in _ours(n) if each in filling}
     assert set() == found
+
+
+def test_the_product_names_nothing_that_no_package_brings_along() -> None:
+    assert [] == [(n, each) for n in MODULES for each in _imports(n) if each.partition(".")[0] in OUTSIDE]
+
+
+def test_three_modules_import_by_a_name_that_they_are_given() -> None:
+    found = {
+        name: node.attr if isinstance(node, ast.Attribute) else node.id
+        for name in MODULES
+        for node in ast.walk(_tree(name))
+        if (isinstance(node, ast.Attribute) and node.attr in IMPORTERS)
+        or (isinstance(node, ast.Name) and node.id in IMPORTERS)
+    }
+    assert IMPORTS_BY_NAME == found
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("import outpost.cli.main", ["outpost.cli.main"]),
+        ("def f():\n    from outpost.cli import main", ["outpost.cli.main"]),
+        ('importlib.import_module("outpost.cli.main")', ["outpost.cli.main"]),
+        ('TABLE = {"a": "outpost.cli.main:main"}', ["outpost.cli.main"]),
+        ('run(["python", "-m", "tests.chaos"])', ["tests.chaos"]),
+        ('run("python -m tests.harness.node 7")', ["tests.harness.node"]),
+        ('f"projections.logs.write.{name}"', ["projections.logs.write"]),
+        ('"""outpost.cli.main says so."""', []),
+        ('".outpost.yaml", "outpost.destinations", "outpost"', []),
+        ('"https://example.com/outpost.cli.main/docs.html"', []),
+    ],
+)
+def test_a_module_that_a_text_names_is_an_import(program: str, expected: list[str]) -> None:
+    assert expected == list(_imported_by(ast.parse(program), "program"))
 
 
 def test_nobody_imports_what_puts_a_process_together() -> None:
