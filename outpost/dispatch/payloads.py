@@ -38,9 +38,8 @@ Name = tuple[int, str]  # partition and task
 class OldEvents:
     """One a process. `ask` never waits; `run` is its one background task."""
 
-    def __init__(self, log: client.Log, queue: queues.Queue, lanes: lane_rules.Lanes, fetch: Fetch) -> None:
+    def __init__(self, log: client.Log, lanes: lane_rules.Lanes, fetch: Fetch) -> None:
         self._log = log
-        self._queue = queue
         self._lanes = lanes
         self._fetch = fetch
         self._reading = batching.Reading(BATCH, BATCH_BYTES)
@@ -110,7 +109,7 @@ class OldEvents:
             else:
                 event = msgspec.structs.replace(event, version=task_id.created)
                 ready.append(queues.Task(partition, text, task_id, event))
-        await self._queue.publish(ready)
+        self._lanes.receive(ready)
         telemetry.count("old_events.read", len(ready))
         return later
 

@@ -1,4 +1,4 @@
-"""From `due` to the queue: retries whose time has come, and tasks whose watchdog or lease has ended.
+"""From `due` to the lanes: retries whose time has come, and tasks whose watchdog or lease has ended.
 
 Also keeps what waits in this process from coming due (`hold`), and sends what exceeds a bound of the lanes back to
 `due` for a while. Any number of schedulers may run.
@@ -15,7 +15,7 @@ from outpost import errors, pacing, telemetry
 from outpost.dispatch import payloads
 from outpost.dispatch.fairness import lanes as lane_rules
 from outpost.domain import delivery, events
-from outpost.log import batching, envelope, read
+from outpost.log import batching, clock, envelope, read
 from outpost.log import position as positions
 from outpost.log.delivery import tasks
 from outpost.log.redis import client
@@ -37,16 +37,16 @@ class Scheduler:
     def __init__(
         self,
         log: client.Log,
-        queue: queues.Queue,
         lanes: lane_rules.Lanes,
         watchdog_ms: int,
         old: payloads.OldEvents | None = None,
         longest: tasks.Longest | None = None,
+        redis_clock: clock.Clock | None = None,
     ) -> None:
         self._log = log
         self._longest = longest or tasks.Longest()
         self._old = old
-        self._queue = queue
+        self._clock = redis_clock or clock.Clock()
         self._lanes = lanes
         self._watchdog_ms = watchdog_ms
         self._reading = batching.Reading(HAND_OVER, HAND_OVER_BYTES)
@@ -94,6 +94,8 @@ class Scheduler:
             return {}
         claimed = await tasks.claim_due(self._log, self._watchdog_ms, CLAIM, longest=self._longest)
         self._claimed.extend((p, text) for p, c in claimed.items() for text in c.tasks)
+        for each in claimed.values():
+            self._clock.told(each.now_ms)
         self._failed = next(iter(claimed.failed.values()), None)
         return claimed
 
@@ -151,7 +153,7 @@ class Scheduler:
                 gone.append((partition, text))
             else:
                 telemetry.emit_sampled("task_without_event", "error", partition=partition, task=text)
-        await self._queue.publish(ready)
+        self._lanes.receive(ready)
         if gone and self._old is not None:
             self._old.ask(gone)
 

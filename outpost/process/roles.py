@@ -69,11 +69,9 @@ class Delivery:
         self.dispatcher = dispatcher.Dispatcher(
             log, self.queue, self.lanes, settings.delivery_watchdog_ms, holder, memory.budget
         )
-        self.old = payloads.OldEvents(
-            log, self.queue, self.lanes, functools.partial(trimmed_events.events_at, target)
-        )
+        self.old = payloads.OldEvents(log, self.lanes, functools.partial(trimmed_events.events_at, target))
         self.scheduler = scheduler.Scheduler(
-            log, self.queue, self.lanes, settings.delivery_watchdog_ms, self.old, longest_scores(settings)
+            log, self.lanes, settings.delivery_watchdog_ms, self.old, longest_scores(settings)
         )
 
     async def release(self) -> None:

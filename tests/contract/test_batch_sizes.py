@@ -207,7 +207,7 @@ async def test_retries_of_large_events_are_read_a_few_megabytes_at_a_time(
     for entry_id in await publish_large(log, 40, events.Matched("d", 1)):
         await log.command("ZADD", log.keys.partitions[P].due, 1, f"2/{entry_id}/d@1")
     parts = Parts(log)
-    made = scheduler.Scheduler(log, parts.queue, parts.lanes, 60_000)
+    made = scheduler.Scheduler(log, parts.lanes, 60_000)
     traffic.answers.clear()
     while len(parts.lanes) < 40:
         await made.step()
@@ -224,7 +224,7 @@ async def test_what_was_claimed_and_could_not_be_read_is_read_before_anything_el
     for entry_id in await publish_large(log, 4, events.Matched("d", 1)):
         await log.command("ZADD", log.keys.partitions[P].due, 1, f"2/{entry_id}/d@1")
     parts = Parts(log)
-    made = scheduler.Scheduler(log, parts.queue, parts.lanes, 3_600_000)
+    made = scheduler.Scheduler(log, parts.lanes, 3_600_000)
     real = read.exactly
 
     async def cut_off(*args: Any) -> Any:

@@ -6,7 +6,7 @@ from outpost.dispatch import scheduler
 from outpost.dispatch.fairness import lanes as lane_rules
 from outpost.domain import delivery, events
 from outpost.log.redis import client
-from outpost.queue import base, inprocess
+from outpost.queue import base
 from tests.contract import worlds
 
 EVENT = events.Event("acme", "e1", 0, "t", "2026-09-21T14:13:20.400Z", True, {}, (), "", b"{}")
@@ -21,7 +21,7 @@ async def test_a_round_that_is_late_holds_all_that_is_left_and_begins_anew(log: 
     lanes = lane_rules.Lanes(10)
     texts = [worlds.task_of(name) for name in ("a1", "b1")]
     lanes.receive([base.Task(worlds.P, text, delivery.parse_task_id(text), EVENT) for text in texts])
-    made = scheduler.Scheduler(log, inprocess.InProcessQueue(lanes), lanes, WATCHDOG_MS)
+    made = scheduler.Scheduler(log, lanes, WATCHDOG_MS)
     for _ in range(2):
         await made.step()
     assert all(score < later for score in (await worlds.due(log)).values())

@@ -24,13 +24,14 @@ AT = positions.Position("evt", P, 5, 0)
 TASK = worlds.task_of("a1")
 
 
-class Queue:
-    """Keeps what it is given."""
+class Received(lanes.Lanes):
+    """Lanes that keep what they were given."""
 
     def __init__(self) -> None:
+        super().__init__(10)
         self.tasks: list[base.Task] = []
 
-    async def publish(self, tasks: Sequence[base.Task]) -> None:
+    def receive(self, tasks: Sequence[base.Task]) -> None:
         self.tasks += tasks
 
 
@@ -50,13 +51,11 @@ class Store:
 
 
 @contextlib.asynccontextmanager
-async def running(
-    log: client.Log, store: Store, lanes_: lanes.Lanes | None = None
-) -> AsyncIterator[tuple[payloads.OldEvents, Queue]]:
-    queue, stop = Queue(), asyncio.Event()
-    old = payloads.OldEvents(log, queue, lanes_ or lanes.Lanes(10), store.fetch)
+async def running(log: client.Log, store: Store) -> AsyncIterator[tuple[payloads.OldEvents, Received]]:
+    received, stop = Received(), asyncio.Event()
+    old = payloads.OldEvents(log, received, store.fetch)
     task = asyncio.create_task(old.run(stop))
-    yield old, queue
+    yield old, received
     stop.set()
     await asyncio.wait_for(task, 60)
 
@@ -71,12 +70,12 @@ async def now(log: client.Log) -> int:
 
 async def test_tasks_of_one_event_are_handed_over_after_one_look_at_it(log: client.Log, now: int) -> None:
     store = Store(EVENT)
-    async with running(log, store) as (old, queue):
+    async with running(log, store) as (old, received):
         old.ask([(P, TASK), (P, worlds.task_of("b1")), (P, TASK)])
-        await eventually(lambda: len(queue.tasks) == 2)
+        await eventually(lambda: len(received.tasks) == 2)
     assert [[AT]] == store.asked
-    assert {TASK, worlds.task_of("b1")} == {task.text for task in queue.tasks}
-    assert [("e1", 1), ("e1", 1)] == [(task.event.id, task.event.version) for task in queue.tasks]
+    assert {TASK, worlds.task_of("b1")} == {task.text for task in received.tasks}
+    assert [("e1", 1), ("e1", 1)] == [(task.event.id, task.event.version) for task in received.tasks]
 
 
 @pytest.mark.parametrize("failure", [errors.StoreUnavailable("postgres", "x"), TimeoutError()])
@@ -85,14 +84,14 @@ async def test_while_the_store_is_away_all_that_wait_are_put_off_a_little(
 ) -> None:
     store = Store(EVENT)
     store.failure = failure
-    async with running(log, store) as (old, queue):
+    async with running(log, store) as (old, received):
         old.ask([(P, TASK), (P, worlds.task_of("b1"))])
         await eventually(lambda: not old.health.healthy)
         await eventually(lambda: _sooner(log, now))
         assert old.health.reason.startswith("postgres")
         store.failure = None
         old.ask([(P, TASK)])
-        await eventually(lambda: queue.tasks)
+        await eventually(lambda: received.tasks)
         await eventually(lambda: old.health.healthy)
 
 
@@ -102,10 +101,10 @@ async def _sooner(log: client.Log, now: int) -> bool:
 
 async def test_a_task_whose_event_nobody_has_stays_as_it_is(log: client.Log, now: int) -> None:
     before = await worlds.due(log)
-    async with running(log, Store()) as (old, queue):
+    async with running(log, Store()) as (old, received):
         old.ask([(P, TASK)])
         await eventually(lambda: not old._waiting)
-    assert ([], before) == (queue.tasks, await worlds.due(log))
+    assert ([], before) == (received.tasks, await worlds.due(log))
 
 
 async def test_a_halted_partition_puts_off_its_own_tasks_only(log: client.Log, now: int) -> None:
@@ -115,11 +114,11 @@ async def test_a_halted_partition_puts_off_its_own_tasks_only(log: client.Log, n
     store = Store(EVENT)
     store.events[there] = EVENT
     await log.command("ZADD", log.keys.partitions[other].due, now + 3_600_000, TASK)
-    async with running(log, store) as (old, queue):
+    async with running(log, store) as (old, received):
         old.ask([(P, TASK), (other, TASK)])
-        await eventually(lambda: queue.tasks)
+        await eventually(lambda: received.tasks)
         await eventually(lambda: _put_off(log, now))
-    assert [other] == [task.partition for task in queue.tasks]
+    assert [other] == [task.partition for task in received.tasks]
     assert now + 3_600_000 == (await worlds.due(log, other))[TASK]
 
 
@@ -134,10 +133,10 @@ async def test_no_more_wait_than_fit_and_full_lanes_are_waited_for(
     monkeypatch.setattr(payloads, "FULL_PAUSE_S", 0.01)
     monkeypatch.setattr(lanes, "MOST_TASKS", 0)
     store = Store(EVENT)
-    async with running(log, store) as (old, queue):
+    async with running(log, store) as (old, received):
         old.ask([(P, TASK), (P, worlds.task_of("b1"))])
         await asyncio.sleep(0)
         assert ([], [(P, TASK)]) == (store.asked, list(old._waiting))
         monkeypatch.setattr(lanes, "MOST_TASKS", 10)
-        await eventually(lambda: queue.tasks)
-    assert [TASK] == [task.text for task in queue.tasks]
+        await eventually(lambda: received.tasks)
+    assert [TASK] == [task.text for task in received.tasks]

@@ -151,7 +151,7 @@ async def test_other_partitions_are_claimed_from(log: client.Log) -> None:
     await log.command("ZADD", log.keys.partitions[WELL].due, 1, f"2/{entry_id}/d@1")
     await _break(log, log.keys.partitions[BROKEN].due)
     among = lanes.Lanes(10)
-    made = scheduler.Scheduler(log, inprocess.InProcessQueue(among), among, 60_000)
+    made = scheduler.Scheduler(log, among, 60_000)
     await made.step()
     assert {WELL: [f"2/{entry_id}/d@1"]} == among.held()
 
@@ -192,7 +192,7 @@ async def test_a_partition_that_is_asked_for_raises_its_own_error(log: client.Lo
     await _break(log, log.keys.partitions[BROKEN].due)
     claimed = await tasks.claim_due(log, 1, 1)
     assert {BROKEN} == {*claimed.failed}
-    assert tasks.Claimed([], None) == claimed[WELL]
+    assert ([], None) == (claimed[WELL].tasks, claimed[WELL].next_in_ms)
     with pytest.raises(errors.StoreUnavailable):
         claimed[BROKEN]
     with pytest.raises(errors.StoreUnavailable):

@@ -77,7 +77,7 @@ class Node:
         )
         watchdog_ms = settings.delivery_watchdog_ms
         self.dispatcher = dispatcher.Dispatcher(self.log, queue, self.lanes, watchdog_ms, holder)
-        self.scheduler = scheduler.Scheduler(self.log, queue, self.lanes, watchdog_ms)
+        self.scheduler = scheduler.Scheduler(self.log, self.lanes, watchdog_ms)
         self._deliver = deliver
         self._drain_s = drain_s
         self._stop = asyncio.Event()

@@ -21,7 +21,6 @@ from outpost.log import append, budget, envelope
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from outpost.log.upkeep import trim, usage
-from outpost.queue import inprocess
 from projections.logs import migrate, projector, trimmed_events, write
 from projections.logs import store as stores
 from tests.harness import node as nodes
@@ -42,13 +41,10 @@ class Whole(Node):
         self, redis: RedisServer, store: stores.Store, *, window_ms: int = AT_ONCE, **changes: Any
     ) -> None:
         super().__init__(redis, **changes)
-        queue = inprocess.InProcessQueue(self.lanes)
         self.store = store
-        self.old = payloads.OldEvents(
-            self.log, queue, self.lanes, functools.partial(trimmed_events.events_at, store)
-        )
+        self.old = payloads.OldEvents(self.log, self.lanes, functools.partial(trimmed_events.events_at, store))
         watchdog_ms = self.settings.delivery_watchdog_ms
-        self.scheduler = scheduler.Scheduler(self.log, queue, self.lanes, watchdog_ms, self.old)
+        self.scheduler = scheduler.Scheduler(self.log, self.lanes, watchdog_ms, self.old)
         self.projector = projector.LogProjector(self.log, store, 1_000)
         self.trimmer = trim.Trimmer(self.log, [lambda: write.checkpoints(store)], window_ms)
         self.budget = budget.Budget()

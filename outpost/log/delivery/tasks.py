@@ -104,10 +104,12 @@ _LONGEST = Longest()
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """What `claim_due` took from a partition, and in how many ms the next one is due (None: none waits)."""
+    """What `claim_due` took from a partition, in how many ms the next one is due (None: none waits), and what time
+    it was by the clock of Redis."""
 
     tasks: list[str]
     next_in_ms: float | None
+    now_ms: int
 
 
 async def open_entries(
@@ -235,7 +237,7 @@ def _claimed(_: int, reply: list[bytes | int | None]) -> Claimed:
     now, following, *tasks = reply
     assert isinstance(now, int)
     next_in_ms = None if following is None else float(following) - now
-    return Claimed([t.decode() for t in tasks if isinstance(t, bytes)], next_in_ms)
+    return Claimed([t.decode() for t in tasks if isinstance(t, bytes)], next_in_ms, now)
 
 
 def first_attempts(event: events.Event, entry_id: str) -> tuple[delivery.TaskId, ...]:
