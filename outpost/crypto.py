@@ -35,8 +35,7 @@ class Sealer:
 
     def __init__(self, secret: str, *, random: Callable[[int], bytes] = os.urandom) -> None:
         """`random` gives that many unpredictable bytes; only a test gives others."""
-        key = HKDF(SHA256(), length=_KEY_BYTES, salt=None, info=_KEY_INFO).derive(secret.encode())
-        self._cipher = AESGCM(key)
+        self._cipher = AESGCM(derived_key(secret, _KEY_INFO))
         self._random = random
 
     def seal(self, plaintext: bytes, *, tenant: str, destination: str, field: str) -> str:
@@ -59,6 +58,11 @@ class Sealer:
                 "the value does not open: AES_ENCRYPTION_SECRET is another one than it was sealed with, "
                 "or the value was made for another place or changed"
             ) from None
+
+
+def derived_key(secret: str, info: bytes) -> bytes:
+    """32 bytes made from AES_ENCRYPTION_SECRET for the one use that `info` names."""
+    return HKDF(SHA256(), length=_KEY_BYTES, salt=None, info=info).derive(secret.encode())
 
 
 def _decoded(text: str) -> bytes | None:

@@ -99,7 +99,7 @@ class Dispatcher:
         name = await self._leased_name()
         if self._recover or asyncio.get_running_loop().time() >= self._recover_at:
             return await self._recovered(name)
-        if self._lanes.full or len(self._refused) == partitions.PARTITIONS:
+        if not self._queue.hungry or len(self._refused) == partitions.PARTITIONS:
             await asyncio.sleep(FULL_PAUSE_S)
             return 0
         opened = await self._sweep(name)
@@ -149,7 +149,7 @@ class Dispatcher:
     def _read_ahead(self, name: str, found: Sequence[read.Read]) -> asyncio.Task[list[read.Read]] | None:
         """Reads on while what was found is opened, where more stands there: alone, a round trip takes as long as a
         turn of a loop that delivers at full speed."""
-        flood = len(found) >= self._asked and not self._lanes.full
+        flood = len(found) >= self._asked and self._queue.hungry
         self._lanes.let_read(flood)
         if found:
             self._active, self._flooded = _spread(found)

@@ -6,11 +6,13 @@ ends.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from outpost import telemetry
 from outpost.domain import delivery, events
 
 
@@ -49,9 +51,45 @@ class Receiver(Protocol):
     def receive(self, tasks: Sequence[Task]) -> None:
         """Takes tasks that are to be delivered; never blocks, never refuses."""
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is to be read from the log for now."""
+
+    def hungry(self, enough: int) -> bool:
+        """Whether fewer than `enough` of what waits may be sent at once."""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What a queue says of itself, for an operator. Times are Unix ms, None where there was none.
+
+    `through`: where first attempts go now, `broker` or `process`. `counts` are messages since the start, by what
+    became of them; `lag_ms` is the age of the last chunk that arrived."""
+
+    broker: str
+    names: dict[str, str] = {}
+    through: str = "process"
+    reached_since_ms: int | None = None
+    last_error: str = ""
+    last_error_ms: int | None = None
+    lag_ms: int | None = None
+    counts: dict[str, int] = {}
+
 
 class Queue(Protocol):
-    """Carries tasks from dispatchers and schedulers to workers."""
+    """Carries first attempts from dispatchers to the lanes of a process."""
+
+    health: telemetry.Health
 
     async def publish(self, tasks: Sequence[Task]) -> None:
-        """Hands tasks over. Raises errors.StoreUnavailable if the queue is away: the watchdog brings them back."""
+        """Takes tasks for good; returns once more may come. Raises nothing of a broker."""
+
+    @property
+    def hungry(self) -> bool:
+        """Whether the dispatcher is to read on."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Connects, receives and connects again; ends only at `stop`, and then what it still has is in the
+        lanes."""
+
+    def state(self) -> State:
+        """What it says of itself."""

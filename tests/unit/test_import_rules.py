@@ -38,12 +38,14 @@ ALLOWED: dict[str, set[str]] = {
     "outpost.domain": set(),
     "outpost.log": {"outpost.domain"},
     "outpost.adapters": {"outpost.domain"},
-    "outpost.queue": {"outpost.domain"},
+    # Brokers are reached by the connections of the destination types.
+    "outpost.queue": {"outpost.domain", "outpost.adapters", "outpost.log.partition"},
     "outpost.commands": {
         "outpost.log",
         "outpost.domain",
         "outpost.adapters.base",  # the structs of the protocol that the registry hands out
         "outpost.adapters.registry",
+        "outpost.queue.broker",  # the publish queue
         "projections.config",
     },
     "outpost.dispatch": {

@@ -408,3 +408,26 @@ LanesMachine.TestCase.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 test_counts_and_order_are_those_of_a_plain_model = LanesMachine.TestCase
+
+
+def test_a_process_is_hungry_by_what_may_be_sent_to_destinations_that_answer():
+    lanes = all_lanes.Lanes(cap=3, doubtful=2)
+    lanes.receive([task("a", "silent", n) for n in range(50)])
+    assert lanes.hungry(1), "what waits for destinations that have not answered is not counted"
+    for first in lanes.take(1):
+        lanes.done(first, answered=True)
+    assert not lanes.hungry(3)
+    assert lanes.hungry(4), "a destination takes three at once"
+    taken = lanes.take(2)
+    assert not lanes.hungry(1)
+    assert lanes.hungry(2)
+    for each in taken:
+        lanes.done(each, answered=True)
+    assert not lanes.hungry(3)
+
+
+def test_a_process_that_is_full_is_not_hungry(monkeypatch: pytest.MonkeyPatch):
+    lanes = all_lanes.Lanes(cap=3, doubtful=2)
+    lanes.receive([task("a", "silent", n) for n in range(5)])
+    monkeypatch.setattr(all_lanes, "MOST_TASKS", 5)
+    assert not lanes.hungry(500)

@@ -64,6 +64,11 @@ class Lanes:
         """Whether nothing more is to be read from the log for now."""
         return len(self._held) >= MOST_TASKS
 
+    def hungry(self, enough: int) -> bool:
+        """Whether fewer than `enough` of the tasks that wait for destinations that answer may be sent at once.
+        What waits for others is not counted: they would starve those that answer."""
+        return not self.full and self._slots.startable(enough) < enough
+
     def let_read(self, flood: bool) -> None:
         """See `Slots.let_read`."""
         self._slots.let_read(flood)

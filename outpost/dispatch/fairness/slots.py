@@ -55,6 +55,15 @@ class Slots:
             self._doubt.started()
         return lane
 
+    def startable(self, enough: int) -> int:
+        """How many tasks of the sure lanes that have a turn may be sent at once; counts up to `enough`."""
+        found = 0
+        for lane in self._sure.lanes():
+            found += min(len(lane.waiting), self._lane - lane.in_flight)
+            if found >= enough:
+                break
+        return found
+
     def queue(self, lane: lane_rules.Lane) -> None:
         """Puts a lane into the turns, if it is ready and does not stand there."""
         if lane.turn is None and lane.ready(self._lane_now, self._doubting):

@@ -3,7 +3,9 @@ next attempt is a first one and those whose next is a retry, by turns."""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from collections.abc import Iterator
 
 from outpost.dispatch.fairness import lane as lane_rules
 
@@ -25,6 +27,10 @@ class Turns:
             self._parked[name].append(lane)
         else:
             self._tenants.setdefault(name, deque()).append(lane)
+
+    def lanes(self) -> Iterator[lane_rules.Lane]:
+        """Those that have a turn."""
+        return itertools.chain.from_iterable(self._tenants.values())
 
     def next(self) -> lane_rules.Lane:
         """Takes the next lane of the next tenant, whose turn then comes last. Raises StopIteration if empty."""
@@ -63,6 +69,10 @@ class Alternating:
 
     def __bool__(self) -> bool:
         return bool(self.first) or bool(self.again)
+
+    def lanes(self) -> Iterator[lane_rules.Lane]:
+        """Those of both that have a turn."""
+        return itertools.chain(self.first.lanes(), self.again.lanes())
 
     def next(self) -> lane_rules.Lane:
         """Takes the next lane. Raises StopIteration if empty."""
