@@ -46,8 +46,11 @@ _IDS = ("tenant_id", "id")  # of what a publish may make
 _TEXTS = (*_IDS, "topic", "destination_id")
 
 
-def publish_request(body: bytes, settings: Settings, now_ms: int) -> publish.Publish:
-    """The event that `body` describes, what it leaves out filled in. Raises errors.Invalid with every problem."""
+def publish_request(
+    body: bytes, settings: Settings, now_ms: int, missing_id: str | None = None
+) -> publish.Publish:
+    """The event that `body` describes, what it leaves out filled in: with `missing_id` or a new id where it has
+    none. Raises errors.Invalid with every problem."""
     values.check_json(body)
     found: list[errors.Problem] = []
     refuses = settings.api_unknown_fields == "refuse"
@@ -61,7 +64,7 @@ def publish_request(body: bytes, settings: Settings, now_ms: int) -> publish.Pub
         raise errors.Invalid(found)
     return publish.Publish(
         tenant=event.tenant_id or "",
-        id=event.id or ids.new_id(settings.idgen_type, settings.idgen_event_prefix),
+        id=event.id or missing_id or ids.new_id(settings.idgen_type, settings.idgen_event_prefix),
         topic=event.topic or "",
         time=times.text(time_ms),
         data=data,
