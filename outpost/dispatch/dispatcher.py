@@ -59,6 +59,7 @@ class Dispatcher:
         self._name: str | None = None
         self._renew_at = 0.0
         self._look_at = 0.0
+        self._stayed: set[str] = set()  # ended names of which something was pending at the last look
         self._sweep_at = 0.0
         self._recover = True
         self._recover_at = math.inf
@@ -183,8 +184,10 @@ class Dispatcher:
             self._look_at = now + LOOK_EVERY_S
             ended = [each for each in await consumers.ended(self._log) if each != name]
             if ended:
-                opened = await self._claim(name, ORPHAN_IDLE_MS)
-                await consumers.reap(self._log, ended)
+                # What still stays was read while the clock of Redis was ahead, and would for as long as it was.
+                idle_ms = 0 if self._stayed.intersection(ended) else ORPHAN_IDLE_MS
+                opened = await self._claim(name, idle_ms)
+                self._stayed = set(await consumers.reap(self._log, ended))
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY_S
             await repair.mend_if_needed(self._log)  # a mark stays where who was to repair it has died

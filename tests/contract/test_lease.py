@@ -50,3 +50,12 @@ async def test_a_lease_that_is_renewed_in_time_stays(log: client.Log, monkeypatc
         assert await doer.ours()
         assert 1_900 < await log.command("PTTL", key)
         assert not await other.ours()
+
+
+async def test_a_lease_that_was_taken_while_the_clock_was_ahead_is_over(log: client.Log) -> None:
+    keys = log.keys.partitions[0]
+    await log.command("SET", keys.lease("far"), "gone", "PX", 10 * leadership.LONGEST_LEASE_MS)
+    await log.command("SET", keys.lease("near"), "lives", "PX", leadership.LONGEST_LEASE_MS)
+    assert [0] == await leadership.take(log, "far", "other", 1_000, [0])
+    assert [] == await leadership.take(log, "near", "other", 1_000, [0])
+    assert [] == await leadership.take(log, "far", "third", 1_000, [0])

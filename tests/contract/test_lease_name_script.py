@@ -38,3 +38,11 @@ async def test_a_holder_that_asks_again_gets_its_own_name(log: client.Log) -> No
     await consumers.lease_name(log, "a")
     await consumers.lease_name(log, "b")
     assert "d1" == await consumers.lease_name(log, "b")
+
+
+async def test_a_lease_that_was_taken_while_the_clock_was_ahead_is_over(
+    log: client.Log, clock: worlds.Clock
+) -> None:
+    for ahead_ms, expected in ((consumers.LONGEST_LEASE_MS + 1, "d0"), (consumers.LONGEST_LEASE_MS, "d1")):
+        await log.command("HSET", log.keys.slots, "d0", f"gone {worlds.NOW + ahead_ms}")
+        assert expected == await consumers.lease_name(log, f"other {ahead_ms}")

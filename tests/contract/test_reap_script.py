@@ -110,3 +110,13 @@ async def test_who_waits_for_entries_under_a_reaped_name_still_gets_them(log: cl
     entry_id = await _event(log)
     assert [entry_id] == [item.position.entry_id for item in await waiting]
     assert {"d0": 1} == await _consumers(log)
+
+
+async def test_a_name_that_was_leased_while_the_clock_was_ahead_is_ended_and_forgotten(log: client.Log) -> None:
+    now_s, _ = await log.command("TIME")
+    ends = int(now_s) * 1000 + 10 * consumers.LONGEST_LEASE_MS
+    await log.command("HSET", log.keys.slots, "d0", f"gone {ends}")
+    await consumers.lease_name(log, "lives", "d1")
+    assert ["d0"] == await consumers.ended(log)
+    assert [] == await consumers.reap(log, ["d0", "d1"])
+    assert {"d1"} == await _slots(log)

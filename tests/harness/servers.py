@@ -146,12 +146,14 @@ def _children(parent: int) -> list[int]:
 
 
 class RedisServer(Controlled):
-    """A Redis-compatible server without a password; AOF always, as the product demands."""
+    """A Redis-compatible server without a password; AOF always, as the product demands. `binary` takes the place
+    of the program of its kind."""
 
     host = "127.0.0.1"
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, binary: Path | None = None) -> None:
         self.kind = kind
+        self.binary = binary or (DEBIAN_REDIS if kind == REDIS_70 else None)
         self.folder = new_folder()
         self.port = 0
         self._clients: list[redis.asyncio.Redis] = []
@@ -162,8 +164,7 @@ class RedisServer(Controlled):
         return f"redis://{self.host}:{self.port}/0"
 
     def start(self) -> None:
-        binary = DEBIAN_REDIS if self.kind == REDIS_70 else None
-        started = valkey.start(self.folder, password="", port=self.port or None, server=binary)
+        started = valkey.start(self.folder, password="", port=self.port or None, server=self.binary)
         self.port, self.server, self.unix_socket = started.port, started.server, started.unix_socket
 
     def client(self) -> redis.asyncio.Redis:

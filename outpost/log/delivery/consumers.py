@@ -12,6 +12,7 @@ from outpost.log.redis import client
 
 LEASE_MS = 10_000
 RENEW_MS = 3_000
+LONGEST_LEASE_MS = 60_000  # one that ends later was taken while the clock of Redis was ahead: it is over
 
 _LEASE = client.load_script("lease_name")
 _REAP = client.load_script("reap")
@@ -31,7 +32,7 @@ async def release_name(log: client.Log, holder: str, name: str) -> None:
 
 
 async def _lease(log: client.Log, holder: str, lease_ms: int, name: str) -> str | None:
-    reply = (await log.call(_LEASE, [((log.keys.slots,), (holder, lease_ms, name))]))[0]
+    reply = (await log.call(_LEASE, [((log.keys.slots,), (holder, lease_ms, name, LONGEST_LEASE_MS))]))[0]
     return None if reply is None else reply.decode()
 
 
@@ -40,7 +41,8 @@ async def ended(log: client.Log) -> list[str]:
     time, slots = await log.pipeline([("TIME",), ("HGETALL", log.keys.slots)])
     now = int(time[0]) * 1000 + int(time[1]) // 1000
     pairs = slots.items() if isinstance(slots, dict) else zip(slots[::2], slots[1::2], strict=True)
-    return [name.decode() for name, held in pairs if int(held.rpartition(b" ")[2]) <= now]
+    left_ms = {name.decode(): int(held.rpartition(b" ")[2]) - now for name, held in pairs}
+    return [name for name, left in left_ms.items() if not 0 < left <= LONGEST_LEASE_MS]
 
 
 async def reap(log: client.Log, names: Sequence[str]) -> list[str]:
@@ -50,5 +52,5 @@ async def reap(log: client.Log, names: Sequence[str]) -> list[str]:
     pending = {name.decode() for reply in replies for name in reply}
     idle = [name for name in names if name not in pending]
     if idle:
-        await log.call(_FORGET, [((log.keys.slots,), idle)])
+        await log.call(_FORGET, [((log.keys.slots,), (LONGEST_LEASE_MS, *idle))])
     return sorted(pending)

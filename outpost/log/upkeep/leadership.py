@@ -17,6 +17,7 @@ from outpost.log.redis import client
 TURN_MS = 5_000  # how long nobody does the work after its doer died
 RENEW_S = 1.5
 LOOK_AGAIN_S = 1.0
+LONGEST_LEASE_MS = 60_000  # what expires later was taken while the clock of Redis was ahead: it is over
 _HOME = 0  # the partition whose lease stands for all of them
 
 
@@ -49,8 +50,9 @@ async def take(log: client.Log, name: str, holder: str, lease_ms: int, among: Se
     frees it. Raises errors.StoreUnavailable.
     """
     keys = {p: log.keys.partitions[p].lease(name) for p in among}
-    held = await log.pipeline([("GET", key) for key in keys.values()])
-    ours = [p for p, found in zip(among, held, strict=True) if found in (None, holder.encode())]
+    held = await log.pipeline([(asked, key) for asked in ("GET", "PTTL") for key in keys.values()])
+    found = zip(among, held[: len(keys)], held[len(keys) :], strict=True)
+    ours = [p for p, by, left_ms in found if by in (None, holder.encode()) or left_ms > LONGEST_LEASE_MS]
     if ours:
         with contextlib.suppress(errors.StoreFull):
             await log.pipeline([("SET", keys[p], holder, "PX", lease_ms) for p in ours])
