@@ -6,7 +6,7 @@
 #   make test-fast  the unit tests and the quick contracts, in a minute
 #   make bench-destinations  what one delivery of each type costs, beside the bare library; ARGS='--type kafka'
 #   make models   search every state of the protocols' models (docs/models); ARGS='--break all'
-#   make chaos    ten minutes of kills, pauses and cut connections, then the count; ARGS='--seconds 60 --seed 7'
+#   make chaos    ten minutes of kills, pauses, cuts and stepped clocks, then the count; ARGS='--seconds 60 --seed 7'
 #   make hostile  ten minutes of every attack at once beside a healthy tenant; ARGS='--seconds 60'
 #
 # PYTHON=python3.12 chooses the interpreter; ARGS adds options: make run ARGS='--port 4444'

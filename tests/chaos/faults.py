@@ -15,7 +15,7 @@ import msgspec
 
 from tests.chaos import plan, traffic
 from tests.chaos.members import WINDOWS_S, Client, Member
-from tests.harness import servers
+from tests.harness import clocks, servers
 from tests.harness.polling import eventually
 from tests.harness.toxic import Toxic
 
@@ -39,6 +39,7 @@ class Stage(msgspec.Struct):
     publishers: traffic.Publishers
     client: Client
     replicas: list[servers.RedisServer]  # which took over, to be ended with the run
+    clock: clocks.Clock | None  # of Redis and those that took over; None: nobody steps a clock
 
 
 class Faults:
@@ -72,6 +73,8 @@ class Faults:
             "memory at its limit": self._memory,
             "another window": self._window,
             "replica takes over": self._take_over,
+            "step the store's clock": self._step_store,
+            "step a process's clock": self._step_process,
         }
 
     async def do(self, step: plan.Step) -> None:
@@ -159,7 +162,7 @@ class Faults:
             if not free:
                 return
             old, proxy = self._redis(), self._stage.proxies["redis"]
-            new = servers.RedisServer(old.kind)
+            new = servers.RedisServer(old.kind, old.binary)
             self._stage.replicas.append(new)
             primary, replica = old.client(), new.client()
             await replica.replicaof(old.host, old.port)
@@ -173,6 +176,18 @@ class Faults:
                 await server.close_clients()
             old.kill9()
             self._stage.stores["redis"] = new
+
+    async def _step_store(self, step: plan.Step) -> None:
+        self._step_clock(self._stage.clock, step)
+
+    async def _step_process(self, step: plan.Step) -> None:
+        self._step_clock(self._member(step)[1].clock, step)
+
+    def _step_clock(self, clock: clocks.Clock | None, step: plan.Step) -> None:
+        """It goes on from there: nothing brings it back but the next step, whatever else happens meanwhile."""
+        if clock is not None and clock.offset_s != step.offset_s:
+            clock.step_to(step.offset_s)
+            self.done[step.kind] = self.done.get(step.kind, 0) + 1
 
     def _redis(self) -> servers.RedisServer:
         store = self._stage.stores["redis"]

@@ -10,7 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.harness import process
+from tests.chaos import plan
+from tests.harness import clocks, process
 from tests.harness.toxic import Toxic
 
 READY_LIMIT_S = 90.0  # a start waits up to a minute for its stores
@@ -24,7 +25,10 @@ ENVIRONMENT = {
     "DELIVERY_MAX_CONCURRENCY": "100",
     "MAX_DESTINATIONS_PER_TENANT": "10000",
 }
-WINDOWS_S = ("3600", "600", "60")  # of PUBLISH_IDEMPOTENCY_KEY_TTL, all of them longer than an event is asked for
+AGAIN_WITHIN_S = 60.0  # of its answer an event is asked for once more
+# Of PUBLISH_IDEMPOTENCY_KEY_TTL: all of them longer than an event is asked for, by a clock that is stepped
+# meanwhile, and half of them longer than a step.
+WINDOWS_S = ("3600", "900", str(round(AGAIN_WITHIN_S + ASK_LIMIT_S + plan.LONGEST_STEP_S)))
 
 
 class Surprise(AssertionError):
@@ -34,13 +38,17 @@ class Surprise(AssertionError):
 class Member:
     """A place for a process: whoever is in it now, and whether a fault is at work on it."""
 
-    def __init__(self, service: str, redis: Toxic, postgres_url: str, folder: Path) -> None:
+    def __init__(
+        self, service: str, redis: Toxic, postgres_url: str, folder: Path, clock: clocks.Clock | None
+    ) -> None:
         self.service = service
+        self.clock = clock
+        environment = ENVIRONMENT | (clock.environment if clock else {})
         self.busy = False
         self.starts = 0
         self.window_s = WINDOWS_S[0]
         self._make = lambda: process.Outpost(
-            redis, postgres_url, folder, service, PUBLISH_IDEMPOTENCY_KEY_TTL=self.window_s, **ENVIRONMENT
+            redis, postgres_url, folder, service, PUBLISH_IDEMPOTENCY_KEY_TTL=self.window_s, **environment
         )
         self.now = self._make()
 

@@ -15,6 +15,9 @@ QUIET_S = 2.0  # nothing happens at first, and nothing begins that late before t
 SHORTEST_GAP_S, LONGEST_GAP_S = 0.3, 2.0
 STORES = ("redis", "postgres")
 MOODS = ("slow", "failing", "wordy", "hanging", "resetting")
+# How far the wall clock of a store or a process is stepped ahead of the machine's, or behind it, in seconds.
+OFFSETS_S = (-60.0, -20.0, -5.0, -1.0, 0.0, 1.0, 5.0, 20.0, 60.0)
+LONGEST_STEP_S = max(OFFSETS_S) - min(OFFSETS_S)
 LAYOUTS = (("all", "all"), ("api", "delivery", "log"), ("all", "api", "delivery"))
 
 # Kind -> the shortest and longest time that it lasts, in seconds. Longer than the leases and timeouts of the run,
@@ -43,13 +46,23 @@ KINDS = {
     "memory at its limit": (1.0, 4.0),
     "another window": (0.0, 0.0),
     "replica takes over": (0.0, 0.0),
+    "step the store's clock": (0.0, 0.0),
+    "step a process's clock": (0.0, 0.0),
 }
-DECK = (*KINDS, "kill process", "kill process", "kill store", "kill store", "pause store")
+DECK = (
+    *KINDS,
+    "kill process",
+    "kill process",
+    "kill store",
+    "kill store",
+    "pause store",
+    "step the store's clock",
+)
 
 
 class Step(msgspec.Struct, frozen=True):
     """`kind` of KINDS, begun `at_s` after the start and over `for_s` later. `store` and `mood` say of which, where
-    that is asked; `number` chooses among processes, destinations, bytes."""
+    that is asked; `number` chooses among processes, destinations, bytes, offsets of a clock."""
 
     at_s: float
     kind: str
@@ -58,8 +71,15 @@ class Step(msgspec.Struct, frozen=True):
     mood: str
     number: int
 
+    @property
+    def offset_s(self) -> float:
+        """Where it steps a clock to."""
+        return OFFSETS_S[self.number % len(OFFSETS_S)]
+
     def __str__(self) -> str:
         of = {"receiver in a mood": self.mood, "kill store": self.store, "pause store": self.store}
+        if "clock" in self.kind:
+            of[self.kind] = f"{self.offset_s:+.0f} s"
         what = of.get(self.kind, self.store if "connections" in self.kind or "answer" in self.kind else "")
         lasts = f" for {self.for_s:.1f} s" if self.for_s else ""
         return f"{self.at_s:6.1f} s  {self.kind}{what and f' ({what})'}{lasts}"

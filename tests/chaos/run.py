@@ -13,7 +13,7 @@ import msgspec
 
 from tests.chaos import faults, plan, traffic, verdict
 from tests.chaos.members import Client, Member
-from tests.harness import counting, servers
+from tests.harness import clocks, counting, servers
 from tests.harness.toxic import Toxic
 
 WATCH_S = 0.2
@@ -43,9 +43,10 @@ class Result(msgspec.Struct, frozen=True):
         )
 
 
-async def run(seed: int, seconds: float, folder: Path, say: Say) -> Result:
-    """A run of about `seconds`; what the processes said is left in `folder`."""
-    async with _stage(seed, folder) as (stage, counts):
+async def run(seed: int, seconds: float, folder: Path, say: Say, kind: str = servers.VALKEY_9) -> Result:
+    """A run of about `seconds` on a Redis of this kind; what the processes said is left in `folder`. Clocks are
+    stepped on Valkey only, where libfaketime is there."""
+    async with _stage(seed, folder, kind) as (stage, counts):
         say(f"seed {seed}: {', '.join(member.service for member in stage.members)}")
         acts = faults.Faults(stage)
         try:
@@ -95,12 +96,14 @@ async def _watch(members: list[Member]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _stage(seed: int, folder: Path) -> AsyncIterator[tuple[faults.Stage, counting.Counts]]:
+async def _stage(seed: int, folder: Path, kind: str) -> AsyncIterator[tuple[faults.Stage, counting.Counts]]:
     """Stores, the ways to them, a receiver, processes and tenants; all gone at the end."""
     chance = random.Random(f"traffic {seed}")
     async with contextlib.AsyncExitStack() as open_ones:
-        kind = servers.REDIS_70 if servers.present(servers.REDIS_70) else servers.VALKEY_9
-        redis, postgres = servers.RedisServer(kind), servers.PostgresServer(servers.POSTGRES_18)
+        stepped = kind == servers.VALKEY_9 and clocks.library() is not None
+        clock = clocks.Clock(folder, "store") if stepped else None
+        redis = servers.RedisServer(kind, clock and clock.valkey())
+        postgres = servers.PostgresServer(servers.POSTGRES_18)
         open_ones.callback(redis.close)
         open_ones.callback(postgres.close)
         receiver = traffic.Receiver(chance)
@@ -110,7 +113,10 @@ async def _stage(seed: int, folder: Path) -> AsyncIterator[tuple[faults.Stage, c
             name: await open_ones.enter_async_context(Toxic("127.0.0.1", port)) for name, port in ports.items()
         }
         url = postgres.url.replace(f":{postgres.port}/", f":{proxies['postgres'].port}/")
-        members = [Member(service, proxies["redis"], url, folder) for service in plan.layout(seed)]
+        members = []
+        for n, service in enumerate(plan.layout(seed)):
+            own = clocks.Clock(folder, f"process-{n}") if stepped else None
+            members.append(Member(service, proxies["redis"], url, folder, own))
         for member in members:
             open_ones.push_async_callback(member.end)
         await asyncio.gather(*(member.start() for member in members))
@@ -123,4 +129,4 @@ async def _stage(seed: int, folder: Path) -> AsyncIterator[tuple[faults.Stage, c
         stores: dict[str, servers.Controlled] = {"redis": redis, "postgres": postgres}
         replicas: list[servers.RedisServer] = []
         open_ones.callback(lambda: [replica.close() for replica in replicas])
-        yield faults.Stage(members, stores, proxies, receiver, publishers, client, replicas), counts
+        yield faults.Stage(members, stores, proxies, receiver, publishers, client, replicas, clock), counts

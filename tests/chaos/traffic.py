@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import urllib.parse
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
-from tests.chaos.members import Client, Surprise
+from tests.chaos.members import AGAIN_WITHIN_S, Client, Surprise
 from tests.harness import process
 from tests.harness import receiver as receivers
 from tests.harness.toxic import Toxic
@@ -79,6 +79,7 @@ class Publishers:
     def __init__(self, client: Client, chance: random.Random) -> None:
         self.answers: dict[str, tuple[str, tuple[str, ...]]] = {}
         self.duplicates = 0
+        self._recent: deque[tuple[float, str]] = deque()  # when it was answered, by the loop's clock, and its id
         self._client = client
         self._chance = chance
         self._number = 0
@@ -90,7 +91,7 @@ class Publishers:
             self._number += 1
             await self._publish(tenant, f"{tenant}.{self._number}")
             if self._chance.random() < AGAIN:
-                await self._again(self._chance.choice(list(self.answers)))
+                await self._again()
             await asyncio.sleep(self._chance.uniform(0, LONGEST_PAUSE_S))
 
     async def large(self, tenant: str) -> None:
@@ -107,10 +108,15 @@ class Publishers:
     async def _publish(self, tenant: str, id_: str) -> None:
         said = await self._ask(tenant, id_)
         self.answers[id_] = tenant, tuple(sorted(said["destination_ids"]))
+        self._recent.append((asyncio.get_running_loop().time(), id_))
         if tenant in (*STEADY, WIDE) and list(self.answers[id_][1]) != destinations_of(tenant):
             raise Surprise(f"{id_} goes to {said['destination_ids']}")
 
-    async def _again(self, id_: str) -> None:
+    async def _again(self) -> None:
+        """Asks for a recent event once more: none whose window may be over."""
+        while self._recent[0][0] < asyncio.get_running_loop().time() - AGAIN_WITHIN_S:
+            self._recent.popleft()
+        id_ = self._chance.choice(self._recent)[1]
         tenant, first = self.answers[id_]
         said = await self._ask(tenant, id_)
         self.duplicates += 1
