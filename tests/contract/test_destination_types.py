@@ -29,6 +29,7 @@ DATA = b'{"b": 1.0,  "a":"<\xc3\xa9>&", "n":12345678901234567890}'  # neither co
 LIMIT_S = 5.0
 SLACK_S = 30.0  # what a busy machine may add: a stalled service never answers
 SEALER = crypto.Sealer("secret-of-the-test")
+GOOD, BAD = 95, 5
 CROWD = 5_000
 SENDS = int(os.environ.get("OUTPOST_CROWD_SENDS", "50"))  # 5000: every one of them
 MOST_FILES, MOST_MB = 2_000, 400  # of one type
@@ -185,6 +186,32 @@ async def test_one_bad_entry_of_a_batch_fails_alone(world: worlds.World, sender:
     assert (world.success, world.success) == (first.code, third.code)
     _failed(world, "partial", target, second)
     assert {b'{"n":1}', b'{"n":3}', DATA} == {message.body for message in await world.arrived(target, 3)}
+
+
+async def test_bad_ones_among_many_good_ones_are_refused_alone(world: worlds.World, sender: Sender):
+    """All at once, in sends of one and of several: each good one arrives once, whatever becomes of others."""
+    target = await world.target()
+    events = [sender.event(json.dumps({"n": n}).encode()) for n in range(GOOD)]
+    bodies = sorted(event.data for event in events)
+    bad = [await world.bad(target, sender.event()) for _ in range(BAD)]
+    for place, event in enumerate(bad):
+        events.insert(1 + place * (GOOD // BAD), event)
+    publisher = await sender.connect(target)
+    sizes = [1, min(publisher.max_batch, 7)]
+    sends: list[list[base.Delivery]] = []
+    while events:
+        size = sizes[len(sends) % 2]
+        sends.append(events[:size])
+        del events[:size]
+    refused = {event.event_id for event in bad}
+    outcomes = await asyncio.gather(*(sender.send(publisher, *batch, limit_s=60.0) for batch in sends))
+    for batch, told in zip(sends, outcomes, strict=True):
+        for event, outcome in zip(batch, told, strict=True):
+            if event.event_id in refused:
+                assert isinstance(outcome, delivery.Failed), outcome
+            else:
+                assert world.success == outcome.code, outcome
+    assert bodies == sorted(message.body for message in await world.arrived(target, GOOD))
 
 
 @pytest.mark.parametrize("case", ["wrong_credentials", "missing_target", "no_permission"])

@@ -170,18 +170,44 @@ async def test_a_channel_that_the_broker_closes_is_opened_again_on_the_same_conn
     assert 1 == world.proxy.accepted
 
 
-async def test_beside_a_message_that_is_too_large_nobody_is_given_up_for_good(
-    world: service.World, sender: Sender
-):
+async def test_a_message_that_is_too_large_is_refused_alone(world: service.World, sender: Sender):
+    """190 beside 10 over `max_message_size`, of sizes that grow and shrink: each closes a channel, and is charged
+    with it alone."""
     target = await world.target()
     publisher = await sender.connect(target)
-    events = [sender.event(), sender.event(await world.too_large(target)), sender.event()]
-    before, large, after = await sender.send(publisher, *events)
-    assert ("message_too_large", False) == (large.code, getattr(large, "retryable", None))
-    for outcome in (before, after):
-        assert outcome.code in ("OK", "channel_error")
-        assert getattr(outcome, "retryable", True)
-    assert ["OK"] == codes(await sender.send(publisher))
+    large = await world.too_large(target)
+    events = [sender.event(b'{"n":%d,"text":"%s"}' % (n, b"x" * (n * 7919 % 997))) for n in range(190)]
+    good = {event.event_id: event.data for event in events}
+    for place in range(10):
+        events.insert(place * 20, sender.event(large[:-1] + b"x" * (place % 3) + b'"'))
+    sends = [events[at : at + 20] for at in range(0, 200, 20)]
+    told = await asyncio.gather(*(sender.send(publisher, *batch, limit_s=30.0) for batch in sends))
+    for event, outcome in zip(events, (outcome for batch in told for outcome in batch), strict=True):
+        assert ("OK" if event.event_id in good else "message_too_large") == outcome.code
+        assert isinstance(outcome, delivery.Delivered) or not outcome.retryable
+    arrived = await world.arrived(target, 190)
+    assert sorted(good.values()) == sorted(message.body for message in arrived)
+    assert 1 == world.proxy.accepted
+
+
+async def test_a_permission_that_is_taken_away_is_charged_to_its_topic(world: service.World, sender: Sender):
+    """The broker closes the channel that all share. What it had not confirmed goes again, and may arrive twice. A
+    channel of RabbitMQ remembers twelve topics that were permitted, so there are more."""
+    target = await world.target()
+    publisher = await sender.connect(target)
+    good = [f"order.{n}" for n in range(20)]
+    first = [sender.event(topic=topic) for topic in [*good, "user.left"]]
+    assert [*["OK"] * 20, "unroutable"] == codes(await sender.send(publisher, *first))
+    rights = {"exchange": target.key, "write": "^order[.]", "read": ""}
+    await world.put(f"topic-permissions/%2F/{target.credentials['username']}", rights)
+    events = [sender.event(topic=topic) for topic in [*good, *good, "user.left", *good, "user.left", *good]]
+    outcomes = await sender.send(publisher, *events, limit_s=30.0)
+    expected = ["access_denied" if event.topic == "user.left" else "OK" for event in events]
+    assert expected == codes(outcomes)
+    assert {event.event_id for event in [*first, *events] if event.topic != "user.left"} == {
+        message.extra["message_id"] for message in await world.arrived(target, 100)
+    }
+    assert 1 == world.proxy.accepted
 
 
 async def test_metadata_beyond_a_frame_is_too_large_and_ends_no_connection(world: service.World, sender: Sender):
@@ -239,20 +265,59 @@ async def test_who_gives_up_leaves_the_connection_to_those_that_still_wait(world
     assert 2 == world.proxy.accepted
 
 
-async def test_a_broker_with_an_alarm_is_waited_for_until_the_deadline_over_the_connection_that_is_there(
+async def test_while_a_broker_is_blocked_nothing_is_sent_and_nothing_arrives_twice(
     world: service.World, sender: Sender
 ):
+    """Each event is tried until it is delivered, as the schedule of retries does: before the alarm, while it holds
+    and when it is over. What was under way when the broker blocked is not sent again."""
     target = await world.target()
     publisher = await sender.connect(target)
-    await sender.send(publisher)
+    assert ["OK"] == codes(await sender.send(publisher))
     await world.alarm(on=True)
+    events = [sender.event(json.dumps({"n": n}).encode()) for n in range(60)]
     try:
-        for _ in range(3):
-            assert ["timeout"] == codes(await sender.send(publisher, limit_s=LATE_S))
+        early = events[:30]
+        assert {"throttled"} == {*codes(await sender.send(publisher, *early, limit_s=LATE_S))}
+        for again in range(3):
+            sends = (sender.send(publisher, event, limit_s=LATE_S) for event in events)
+            outcomes = [outcome for [outcome] in await asyncio.gather(*sends)]
+            assert {"throttled"} == {*codes(outcomes)}, again
+        assert "the broker takes no messages for now (connection.blocked)" in error(outcomes[0])
     finally:
         await world.alarm(on=False)
-    assert ["OK"] == codes(await sender.send(publisher))
+    waiting = list(events)
+
+    async def all_delivered() -> bool:
+        outcomes = await sender.send(publisher, *waiting)
+        waiting[:] = [event for event, told in zip(waiting, outcomes, strict=True) if told.code != "OK"]
+        return not waiting
+
+    await servers.eventually(all_delivered)
+    arrived = await world.arrived(target, 61)
+    assert sorted([b"{}", *(event.data for event in events)]) == sorted(message.body for message in arrived)
     assert 1 == world.proxy.accepted
+
+
+async def test_a_new_connection_to_a_blocked_broker_makes_no_copies(world: service.World, sender: Sender):
+    target = await world.target()
+    publisher = await sender.connect(target)
+    events = [sender.event(json.dumps({"n": n}).encode()) for n in range(20)]
+    await world.alarm(on=True)
+    try:
+        for _ in range(2):
+            assert {"throttled"} == {*codes(await sender.send(publisher, *events, limit_s=1.0))}
+    finally:
+        await world.alarm(on=False)
+    waiting = list(events)
+
+    async def all_delivered() -> bool:
+        outcomes = await sender.send(publisher, *waiting)
+        waiting[:] = [event for event, told in zip(waiting, outcomes, strict=True) if told.code != "OK"]
+        return not waiting
+
+    await servers.eventually(all_delivered)
+    arrived = await world.arrived(target, len(events))
+    assert sorted(event.data for event in events) == sorted(message.body for message in arrived)
 
 
 async def test_tls_checks_the_name_as_it_was_entered(world: service.World, sender: Sender):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import struct
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -141,3 +144,85 @@ def test_any_user_and_password_reach_the_broker_as_they_are(username: str, passw
     assert (username, password) == (url.user, url.password)
     assert "60" != url.query["heartbeat"]
     assert password not in repr(login) or len(password) <= len("Login(..)")
+
+
+def test_a_broker_that_lists_no_capabilities_is_asked_for_confirms_all_the_same() -> None:
+    from outpost.adapters.rabbitmq import wire as rabbitmq_wire
+
+    connection = object.__new__(rabbitmq_wire._Connection)
+    for told in ({}, {"capabilities": {}}, {"capabilities": None}, {"capabilities": "none"}):
+        connection.server_properties = told
+        assert connection.publisher_confirms, told
+    connection.server_properties = {"capabilities": {"publisher_confirms": False, "basic.nack": True}}
+    assert not connection.publisher_confirms
+    assert connection.basic_nack
+
+
+@given(reason=st.text(max_size=60))
+async def test_what_the_broker_says_of_an_alarm_is_kept_until_it_takes_messages_again(reason: str) -> None:
+    from outpost.adapters.rabbitmq import frames as rabbitmq_frames
+
+    said = reason.encode()
+    reader = asyncio.StreamReader()
+    for method in ((60, bytes([len(said)]) + said), (61, b"")):
+        payload = struct.pack(">HH", 10, method[0]) + method[1]
+        reader.feed_data(b"\1" + struct.pack(">HI", 0, len(payload)) + payload + b"\xce")
+    frames = rabbitmq_frames.Frames(reader, reader.feed_eof)
+    found = []
+    for _ in range(2):
+        await frames.readexactly(1)
+        size = int.from_bytes((await frames.readexactly(6))[2:], "big")
+        await frames.readexactly(size + 1)
+        found.append(frames.blocked)
+    assert [reason, None] == found
+
+
+def channel_closed(text: str, code: int = 403) -> Any:
+    from aiormq import channel, spec
+
+    return channel.exception_by_code(spec.Channel.Close(code, text, 60, 40))
+
+
+@given(
+    topic=st.text(min_size=1, max_size=80).filter(lambda topic: "' in " not in topic),
+    size=st.integers(0, 2_000_000),
+)
+def test_what_a_closed_channel_refuses_is_read_from_the_words_of_the_broker(topic: str, size: int) -> None:
+    from outpost.adapters.rabbitmq import proven
+
+    text = f"ACCESS_REFUSED - access to topic '{topic}' in exchange 'e' in vhost '/' refused for user 'u'"
+    assert proven.Refusal(topic) == proven.refusal(channel_closed(text))
+    for words in (
+        "message size {} is larger than configured max size 10",
+        "message size {} larger than max size 1",
+    ):
+        text = f"PRECONDITION_FAILED - {words.format(size)}"
+        assert proven.Refusal(size=size) == proven.refusal(channel_closed(text, 406))
+    exchange = channel_closed("ACCESS_REFUSED - access to exchange 'e' in vhost '/' refused for user 'u'")
+    missing = channel_closed("NOT_FOUND - no exchange 'e' in vhost '/'", 404)
+    assert proven.Refusal().of_all
+    assert [proven.Refusal()] * 2 == [proven.refusal(exchange), proven.refusal(missing)]
+    assert proven.refusal(channel_closed("PRECONDITION_FAILED - invalid expiration", 406)) is None
+    assert proven.refusal(channel_closed("INTERNAL_ERROR", 541)) is None
+
+
+def test_what_a_publisher_knows_of_topics_has_a_bound_and_ends_with_a_refusal() -> None:
+    from outpost.adapters import codes
+    from outpost.adapters.rabbitmq import proven
+
+    def event(topic: str, size: int) -> base.Delivery:
+        return base.Delivery("e", topic, "2026-01-02T03:04:05Z", {}, b"x" * size, 1)
+
+    known = proven.Proven()
+    assert not known.covers(event("a", 0))
+    for number in range(proven.MAX_TOPICS + 1):
+        known.taken(event(f"t{number}", number))
+    assert [False, True, True] == [known.covers(event(f"t{n}", 9)) for n in (0, 1, proven.MAX_TOPICS)]
+    assert not known.covers(event("t1", proven.MAX_TOPICS + 1))
+    refused = codes.failed(codes.Code.ACCESS_DENIED)
+    known.refused(proven.Refusal("t1"), refused, 5.0)
+    known.refused(proven.Refusal(size=9), refused, 6.0)
+    assert [False, True] == [known.covers(event("t1", 1)), known.covers(event("t2", 8))]
+    assert not known.covers(event("t2", 9))
+    assert (refused, None) == (known.refused_since(4.0, event("t1", 1)), known.refused_since(5.5, event("t1", 1)))
+    assert (refused, None) == (known.refused_since(5.5, event("x", 9)), known.refused_since(5.5, event("x", 8)))

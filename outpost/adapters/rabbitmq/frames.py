@@ -27,6 +27,7 @@ FRAMES_A_TURN = 64  # that are read before others have their turn of the loop: 5
 PARTS = 3  # of a frame as the library reads it: its type; its channel and length; the rest
 
 _CONNECTION, _CHANNEL = 10, 20
+_BLOCKED, _UNBLOCKED = (_CONNECTION, 60), (_CONNECTION, 61)
 # Class and method of what a broker may say to a publisher on a channel, beside the two classes above:
 # confirm.select-ok, basic.return, basic.ack, basic.nack.
 _METHODS = frozenset({(85, 11), (60, 50), (60, 80), (60, 120)})
@@ -36,6 +37,7 @@ class Frames:
     """Stands for `reader`. `abort` ends the connection at once."""
 
     def __init__(self, reader: asyncio.StreamReader, abort: Callable[[], None]) -> None:
+        self.blocked: str | None = None  # why the broker takes no messages for now, while it says so
         self._reader = reader
         self._abort = abort
         self._allowance = answers.Allowance(BASE_BYTES, BYTES_PER_S)
@@ -107,6 +109,10 @@ class Frames:
             method = (int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big"))
             if method[0] not in (_CONNECTION, _CHANNEL) and method not in _METHODS:
                 raise exceptions.InvalidFrameError("the broker sent what a publisher did not ask for")
+            if method == _BLOCKED:
+                self.blocked = payload[5 : 5 + payload[4]].decode(errors="replace")
+            elif method == _UNBLOCKED:
+                self.blocked = None
         elif self._type == constants.FRAME_HEADER and int.from_bytes(payload[4:12], "big") > self._largest_body:
             raise answers.AnswerTooLarge(self._largest_body)
 

@@ -79,14 +79,10 @@ class Wire:
             if not self._users:
                 self._idle.set()
 
-    async def blocked(self) -> bool:
-        """Whether the broker has said that it takes no messages for now (`connection.blocked`)."""
-        try:
-            async with asyncio.timeout(0):
-                await self.connection.ready()
-        except TimeoutError:
-            return True
-        return False
+    @property
+    def blocked(self) -> str | None:
+        """Why the broker takes no messages for now (`connection.blocked`); None where it does."""
+        return self._frames.blocked
 
     async def close(self) -> None:
         """Waits for those that send, each of which has its deadline, says goodbye and ends the socket."""
@@ -118,6 +114,9 @@ async def connect(login: Login, known: judged.Addresses, limit_s: float) -> Wire
     sockets = _Sockets(login, known, limit_s)
     connection = _Connection(_url(login), transport_factory=sockets)
     connection.vhost = login.vhost
+    # Without a bound, since whoever puts something in waits for its answer: so nothing comes between the close of
+    # a channel and our answer to it, and that answer is never dropped.
+    connection.write_queue = asyncio.Queue()
     try:
         await connection.connect({"connection_name": "Outpost"})
     except BaseException as exc:
@@ -134,6 +133,7 @@ async def open_lane(wire: Wire) -> Lane:
     """A channel of `wire`. Raises aiormq's errors, and RuntimeError where the connection has closed."""
     channel = await wire.connection.channel()
     assert isinstance(channel, aiormq.Channel)
+    channel.__class__ = _Channel
     return Lane(wire, channel)
 
 
@@ -187,7 +187,13 @@ class _Sockets(aiormq.connection.TransportFactory):
 
 class _Connection(aiormq.Connection):
     """With the broker's own words where it refuses a virtual host: the library says of that answer only that it
-    was not the one it expected. And with our limit on the size of frames, to which the library has none."""
+    was not the one it expected. And with our limit on the size of frames, to which the library has none. A broker
+    that lists no capabilities, as AMQP allows, is asked for confirms all the same: it says if it has none."""
+
+    @property
+    def server_capabilities(self) -> Any:
+        told: Any = (self.server_properties or {}).get("capabilities")
+        return told if isinstance(told, dict) and "publisher_confirms" in told else {"publisher_confirms": True}
 
     @staticmethod
     async def _rpc(
@@ -199,6 +205,17 @@ class _Connection(aiormq.Connection):
         if isinstance(answer, spec.Connection.Tune):
             answer.frame_max = rabbitmq_frames.agreed(answer.frame_max)
         return answer
+
+
+class _Channel(aiormq.Channel):
+    """Lets nothing out behind its answer to a close: the broker ends the connection over a message on a channel
+    that is closed. The library learns that it has closed only some turns of the loop later."""
+
+    async def _on_close_frame(self, frame: spec.Channel.Close) -> None:
+        try:
+            await super()._on_close_frame(frame)
+        finally:
+            self.write_queue = asyncio.Queue()
 
 
 class _Told:

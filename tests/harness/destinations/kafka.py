@@ -15,6 +15,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from outpost.adapters import base
 from outpost.embedded.brokers import tansu
 from outpost.errors import EmbeddedError
 from tests.harness import servers
@@ -118,6 +119,9 @@ class World(worlds.World):
 
     async def too_large(self, target: worlds.Target) -> bytes:
         return json.dumps({"text": "x" * self.front.most_bytes}).encode()
+
+    async def bad(self, target: worlds.Target, event: base.Delivery) -> base.Delivery:
+        return msgspec.structs.replace(event, data=await self.refuse_one(target))
 
     async def refuse_one(self, target: worlds.Target) -> bytes:
         refused = b'{"refused":true}'

@@ -8,6 +8,9 @@ import contextlib
 import json
 from typing import Any
 
+import msgspec
+
+from outpost.adapters import base
 from tests.harness.destinations import moto, world
 from tests.harness.polling import eventually
 
@@ -61,6 +64,9 @@ class World(moto.AwsWorld):
 
         self.front.hook = refused
         return b'"%b"' % (b"x" * MOST_BYTES)
+
+    async def bad(self, target: world.Target, event: base.Delivery) -> base.Delivery:
+        return msgspec.structs.replace(event, data=await self.refuse_one(target))
 
     async def refuse_one(self, target: world.Target) -> bytes | None:
         async def one_failed(asked: moto.Asked) -> moto.Reply | None:

@@ -11,8 +11,10 @@ import json
 from typing import Any, ClassVar, Self
 from unittest import mock
 
+import msgspec
 import trustme
 
+from outpost.adapters import base
 from outpost.adapters.gcp import publisher as gcp_publisher
 from outpost.adapters.gcp import type as gcp_pubsub
 from tests.harness import polling, toxic
@@ -112,6 +114,9 @@ class World(worlds.World):
 
     async def too_large(self, target: worlds.Target) -> bytes:
         return json.dumps({"n": "x" * 10_000_000}).encode()
+
+    async def bad(self, target: worlds.Target, event: base.Delivery) -> base.Delivery:
+        return msgspec.structs.replace(event, data=await self.refuse_one(target))
 
     async def refuse_one(self, target: worlds.Target) -> bytes:
         self._server.refused = b'{"schema":"another"}'

@@ -17,9 +17,11 @@ from typing import Any, ClassVar, Self
 
 import aiormq
 import httpx
+import msgspec
 import trustme
 from aiormq import spec
 
+from outpost.adapters import base
 from outpost.embedded import look, process
 from outpost.embedded.brokers import rabbitmq
 from tests.harness import servers
@@ -167,6 +169,12 @@ class World(world.World):
 
     async def too_large(self, target: world.Target) -> bytes:
         return json.dumps("x" * LARGEST_MESSAGE).encode()
+
+    async def bad(self, target: world.Target, event: base.Delivery) -> base.Delivery:
+        """Of a topic to which the user may not write; the broker closes the channel over it."""
+        rights = {"exchange": target.key, "write": "^order[.]", "read": EVERYTHING}
+        await self.put(f"topic-permissions/%2F/{target.credentials['username']}", rights)
+        return msgspec.structs.replace(event, topic="user.forbidden")
 
     async def refuse_one(self, target: world.Target) -> bytes | None:
         return json.dumps("x" * LARGEST_QUEUE).encode()

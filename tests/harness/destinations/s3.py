@@ -16,6 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import msgspec
+
+from outpost.adapters import base
 from outpost.embedded import process
 from tests.harness import polling, servers
 from tests.harness.destinations import world as worlds
@@ -147,6 +150,10 @@ class World(worlds.World):
     async def throttle(self, target: worlds.Target) -> None:
         self._refusing.always(error(503, "SlowDown", "Please reduce your request rate."))
         await self._lead(self._refusing.port)
+
+    async def bad(self, target: worlds.Target, event: base.Delivery) -> base.Delivery:
+        """Its key has more bytes than the disk behind the service takes for a name."""
+        return msgspec.structs.replace(event, event_id=f"{event.event_id}-{'x' * 240}")
 
     async def rotate(self, target: worlds.Target) -> worlds.Target:
         await self._lead(self._servers.ports[1])

@@ -6,6 +6,9 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
+
+from outpost.adapters import base
 from tests.harness.destinations import moto, world
 
 REFUSED = "￾"  # U+FFFE, which JSON may hold and SQS does not take
@@ -37,6 +40,9 @@ class World(moto.AwsWorld):
 
     async def too_large(self, target: world.Target) -> bytes:
         return b'"%b"' % (b"x" * 1_048_576)
+
+    async def bad(self, target: world.Target, event: base.Delivery) -> base.Delivery:
+        return msgspec.structs.replace(event, data=await self.refuse_one(target))
 
     async def refuse_one(self, target: world.Target) -> bytes | None:
         async def one_failed(asked: moto.Asked) -> moto.Reply | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from outpost.adapters import base
 from tests.harness import toxic
 
 Case = Literal[
@@ -110,6 +111,11 @@ class World(abc.ABC):
         """Makes the service refuse one entry of a batch; the body (JSON) that is refused, or None where it is the
         second one of the next batch whatever it holds."""
         raise NotImplementedError
+
+    async def bad(self, target: Target, event: base.Delivery) -> base.Delivery:
+        """`event`, changed so that the service refuses it however it is sent, alone or beside others. Asked before
+        `target` is connected to."""
+        return msgspec.structs.replace(event, data=await self.too_large(target))
 
     async def stall(self, target: Target) -> None:
         """From now on it accepts connections and requests and answers nothing, until `heal`."""
