@@ -92,6 +92,8 @@ async def append(
     left = dict(batches)
     while True:
         failed = await _append(log, stream, left, window, answers)
+        if not failed and not answers.failed:
+            return answers
         for partition in (*answers, *(p for p, exc in failed.items() if isinstance(exc, errors.StoreFull))):
             left.pop(partition, None)
         answers.failed = {p: exc for p, exc in (answers.failed | failed).items() if p not in answers}
@@ -239,7 +241,7 @@ class GroupCommit:
             futures[partition].append(future)
         began, behind = time.monotonic(), len(line.waiting)
         try:
-            answers = await append(self._log, "evt", dict(batches), self._window)
+            answers = await append(self._log, "evt", batches, self._window)
         except errors.OutpostError as exc:
             line.sending.failed()
             _fail(itertools.chain(*futures.values()), exc)

@@ -51,19 +51,19 @@ class Traffic:
 def traffic(monkeypatch: pytest.MonkeyPatch) -> Traffic:
     """Counts what every connection of the log's own client carries from now on."""
     seen = Traffic()
-    send, measured = connection._Connection.send, connection.Wire.measured
+    send, exchange = connection._Connection.send, connection.Wire.exchange
 
     def counted(self: Any, packed: bytes, count: int) -> Any:
         seen.requests.append(len(packed))
         return send(self, packed, count)
 
     async def counted_answer(self: Any, *args: Any) -> tuple[list[Any], int]:
-        replies, size = await measured(self, *args)
+        replies, size = await exchange(self, *args)
         seen.answers.append(size)
         return replies, size
 
     monkeypatch.setattr(connection._Connection, "send", counted)
-    monkeypatch.setattr(connection.Wire, "measured", counted_answer)
+    monkeypatch.setattr(connection.Wire, "exchange", counted_answer)
     return seen
 
 

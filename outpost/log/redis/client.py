@@ -13,8 +13,8 @@ import hashlib
 import importlib.resources
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Self, TypeVar
 
 import msgspec
 import redis.asyncio
@@ -100,28 +100,21 @@ class Log:
         Loads the script where the server does not have it. Raises errors.StoreUnavailable: then any of the calls
         may have happened.
         """
-        async with self._border():
-            replies = await self._replies(script, calls)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
+        return await self._good(await self._replies(script, calls))
 
     async def call_each(
         self, script: Script, calls: Mapping[int, Call], read: Callable[[int, Any], T]
     ) -> ByPartition[T]:
         """As `call`, with one call for each partition; `read` makes an answer of its reply. Raises
         errors.StoreUnavailable where the store is away; `failed` has what was wrong with single partitions."""
+        replies = await self._replies(script, calls.values())
         outcome: ByPartition[T] = ByPartition()
-        async with self._border():
-            replies = await self._replies(script, list(calls.values()))
-            for reply in replies:
-                if isinstance(reply, redis.exceptions.ReadOnlyError):  # which is true of every partition
-                    raise reply
         for partition, reply in zip(calls, replies, strict=True):
             if not isinstance(reply, Exception):
                 outcome[partition] = read(partition, reply)
                 continue
+            if isinstance(reply, redis.exceptions.ReadOnlyError):  # which is true of every partition
+                await self._fail(reply)
             try:
                 with mapped_errors():
                     raise reply
@@ -129,34 +122,36 @@ class Log:
                 outcome.failed[partition] = exc
         return outcome
 
-    async def _replies(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """The replies in order, errors as values. Loads the script where the server does not have it."""
-        replies = await self._evalsha(script, calls)
-        missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
-        if missing:
-            await self._wire.execute([("SCRIPT", "LOAD", script.text)], COMMAND_TIMEOUT_S)
-            again = await self._evalsha(script, [calls[i] for i in missing])
-            for i, reply in zip(missing, again, strict=True):
-                replies[i] = reply
-        return replies
-
-    async def _evalsha(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+    async def _replies(self, script: Script, calls: Collection[Call]) -> list[Any]:
+        """The replies in order, errors as values. Loads the script where the server does not have it. Raises
+        errors.StoreUnavailable."""
         commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
         packed = wire.pack(commands)
         way = self._wire if len(packed) < LARGE_CALL_BYTES else self._large_calls
-        return (await way.exchange(packed, len(commands), COMMAND_TIMEOUT_S))[0]
+        try:
+            replies, _ = await way.exchange(packed, len(commands), COMMAND_TIMEOUT_S)
+            if redis.exceptions.NoScriptError in map(type, replies):
+                missing = [
+                    i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)
+                ]
+                packed = wire.pack([("SCRIPT", "LOAD", script.text), *(commands[i] for i in missing)])
+                (_, *again), _ = await way.exchange(packed, 1 + len(missing), COMMAND_TIMEOUT_S)
+                for i, reply in zip(missing, again, strict=True):
+                    replies[i] = reply
+        except Exception as exc:  # noqa: BLE001 -- raised in any case, as an error of ours if it is known
+            await self._fail(exc)
+        return replies
 
     async def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Plain commands in one round trip. Raises errors.StoreUnavailable."""
-        async with self._border():
+        try:
             pipe = self.redis.pipeline(transaction=False)
             for command in commands:
                 pipe.execute_command(*command)
             replies = await pipe.execute(raise_on_error=False)  # raised by it, an error would quote the command
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
+        except Exception as exc:  # noqa: BLE001 -- as in `_replies`
+            await self._fail(exc)
+        return await self._good(replies)
 
     async def plainly(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """As `pipeline`, in plain lists and bytes and at a tenth of its cost: for what is read per batch of
@@ -165,17 +160,19 @@ class Log:
 
     async def command(self, *args: Arg) -> Any:
         """One plain command. Raises errors.StoreUnavailable."""
-        async with self._border():
+        try:
             return await self.redis.execute_command(*args)  # type: ignore[no-untyped-call]
+        except Exception as exc:  # noqa: BLE001 -- as in `_replies`
+            await self._fail(exc)
 
     async def plainly_measured(self, commands: Sequence[Sequence[Arg]]) -> tuple[list[Any], int]:
         """As `plainly`, with about how many bytes the replies are."""
-        async with self._border():
-            replies, size = await self._wire.measured(commands, COMMAND_TIMEOUT_S)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies, size
+        packed = wire.pack(commands)
+        try:
+            replies, size = await self._wire.exchange(packed, len(commands), COMMAND_TIMEOUT_S)
+        except Exception as exc:  # noqa: BLE001 -- as in `_replies`
+            await self._fail(exc)
+        return await self._good(replies), size
 
     async def wait(self, *args: Arg) -> Any:
         """One command that may block for `BLOCK_MS`, as plain lists and bytes. Raises errors.StoreUnavailable."""
@@ -183,18 +180,28 @@ class Log:
 
     async def wait_measured(self, *args: Arg) -> tuple[Any, int]:
         """As `wait`, with about how many bytes the reply is."""
-        async with self._border():
+        try:
             return await self._blocking.execute(args, BLOCKING_TIMEOUT_S)
+        except Exception as exc:  # noqa: BLE001 -- as in `_replies`
+            await self._fail(exc)
 
-    @contextlib.asynccontextmanager
-    async def _border(self) -> AsyncIterator[None]:
-        """Maps errors; a primary that was made a replica is left, for the name may point to another by now."""
-        with mapped_errors():
-            try:
-                yield
-            except redis.exceptions.ReadOnlyError:
+    async def _good(self, replies: list[Any]) -> list[Any]:
+        """The replies, if none is an error. Raises errors.StoreUnavailable."""
+        for reply in replies:
+            if isinstance(reply, Exception):
+                await self._fail(reply)
+        return replies
+
+    async def _fail(self, exc: Exception) -> NoReturn:
+        """Raises it, as errors.StoreUnavailable if that is what it means. A primary that was made a replica is
+        left, for the name may point to another by now."""
+        try:
+            if isinstance(exc, redis.exceptions.ReadOnlyError):
                 await self.disconnect()
-                raise
+            with mapped_errors():
+                raise exc
+        finally:
+            del exc  # whose traceback refers to this frame
 
     async def disconnect(self) -> None:
         """Drops every connection; the next commands dial anew. What is under way gets errors.StoreUnavailable."""

@@ -93,6 +93,7 @@ class _Connection(asyncio.Protocol):
         self._requests: deque[tuple[_Answer, asyncio.Future[_Answer]]] = deque()
         self._transport: asyncio.Transport | None = None
         self._received = 0  # bytes since the last answer was complete
+        self.loop = asyncio.get_running_loop()
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -133,7 +134,7 @@ class _Connection(asyncio.Protocol):
         A request is queued only once it is written: what cannot be written leaves nobody waiting who would take
         the answer of the next request.
         """
-        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_Answer] = self.loop.create_future()
         if self.closed or self._transport is None or self._transport.is_closing():  # lost, and not yet told
             future.set_exception(ConnectionResetError())
             return future
@@ -187,7 +188,12 @@ class Wire:
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self._dial()
-        answer = await _within(timeout_s, connection, packed, count)
+        future = connection.send(packed, count)
+        timer = connection.loop.call_later(timeout_s, connection.abort, TimeoutError())
+        try:
+            answer = await future
+        finally:
+            timer.cancel()
         return answer.replies, answer.size
 
     async def close(self) -> None:
@@ -221,15 +227,6 @@ class Wire:
             return await _connect(self._address, self._connect_timeout_s, self._pin)
 
 
-async def _within(timeout_s: float, connection: _Connection, packed: bytes, count: int) -> _Answer:
-    future = connection.send(packed, count)
-    timer = asyncio.get_running_loop().call_later(timeout_s, connection.abort, TimeoutError())
-    try:
-        return await future
-    finally:
-        timer.cancel()
-
-
 async def _connect(address: RedisAddress, timeout_s: float, pin: log_identity.LogIdentity) -> _Connection:
     loop = asyncio.get_running_loop()
     factory: Callable[[], _Connection] = _Connection
@@ -252,7 +249,8 @@ async def _connect(address: RedisAddress, timeout_s: float, pin: log_identity.Lo
         hello.append(pin.question)
     if hello:
         try:
-            _judge((await _within(timeout_s, connection, pack(hello), len(hello))).replies, pin)
+            async with asyncio.timeout(timeout_s):
+                _judge((await connection.send(pack(hello), len(hello))).replies, pin)
         except BaseException as exc:
             connection.abort(exc)
             raise
@@ -282,7 +280,7 @@ class WirePool:
         wire = self._free.pop() if self._free else Wire(self._address, self._connect_timeout_s, self._pin)
         self._busy.add(wire)
         try:
-            [reply], size = await wire.measured([command], timeout_s)
+            [reply], size = await wire.exchange(pack([command]), 1, timeout_s)
         except BaseException:
             with contextlib.suppress(OSError):
                 await wire.close()  # a read that was cut off would hold up the next one
