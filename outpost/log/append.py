@@ -78,7 +78,7 @@ Window = marks.Window
 async def append(
     log: client.Log,
     stream: partitions.Stream,
-    batches: dict[int, Sequence[Item]],
+    batches: Mapping[int, Sequence[Item]],
     window: Window,
 ) -> client.ByPartition[list[Answer]]:
     """Appends the items of each partition and answers each, in order; one round trip if nothing goes wrong.

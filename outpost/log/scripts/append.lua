@@ -29,7 +29,8 @@ end
 local found = {}
 for _, bucket in pairs(#marks > 0 and declared or {}) do
   for key = bucket + 1, bucket - 2, -1 do
-    if redis.call('EXISTS', KEYS[key]) == 1 then found[#found + 1] = redis.call('HMGET', KEYS[key], unpack(marks)) end
+    local look = #marks <= 4 or redis.call('EXISTS', KEYS[key]) == 1 -- a few are found as fast as the bucket itself
+    found[#found + 1] = look and redis.call('HMGET', KEYS[key], unpack(marks)) or nil
   end
 end
 local versions, new, puts = {}, {}, {}
@@ -69,7 +70,7 @@ if #puts > 0 then
   local width, bucket = ARGV[3], declared[ARGV[3]]
   local ends = (math.floor(now / width) + 4) * width
   redis.call('HSET', KEYS[bucket], unpack(puts))
-  redis.call('PEXPIREAT', KEYS[bucket], ends)
+  redis.call('PEXPIREAT', KEYS[bucket], ends, 'NX') -- what changes nothing is not written to the disk
   for i = 1, #use, 2 do
     if tonumber(use[i + 1]) <= now then redis.call('HDEL', KEYS[3], use[i]) end
     if use[i] == width then ends = tonumber(use[i + 1]) < ends and ends end

@@ -11,7 +11,9 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local active = redis.call('GET', KEYS[4]) or '1'
-local wanted, counted = redis.call('EXISTS', KEYS[2]) == 1, redis.call('EXISTS', KEYS[6]) == 1
+local some = redis.call('EXISTS', KEYS[2], KEYS[6])
+local wanted = some > 0 and redis.call('EXISTS', KEYS[2]) == 1
+local counted = some > (wanted and 1 or 0)
 local names, tenants, known, taken, leases, lease = {}, {}, {}, {}, {}, now + ARGV[2] + 0.5
 local last
 for at = 4, #ARGV, 8 do

@@ -10,7 +10,9 @@
 -- of its own and uses up no automatic one.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local wanted, counted = redis.call('EXISTS', KEYS[2]) == 1, redis.call('EXISTS', KEYS[4]) == 1
+local some = redis.call('EXISTS', KEYS[2], KEYS[4])
+local wanted = some > 0 and redis.call('EXISTS', KEYS[2]) == 1
+local counted = some > (wanted and 1 or 0)
 local names, over, done = {}, {}, {}
 for at = 2, #ARGV, 6 do names[#names + 1] = ARGV[at] end
 local scores = #names > 0 and redis.call('ZMSCORE', KEYS[1], unpack(names)) or {}
