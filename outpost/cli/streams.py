@@ -23,7 +23,7 @@ from outpost.log import partition as partitions
 from outpost.log import position as positions
 from outpost.log.operator import describe, inspect, skip
 from outpost.log.redis import client
-from outpost.process import roles
+from outpost.process import opening
 from outpost.settings import Settings
 
 OK = 0
@@ -116,7 +116,7 @@ async def _with_log(
     action: Callable[[client.Log, argparse.Namespace, TextIO], Awaitable[int]],
     args: argparse.Namespace,
 ) -> int:
-    log = roles.open_log(settings)
+    log = opening.open_log(settings)
     try:
         return await action(log, args, sys.stdout)
     finally:

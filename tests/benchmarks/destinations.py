@@ -14,11 +14,11 @@ import uvloop
 from outpost import errors
 from outpost import settings as settings_
 from outpost.adapters import registry
-from outpost.process import roles
+from outpost.process.roles import delivery as delivery_role
 from tests.benchmarks import load, ours, report, sdk, stand_ins
 
 # As many as one destination may have under way at the default of DELIVERY_MAX_CONCURRENCY.
-AT_ONCE = settings_.Settings().delivery_max_concurrency // roles.LANE_SHARE
+AT_ONCE = settings_.Settings().delivery_max_concurrency // delivery_role.LANE_SHARE
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from outpost.log import append, envelope, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
 from outpost.log.redis import client
-from outpost.process import roles
+from outpost.process.roles import delivery as delivery_role
 from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.config import cache
@@ -62,7 +62,8 @@ class Node:
         self.publisher = publish.Publisher(self.commit, self.cache)
         slots = settings.delivery_max_concurrency
         self.lanes = lanes.Lanes(  # destinations that have not answered yet are not held back
-            max(1, slots // roles.LANE_SHARE), tenant_slots=max(1, int(slots * roles.TENANT_SLOTS_SHARE))
+            max(1, slots // delivery_role.LANE_SHARE),
+            tenant_slots=max(1, int(slots * delivery_role.TENANT_SLOTS_SHARE)),
         )
         self.publishers = publishers.Publishers(self.types, sealer)
         queue = inprocess.InProcessQueue(self.lanes)
@@ -70,7 +71,7 @@ class Node:
         limits = senders.Limits(
             settings.delivery_max_concurrency, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms
         )
-        policy = roles.retry_policy(settings)
+        policy = delivery_role.retry_policy(settings)
         self.gone = reactors.Gone(self.destinations)
         self.worker = worker.Worker(
             self.log, self.lanes, self.publishers, policy, limits, f"worker/{holder}", self.gone

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from outpost.dispatch.fairness import lane as lane_rules
 from outpost.dispatch.fairness import lanes as all_lanes
 from outpost.dispatch.fairness import slots
-from outpost.process import roles
+from outpost.process.roles import delivery as delivery_role
 from outpost.queue import base
 from outpost.settings import Settings
 from tests.harness.lane_tasks import P, again, names, task
@@ -24,7 +24,7 @@ def by_tenant(tasks: list[base.Task]) -> dict[str, int]:
 
 def test_a_process_gives_a_tenant_three_quarters_of_its_slots_and_the_rest_to_others_at_once():
     slots = 80
-    lanes = roles.open_lanes(Settings(delivery_max_concurrency=slots))
+    lanes = delivery_role.open_lanes(Settings(delivery_max_concurrency=slots))
     for tenant, destinations in (("slow", 20), ("good", 1)):  # all of them have answered
         for n in range(destinations):
             lanes.receive([task(tenant, f"d{n}", n)])

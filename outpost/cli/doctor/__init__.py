@@ -23,7 +23,7 @@ from outpost.cli.doctor import projections as doctor_projections
 from outpost.cli.doctor import redis as doctor_redis
 from outpost.cli.doctor.findings import Finding
 from outpost.log.redis import client
-from outpost.process import roles
+from outpost.process import opening
 from outpost.settings import Settings
 from projections.logs import store as stores
 
@@ -57,7 +57,7 @@ def run_with(args: argparse.Namespace, settings: Settings) -> int:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding about the deployment of these settings."""
-    log = roles.open_log(settings)
+    log = opening.open_log(settings)
     store = await stores.open_store(settings.postgres_url, settings.deployment_id)
     try:
         return await _examine(log, store, settings)
