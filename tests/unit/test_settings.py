@@ -88,6 +88,7 @@ EXAMPLES = [
     ("API_PORT", "8080", "api_port", 8080),
     ("API_KEY", "other", "api_key", "other"),
     ("API_JWT_SECRET", "jwt", "api_jwt_secret", "jwt"),
+    ("API_UNKNOWN_FIELDS", "ignore", "api_unknown_fields", "ignore"),
     ("API_MAX_BODY_BYTES", "2048", "api_max_body_bytes", 2048),
     ("API_MAX_BODY_BYTES_IN_FLIGHT", "268435456", "api_max_body_bytes_in_flight", 268_435_456),
     ("API_MAX_HEAD_BYTES", "65536", "api_max_head_bytes", 65_536),
