@@ -112,12 +112,17 @@ class Scheduler:
         self._lanes.drop(gone)
 
     async def _keep(self) -> None:
-        overflow = self._lanes.take_overflow()
+        """What is recalled was put aside by an earlier call, or is by this one."""
+        overflow, recalled = self._lanes.take_overflow(), self._lanes.take_recalled()
         for at in range(0, len(overflow), tasks.HOLD_TASKS):
             held: dict[int, list[tuple[str, int]]] = {}
             for task, delay_ms in overflow[at : at + tasks.HOLD_TASKS]:
                 held.setdefault(task.partition, []).append((task.text, delay_ms))
             await tasks.put_aside(self._log, held)
+        back: dict[int, list[str]] = {}
+        for partition, text in recalled:
+            back.setdefault(partition, []).append(text)
+        await self._hold(back, 0)
         await self._hold_some()
 
     async def _hold_some(self) -> None:

@@ -403,6 +403,32 @@ async def test_a_destination_that_never_answers_times_out_and_is_recorded_so(
         assert 250 < found[0].detail.took_ms < 450
 
 
+async def test_what_waited_for_a_receiver_that_hung_arrives_once_it_answers(
+    redis70: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    """What finds no room beside a receiver that does not answer is put aside, here for an hour; none of it is late
+    by that once the receiver answers again."""
+    monkeypatch.setattr("outpost.dispatch.fairness.lane.MOST_TIMED_OUT", 5)
+    monkeypatch.setattr("outpost.dispatch.fairness.lane.SILENT_DELAY_MS", (3_600_000, 3_600_000))
+    go_on = asyncio.Event()
+    hangs: receivers.Script = [receivers.WaitFor(go_on), *receivers.answer()]
+    receiver.always(hangs)
+    async with Node(redis70, delivery_timeout_ms=1_000) as node:
+        await node.tenant(TENANT)
+        await node.webhook(TENANT, receiver.url())
+        await node.publish(TENANT, "e0")
+
+        async def timed_out() -> bool:
+            return [(1, "timeout", "auto")] == codes(await nodes.attempts(node.log))[:1]
+
+        await eventually(timed_out)
+        await asyncio.gather(*(node.publish(TENANT, f"e{n}") for n in range(1, 60)))
+        await eventually(lambda: 50 <= len(node.lanes._aside))
+        go_on.set()
+        await nodes.quiet(node.log)
+        assert {f"e{n}" for n in range(60)} == set(nodes.count(receiver.requests))
+
+
 async def test_more_than_the_lanes_hold_is_delivered_all_the_same(
     redis70: RedisServer, receiver: receivers.Receiver, monkeypatch: pytest.MonkeyPatch
 ):

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from outpost.dispatch.fairness import aside as asides
 from outpost.dispatch.fairness import lane as lane_rules
 from outpost.dispatch.fairness import lanes as all_lanes
 from outpost.dispatch.fairness import slots as send_slots
@@ -304,6 +305,58 @@ def test_what_is_put_aside_comes_back_one_after_another_at_the_rate_of_the_lane(
     for _ in range(5_000):
         last = lane.put_aside_ms()
     assert lane_rules.LONGEST_DELAY_MS == last
+
+
+def test_what_was_put_aside_comes_back_at_the_first_answer():
+    lanes = all_lanes.Lanes(cap=10, doubtful=10)
+    lanes.receive([task("a", "hangs", 0), task("a", "other", 0)])
+    hanging, other = sorted(lanes.take(2), key=lambda t: t.id.destination)
+    lanes.done(hanging, answered=False)
+    lanes.done(other, answered=False)
+    late = [task("a", "hangs", n) for n in range(1, 300)]
+    lanes.receive(late + [task("a", "other", n) for n in range(1, 200)])
+    aside = lanes.take_overflow()
+    assert [199, 99] == [sum(t.id.destination == name for t, _ in aside) for name in ("hangs", "other")]
+    assert min(delay_ms for _, delay_ms in aside) >= lane_rules.SILENT_DELAY_MS[0]
+    assert [] == lanes.take_recalled()
+    lanes.receive(late[250:251])  # one comes back by itself; there is no room for it, so it is put aside once more
+    lanes.done(next(t for t in lanes.take(2) if t.id.destination == "hangs"), answered=True)
+    expected = sorted(t.text for t, _ in aside if t.id.destination == "hangs")
+    assert expected == sorted(text for _, text in lanes.take_recalled())
+    assert [] == lanes.take_recalled()
+    assert 99 == len(lanes._aside)
+    lanes.receive(late)
+    assert len(late) == sum(
+        len(lane.waiting) + lane.in_flight for key, lane in lanes._lanes.items() if key[1] == "hangs"
+    )
+
+
+def test_what_is_put_aside_where_a_destination_has_not_answered_yet_comes_back_too(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(all_lanes, "MOST_TASKS", 200)
+    lanes = all_lanes.Lanes(cap=10, doubtful=10)
+    lanes.receive([task(tenant, "d", n + ord(tenant) * 100) for tenant in "abcd" for n in range(60)])
+    texts = {t.text for t, delay_ms in lanes.take_overflow() if delay_ms != all_lanes.FULL_DELAY_MS}
+    assert texts
+    for each in lanes.take(4):
+        lanes.done(each, answered=True)
+    assert texts == {text for _, text in lanes.take_recalled()}
+
+
+def test_the_names_of_what_was_put_aside_have_a_bound_and_a_tenant_a_share_of_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(asides, "MOST_NAMES", 12)
+    aside = asides.Aside()
+    for n in range(20):
+        aside.add(("a", "d", 1), (P, f"a{n}"))
+    for n in range(20):
+        aside.add(("b", "d", 1), (P, f"b{n}"))
+    assert [6, 3] == [len(aside.take((tenant, "d", 1))) for tenant in "ab"]
+    assert [0, {}, {}] == [len(aside), aside._names, aside._tenants]
+    aside.add(("c", "d", 1), (P, "c"))
+    aside.back(("c", "d", 1), (P, "another"))
+    aside.back(("c", "d", 1), (P, "c"))
+    assert [0, {}, {}] == [len(aside), aside._names, aside._tenants]
 
 
 MOST_WAITING, MOST_IN_LANE, MOST_OF_BYTES, CAP, TENANT_CAP = 12, 5, 150, 2, 4

@@ -14,10 +14,10 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from outpost.dispatch.fairness import aside, unproven
 from outpost.dispatch.fairness import lane as lane_rules
 from outpost.dispatch.fairness import slots as send_slots
 from outpost.dispatch.fairness import tenant as tenants
-from outpost.dispatch.fairness import unproven
 from outpost.queue import base
 
 MOST_TASKS = 100_000
@@ -27,7 +27,7 @@ TENANT_BYTES_SHARE = 2  # and of the bytes
 DOUBTFUL_SHARE = 2  # one in so many of them may wait for destinations that do not answer
 FULL_DELAY_MS = 10_000  # until a task is tried again that found the process or the share of its tenant full
 
-Name = tuple[int, str]  # partition and task
+Name = aside.Name
 
 
 class Lanes:
@@ -55,6 +55,8 @@ class Lanes:
         self._bytes = 0
         self._wake = asyncio.Event()
         self._overflow: list[tuple[base.Task, int]] = []
+        self._aside = aside.Aside()
+        self._recalled: list[Name] = []
 
     def __len__(self) -> int:
         return len(self._held)
@@ -83,6 +85,8 @@ class Lanes:
                 continue
             key = task.lane
             lane = self._lanes.get(key)
+            if self._aside:
+                self._aside.back(key, name)
             if lane is None:
                 lane = lane_rules.Lane(key, self._tenants.of(key[0]), self._doubt.standing(key))
             elif not lane.doubtful and len(lane.waiting) < least and self._room(lane.tenant) > 0:
@@ -174,6 +178,11 @@ class Lanes:
         overflow, self._overflow = self._overflow, []
         return overflow
 
+    def take_recalled(self) -> list[Name]:
+        """What was put aside for destinations that have answered since the last call: it is to come back now."""
+        recalled, self._recalled = self._recalled, []
+        return recalled
+
     async def changed(self) -> None:
         """Until something is received or done, or what was held back may start."""
         self._wake.clear()
@@ -197,7 +206,7 @@ class Lanes:
         if room <= 0 and (self.full or not known):
             self._put_aside(task, FULL_DELAY_MS)
         elif (doubted := self._doubt.holds_its_part(lane)) or len(lane.waiting) >= lane.most(room):
-            self._put_aside(task, lane.put_aside_ms(doubted))
+            self._put_aside(task, lane.put_aside_ms(doubted), lane)
         else:
             if not known:
                 self._lanes[lane.key] = lane
@@ -209,11 +218,16 @@ class Lanes:
         del self._lanes[lane.key]
         self._tenants.lane_closed(lane.tenant)
 
-    def _put_aside(self, task: base.Task, delay_ms: int) -> None:
+    def _put_aside(self, task: base.Task, delay_ms: int, lane: lane_rules.Lane | None = None) -> None:
+        """`lane`: for what its destination did, or has not done yet."""
         self._overflow.append((task.unloaded(), delay_ms))
+        if lane is not None and lane.doubtful:
+            self._aside.add(lane.key, (task.partition, task.text))
 
     def _judge(self, lane: lane_rules.Lane, standing: lane_rules.Standing) -> None:
         self._doubt.learn(lane.key, standing)
+        if standing == "answers" and self._aside:
+            self._recalled += self._aside.take(lane.key)
         if lane.standing == standing:
             return
         self._doubt.waiting -= len(lane.waiting) * lane.doubtful
@@ -227,7 +241,7 @@ class Lanes:
         while len(lane.waiting) > lane_rules.MOST_TIMED_OUT and self._doubt.holds_its_part(lane):
             task = lane.waiting.pop()
             self._forget(lane, task.payload_bytes, (task.partition, task.text))
-            self._put_aside(task, lane.put_aside_ms())
+            self._put_aside(task, lane.put_aside_ms(), lane)
 
     def _remember(self, lane: lane_rules.Lane, task: base.Task, name: Name) -> base.Task:
         """The task as it waits here: without its payload where those of the others, or of its tenant, fill the
