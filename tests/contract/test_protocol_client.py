@@ -17,7 +17,7 @@ import uvloop
 
 from outpost.adapters.egress import guard as egress
 from outpost.adapters.egress import names
-from outpost.adapters.http import client, connection, protocol_client, reading, trust
+from outpost.adapters.http import client, connection, failures, protocol_client, reading, trust
 from outpost.adapters.http import pool as pools
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
@@ -127,6 +127,88 @@ async def test_what_the_loop_has_not_seen_yet_is_seen_before_a_kept_connection_i
                 assert client.Answer(201, b"") == await task
                 if said:
                     peer.send(said)
+
+
+LEFT_OVER = b"hello, here is what was left of an answer"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param([Do.CLOSE], id="a hang-up"),
+        pytest.param([Do.RESET], id="a reset"),
+        pytest.param([LEFT_OVER, *answer(500)], id="the rest of the last answer"),
+        pytest.param([b"\r\n", Do.CLOSE], id="a line end"),
+        pytest.param(answer(408, b"", "Connection: close"), id="the word for a connection that is closed"),
+    ],
+)
+@pytest.mark.parametrize("kept", [1, 3])
+async def test_what_ends_a_kept_connection_instead_of_an_answer_costs_no_attempt(
+    make: ClientMaker, receiver: Receiver, end: receivers.Script, kept: int
+) -> None:
+    """The request goes out once more, on a new connection, whatever else is kept."""
+    go_on = asyncio.Event()
+    receiver.then(*([[WaitFor(go_on), *answer(201)]] * kept))
+    sender = make()
+    first = [asyncio.ensure_future(post(sender, receiver.url())) for _ in range(kept)]
+    await eventually(lambda: len(receiver.requests) == kept)
+    go_on.set()
+    await asyncio.gather(*first)
+    receiver.then(end, answer(202))
+    assert client.Answer(202, b"") == await post(sender, receiver.url(), b"twice")
+    assert ([b"twice"] * 2, kept + 1) == ([each.body for each in receiver.requests[kept:]], receiver.connections)
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        ([Do.CLOSE], client.Unanswered("connection_reset")),
+        ([LEFT_OVER, Do.CLOSE], failures.unreadable("it does not begin with an HTTP status line")),
+        (answer(408, b"", "Connection: close"), client.Answer(408, b"")),
+    ],
+)
+async def test_a_new_connection_that_ends_so_is_the_attempts_outcome(
+    make: ClientMaker, receiver: Receiver, end: receivers.Script, outcome: object
+) -> None:
+    receiver.then(end)
+    sender = make()
+    assert outcome == await post(sender, receiver.url())
+    receiver.then(answer(200), end, end)  # nor is it tried a third time
+    assert OK == await post(sender, receiver.url())
+    assert outcome == await post(sender, receiver.url())
+    assert 4 == len(receiver.requests)
+
+
+async def test_part_of_an_answer_and_a_408_that_is_meant_are_not_sent_again(
+    make: ClientMaker, receiver: Receiver
+) -> None:
+    receiver.then(answer(200), answer(408), [head(500)[:9], Do.CLOSE])
+    sender = make()
+    assert OK == await post(sender, receiver.url())
+    assert client.Answer(408, b"") == await post(sender, receiver.url())
+    assert client.Unanswered("connection_reset") == await post(sender, receiver.url())
+    assert (3, 1) == (len(receiver.requests), receiver.connections)
+
+
+async def test_the_second_sending_has_what_is_left_of_the_time(make: ClientMaker, receiver: Receiver) -> None:
+    receiver.then(answer(200), [Do.CLOSE], [Do.HANG])
+    sender = make()
+    assert OK == await post(sender, receiver.url())
+    assert client.Unanswered("timeout") == await post(sender, receiver.url(), within=0.5)
+    assert 3 == len(receiver.requests)
+
+
+@pytest.mark.case(7)
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_a_body_that_a_status_does_not_have_harms_no_later_answer(
+    make: ClientMaker, receiver: Receiver, pieces: int
+) -> None:
+    said = head(204, "Content-Length: 5"), b"hello"
+    receiver.then([b"".join(said)] if pieces == 1 else list(said))
+    sender = make()
+    assert client.Answer(204, b"") == await post(sender, receiver.url())
+    assert OK == await post(sender, receiver.url())
+    assert (2, 2) == (len(receiver.requests), receiver.connections)
 
 
 EARLY = client.Unanswered("early_answer", "The answer came before the whole request was sent")

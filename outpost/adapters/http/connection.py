@@ -20,6 +20,7 @@ IDLE_SECONDS = 15.0  # how long an unused connection is kept
 MAX_AGE_SECONDS = 300.0  # then it makes room for one to where the name points now
 KEEP_MARGIN_SECONDS = 1.0  # less than the peer says that it keeps a connection: the request has a way to go
 LARGE_REQUEST_BYTES = 16_384  # a smaller request is with the peer by the time that any answer to it is here
+REQUEST_TIMEOUT = 408
 TIMER_SLACK_SECONDS = 0.001  # uvloop's timers fire up to this early
 
 Outcome = client.Answer | client.Unanswered
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._asked = False  # whether a request was ever written
+        self._kept = False  # whether it has carried a whole exchange
         self._large = False  # whether the last one was
         self._timely: bool | None = None  # whether the request was out when the head of its answer came
         # Set while an answer is expected: from the start, since a peer may hang up before we ask.
@@ -89,7 +91,18 @@ class Connection(asyncio.Protocol):
             seconds = min(seconds, self._reader.keep_seconds - KEEP_MARGIN_SECONDS)
         self._good_until = min(now + seconds, self._expires)
         self._reader.begin()
+        self._kept = True
         return now < self._good_until
+
+    def unheard(self, outcome: Outcome) -> bool:
+        """Whether a connection that was kept has brought no answer of this exchange, to be asked before `keep`: it
+        ended without one, with what was left of the last one, or with the 408 of a server that closes a connection
+        on which it waited (RFC 9110, 15.5.9)."""
+        if not self._kept:
+            return False
+        if isinstance(outcome, client.Answer):
+            return outcome.status == REQUEST_TIMEOUT and not self._reader.reusable
+        return outcome.code != "timeout" and self._reader.unheard
 
     def fit(self) -> bool:
         """Whether a kept connection can be used now. A hang-up that the event loop has not seen yet is seen."""

@@ -15,6 +15,8 @@ UNRESOLVED: Final = client.Unanswered("dns_error")
 EARLY: Final = client.Unanswered("early_answer", "The answer came before the whole request was sent")
 CLOSED: Final = client.Unanswered("network_error")  # by ourselves
 
+UNREADABLE: Final = "The receiver's answer could not be read"
+
 _BY_ERRNO: dict[int, client.Code] = {
     errno.ECONNREFUSED: "connection_refused",
     errno.ECONNRESET: "connection_reset",
@@ -26,6 +28,11 @@ _BY_ERRNO: dict[int, client.Code] = {
     errno.EHOSTDOWN: "network_unreachable",
     errno.ETIMEDOUT: "timeout",
 }
+
+
+def unreadable(reason: str = "") -> client.Unanswered:
+    """What came is no answer in HTTP, for `reason`."""
+    return client.Unanswered("network_error", f"{UNREADABLE}: {reason}" if reason else UNREADABLE)
 
 
 def code_of(exc: BaseException | None) -> client.Code:

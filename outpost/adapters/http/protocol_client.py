@@ -68,13 +68,17 @@ class ProtocolClient:
         try:
             if self._closed:
                 return failures.CLOSED
-            taken = bound.pool.take(endpoint.origin) or await self._connect(bound, endpoint, deadline)
-            if isinstance(taken, client.Unanswered):
-                return taken
-            try:
-                return await taken.exchange(_request(endpoint, headers, body), deadline)
-            finally:
-                bound.pool.give_back(taken)
+            request = _request(endpoint, headers, body)
+            taken = bound.pool.take(endpoint.origin)
+            if taken is not None:
+                outcome, unheard = await _exchange(bound.pool, taken, request, deadline)
+                if not unheard or self._closed:
+                    return outcome
+            made = await self._connect(bound, endpoint, deadline)
+            if isinstance(made, client.Unanswered):
+                return made
+            outcome, _ = await _exchange(bound.pool, made, request, deadline)
+            return outcome
         finally:
             self._slots.release()
 
@@ -130,6 +134,18 @@ class _Bound:
         self.loop = asyncio.get_running_loop()
         self.pool = pool.Pool(self.loop, limit, max_body)
         self.connector = connecting.Connector(known, self.pool, trust)
+
+
+async def _exchange(
+    pool: pool.Pool, taken: connection.Connection, request: bytes, deadline: float
+) -> tuple[connection.Outcome, bool]:
+    """What came of it, and whether the request is to go out once more: it got no answer, and the connection had
+    been used before, so that the peer may have closed it while the request was on its way."""
+    try:
+        outcome = await taken.exchange(request, deadline)
+        return outcome, taken.unheard(outcome)
+    finally:
+        pool.give_back(taken)
 
 
 def _request(endpoint: endpoints.Endpoint, headers: bytes, body: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 However the bytes are cut, the answer is the same. Interim answers (100, 102, 103) are passed over; 101
 is an answer after which the connection speaks no HTTP. llhttp, below httptools, knows the framing; what it
-does not bound is bounded here.
+does not bound is bounded here, and a head that it refuses goes to `odd_heads`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import httptools
 import msgspec
 
-from outpost.adapters.http import client, failures
+from outpost.adapters.http import client, failures, odd_heads
 
 MAX_FRUITLESS_BYTES = 65_536  # in a row that end no head and are no body: a giant head, trailers without end
 MAX_FRAMING_BYTES = 131_072  # of one answer that are not its body: interim answers, its head, trailers
@@ -23,6 +23,7 @@ MAX_KEEP_ALIVE_BYTES = 128  # of a Keep-Alive header that are looked at
 SLICE_BYTES = 8_192  # fed to the parser at once: between slices the limits are checked
 MAX_INTERIM = 20  # interim answers to one request
 SWITCHING_PROTOCOLS = 101
+NO_CONTENT = 204
 
 _SHORTEST_NAME = len(b"keep-alive")  # of those looked at
 
@@ -35,15 +36,19 @@ class Reader:
     """Reads the answers of one connection, one after the other. `max_body` is in bytes, 0: no cap."""
 
     __slots__ = (
+        "_announced",
         "_body",
         "_close_delimits",
         "_fed",
         "_folds",
         "_interim",
         "_max_body",
+        "_odd",
         "_parser",
+        "_reason",
         "_result",
         "_retry_after",
+        "_said",
         "_useful",
         "keep_seconds",
         "reusable",
@@ -52,13 +57,16 @@ class Reader:
 
     def __init__(self, max_body: int) -> None:
         self._max_body = max_body or sys.maxsize
+        self._parser: httptools.HttpResponseParser | None = self._new_parser()
+        self.begin()
+
+    def _new_parser(self) -> httptools.HttpResponseParser:
         parser = httptools.HttpResponseParser(self)
         # What browsers and other clients forgive too: old servers end lines with LF, or pad the size of a chunk.
         parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
-        self._parser: httptools.HttpResponseParser | None = parser
-        self.begin()
+        return parser
 
     def begin(self) -> None:
         """A request goes out, its answer is the next."""
@@ -66,13 +74,25 @@ class Reader:
         self.keep_seconds: int | None = None  # for how long the peer says that it keeps the connection
         self._result: client.Answer | client.Unanswered | None = None
         self.status = 0  # until the final head is complete
+        self._said: bytearray | None = None  # what came while it is not
+        self._odd = False  # whether the parser refused a head of this answer
+        self._reason = ""  # why it cannot be read
         self._close_delimits = True
+        self._announced = False  # whether the head speaks of a body
         self._body: bytes | bytearray = b""
         self._retry_after = b""
         self._fed = 0  # bytes of this answer
         self._useful = 0  # of them, up to the last that ended a head or were body
         self._folds = 0
         self._interim = 0
+
+    @property
+    def unheard(self) -> bool:
+        """Whether nothing came, or nothing that an answer could begin with: what was left of the last one."""
+        if self.status:
+            return False
+        said = self._said or b""
+        return not said.strip(b"\r\n") or odd_heads.begins_otherwise(said)
 
     def feed(self, data: bytes) -> client.Answer | client.Unanswered | None:
         """Takes what came in. The answer, once it is over, or what makes waiting for its rest pointless."""
@@ -90,15 +110,68 @@ class Reader:
         if self._parser is None:
             return self._result
         self._fed += len(piece)
+        if self._odd and not self.status:
+            self._read_odd(piece, len(self._said or b""))
+        else:
+            self._parse(piece)
+        if self._result is None:
+            if not self.status and not self._odd:
+                self._keep(piece)
+            if self._is_too_much(piece):
+                self._reason = "it has more beside its body than any answer needs"
+                self._result = self._cut("network_error", "broken")
+        return self._result
+
+    def _parse(self, piece: bytes | memoryview) -> None:
+        assert self._parser is not None
         try:
             self._parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.reusable = False
             if self._result is None:
-                self._result = self._cut("network_error", "broken")
-        if self._result is None and self._is_too_much(piece):
-            self._result = self._cut("network_error", "broken")
-        return self._result
+                if self._odd or self.status or self._reason:
+                    self._result = self._cut("network_error", "broken")
+                else:
+                    self._odd = True
+                    self._interim = 0
+                    self._read_odd(piece, 0)
+
+    def _read_odd(self, piece: bytes | memoryview, seen: int) -> None:
+        """Reads the heads that came so far from their first byte; no head ends within the first `seen` bytes."""
+        said = self._keep(piece)
+        try:
+            while (head := odd_heads.read(said, seen)) is not None:
+                said = self._said = bytearray(head.rest)
+                seen = 0
+                if not 100 <= head.status < 200 or head.status == SWITCHING_PROTOCOLS:
+                    self._parser = self._new_parser()
+                    self._parse(head.text)
+                    if head.rest and self._result is None:
+                        self._parse(head.rest)
+                    self._said = None
+                    return
+                self._pass_over()
+        except odd_heads.Unreadable as exc:
+            self._reason = str(exc)
+        except _Enough:
+            pass
+        else:
+            return
+        self._result = self._cut("network_error", "broken")
+
+    def _keep(self, piece: bytes | memoryview) -> bytearray:
+        """What came of heads that are not complete."""
+        if self._said is None:
+            self._said = bytearray()
+        self._said += piece
+        return self._said
+
+    def _pass_over(self) -> None:
+        """An interim answer."""
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            self._reason = f"it has more than {MAX_INTERIM} interim answers before it"
+            raise _Enough
 
     def _is_too_much(self, piece: bytes | memoryview) -> bool:
         """Whether there is more beside the body than any answer needs. Asked where an answer goes on."""
@@ -127,9 +200,11 @@ class Reader:
         self._parser = None
 
     def _cut(self, code: client.Code, fault: client.BodyFault) -> client.Answer | client.Unanswered:
-        if not self.status:
-            return client.Unanswered(code)
-        return client.Answer(self.status, b"", fault, self._retry_after)
+        if self.status:
+            return client.Answer(self.status, b"", fault, self._retry_after)
+        if code == "network_error" and (self._odd or self._reason):
+            return failures.unreadable(self._reason)
+        return client.Unanswered(code)
 
     # Called by the parser. An exception makes feed_data raise an HttpParserError.
 
@@ -137,6 +212,8 @@ class Reader:
         if self._result is not None:
             raise _Enough  # more than was announced
         self._close_delimits = True
+        self._announced = False
+        self._retry_after = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(name) < _SHORTEST_NAME:
@@ -144,7 +221,9 @@ class Reader:
         match name.rstrip().lower():  # llhttp forgives a space before the colon of a length
             case b"content-length":
                 self._close_delimits = False
+                self._announced = self._announced or value.strip() != b"0"
             case b"transfer-encoding":
+                self._announced = True
                 self._close_delimits = not value.rstrip().lower().endswith(b"chunked")
             case b"keep-alive":
                 self.keep_seconds = _timeout_in(value)
@@ -159,13 +238,15 @@ class Reader:
             self._result = client.Answer(status, b"")
             raise _Enough
         if 100 <= status < 200:
-            self._interim += 1
-            self._retry_after = b""
-            if self._interim > MAX_INTERIM:
-                raise _Enough
+            self._pass_over()
+        elif status < 100:
+            self._reason = "its status is no HTTP status"
+            raise _Enough
         else:
             self.status = status
-            self.reusable = self._parser.should_keep_alive()
+            self._said = None
+            # What is announced of a body that such an answer does not have may come all the same, and late.
+            self.reusable = self._parser.should_keep_alive() and not (self._announced and status == NO_CONTENT)
 
     def on_body(self, part: bytes) -> None:
         self._useful = self._fed
@@ -194,6 +275,10 @@ class HeaderReader(Reader):
         super().begin()
         self._headers: list[tuple[bytes, bytes]] = []
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._headers.clear()
+
     def feed(self, data: bytes) -> client.Answer | client.Unanswered | None:
         outcome = super().feed(data)
         return None if outcome is None else self._with_headers(outcome)
@@ -208,11 +293,6 @@ class HeaderReader(Reader):
         if not self.status and len(self._headers) < MAX_KEPT_HEADERS:  # not a trailer
             self._headers.append((name.rstrip(), value))
         super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        if not self.status:  # an interim answer's
-            self._headers.clear()
 
     def _with_headers(self, outcome: client.Answer | client.Unanswered) -> client.Answer | client.Unanswered:
         if isinstance(outcome, client.Unanswered):
