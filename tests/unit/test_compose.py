@@ -126,7 +126,7 @@ def test_the_example_names_every_variable_of_the_file_and_no_other():
 
 def test_the_image_has_every_destination_type():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    optional = set(project["optional-dependencies"]) - {"all", "dev", "embedded"}
+    optional = set(project["optional-dependencies"]) - {"all", "bench", "dev", "embedded"}
     [install] = [rest for name, rest in instructions() if name == "RUN" and "pip install" in rest]
     installed = re.search(r"pip install -c requirements.lock '\.\[([\w,]+)\]'", install)
     assert installed
