@@ -271,6 +271,20 @@ async def test_keys_headers_and_partitions_are_as_published(tansu_port: int, ope
     assert "boop" == arrived["boop"].metadata["customer"]
 
 
+@pytest.mark.case(38)
+@pytest.mark.parametrize(("named", "partitions"), [("fnv1a", [1, 2]), ("murmur2", [0, 1]), ("", [1, 2])])
+async def test_the_partitioner_of_the_destination_places_the_keys(
+    tansu_port: int, opened: Opened, named: str, partitions: list[int]
+):
+    """`murmur2` as kafka-clients 4.1.0 places these keys among three partitions."""
+    topic = f"topic-{next(worlds.World._numbers)}"
+    await worlds.create_topic(tansu_port, topic, 3)
+    publisher = await opened.connect(tansu_port, topic, partition_key_template="data.k", partitioner=named)
+    await opened.send(publisher, opened.event(b'{"k":"blah"}'), opened.event(b'{"k":"boop"}'))
+    arrived = {message.extra["key"]: message for message in await worlds.read(tansu_port, topic, 2)}
+    assert partitions == [arrived[key].extra["partition"] for key in ("blah", "boop")]
+
+
 async def test_what_waits_for_a_broker_shares_its_requests(front: kafka_front.Front, opened: Opened):
     async with Toxic(front.host, front.port) as proxy:
         front.advertised = (proxy.host, proxy.port)

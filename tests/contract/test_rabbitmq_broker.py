@@ -105,6 +105,7 @@ async def test_a_message_is_persistent_json_under_its_topic_with_the_id_of_its_e
     assert {**expected, "delivery_mode": 2} == message.extra
 
 
+@pytest.mark.case(39)
 async def test_a_password_of_any_characters_is_sent_as_it_is(world: service.World, sender: Sender):
     target = await world.target()
     assert {"@", ":", "/", "%"} <= {*target.credentials["password"]}

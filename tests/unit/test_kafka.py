@@ -13,8 +13,8 @@ from aiokafka import errors as theirs
 
 from outpost import settings as settings_
 from outpost.adapters import base, codes, extras
-from outpost.adapters.kafka import cluster as kafka_cluster
 from outpost.adapters.kafka import errors as kafka_errors
+from outpost.adapters.kafka import partitioners
 from outpost.adapters.kafka import type as kafka
 from outpost.adapters.shared import resources as shared_
 from outpost.errors import Invalid
@@ -152,7 +152,60 @@ def test_the_library_is_needed_for_a_connection_only(monkeypatch: pytest.MonkeyP
 )
 def test_a_key_belongs_where_the_published_outpost_puts_it(key: bytes, count: int, partition: int):
     """The table of kafka-go's own test of its `Hash`."""
-    assert partition == kafka_cluster.place(key, count)
+    assert partition == partitioners.BY_NAME["fnv1a"](key, count)
+
+
+@pytest.mark.case(38)
+@pytest.mark.parametrize(
+    ("key", "hashed"),
+    [
+        ("21", -973932308),
+        ("foobar", -790332482),
+        ("a-little-bit-long-string", -985981536),
+        ("a-little-bit-longer-string", -1486304829),
+        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        ("abc", 479470107),
+        ("", 275646681),
+        ("é", 186971271),
+        ("日本語", 1431860170),
+        ("tenant-1", 374640331),
+        ("x" * 1000, -1068453602),
+    ],
+)
+def test_a_key_belongs_where_javas_producer_puts_it(key: str, hashed: int):
+    """What `Utils.murmur2` of kafka-clients 4.1.0 says of each; the first six are of its own tests."""
+    for count in (1, 2, 6, 12, 10_000):
+        assert (hashed & 0x7FFF_FFFF) % count == partitioners.BY_NAME["murmur2"](key.encode(), count)
+
+
+@pytest.mark.case(38)
+def test_the_two_partitioners_tell_the_letters_apart():
+    letters = [bytes([letter]) for letter in b"abcdefghijklmnopqrstuvwxyz"]
+    java = [partitioners.BY_NAME["murmur2"](letter, 6) for letter in letters]
+    assert [int(each) for each in "42452331222423523351350402"] == java  # of kafka-clients 4.1.0
+    assert java != [partitioners.BY_NAME["fnv1a"](letter, 6) for letter in letters]
+
+
+@pytest.mark.case(38)
+@pytest.mark.parametrize("named", ["fnv1a", "murmur2", ""])
+def test_a_partitioner_is_one_of_two(adapter: kafka.Kafka, named: str):
+    assert set() == problems(adapter, {"partitioner": named})
+    assert tuple(partitioners.BY_NAME) == kafka.PARTITIONERS
+    [field] = [each for each in adapter.description.config_fields if each.key == "partitioner"]
+    assert list(kafka.PARTITIONERS) == [option["value"] for option in field.options or []]
+    assert kafka.PARTITIONERS[0] == field.default
+
+
+@pytest.mark.case(38)
+@pytest.mark.parametrize("named", ["Murmur2", "crc32", "fnv", " murmur2"])
+def test_another_partitioner_is_invalid(adapter: kafka.Kafka, named: str):
+    assert {("config.partitioner", "invalid")} == problems(adapter, {"partitioner": named})
+
+
+@pytest.mark.case(39)
+def test_tls_is_shown_as_it_is_stored_where_it_is_left_out(adapter: kafka.Kafka):
+    [field] = [each for each in adapter.description.config_fields if each.key == "tls"]
+    assert field.default == saved(adapter, {}).config["tls"] == "false"
 
 
 @pytest.mark.behaviour(135)

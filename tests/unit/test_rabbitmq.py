@@ -52,6 +52,12 @@ def test_tls_is_stored_as_true_or_false(sent: dict[str, str], stored: str) -> No
     assert stored == prepare({"server_url": "h", **sent}).config["tls"]
 
 
+@pytest.mark.case(39)
+def test_tls_is_shown_as_it_is_stored_where_it_is_left_out() -> None:
+    [field] = [each for each in TYPE.description.config_fields if each.key == "tls"]
+    assert field.default == prepare({"server_url": "h"}).config["tls"] == "false"
+
+
 @pytest.mark.parametrize("tls", ["", "yes", "True", "off", "1"])
 def test_any_other_tls_is_refused(tls: str) -> None:
     assert [("config.tls", "invalid")] == problems({**CONFIG, "tls": tls})
@@ -66,9 +72,14 @@ def test_an_exchange_longer_than_amqp_can_say_is_refused() -> None:
     assert [("config.exchange", "maxlength")] == problems({**CONFIG, "exchange": "e" * 256})
 
 
+@pytest.mark.case(39)
 @pytest.mark.parametrize(
     ("server_url", "expected"),
     [
+        ("rabbitmq:5672", rabbitmq.Place("rabbitmq", 5672, "/")),
+        ("rabbitmq:5672/production", rabbitmq.Place("rabbitmq", 5672, "production")),
+        ("rabbitmq:5672/%2Fprod", rabbitmq.Place("rabbitmq", 5672, "/prod")),
+        ("[::1]:5672//", rabbitmq.Place("[::1]", 5672, "/")),
         ("rabbitmq.example.com", rabbitmq.Place("rabbitmq.example.com", None, "/")),
         ("10.0.0.1:5672", rabbitmq.Place("10.0.0.1", 5672, "/")),
         ("h:5672/", rabbitmq.Place("h", 5672, "/")),

@@ -12,6 +12,7 @@ from aiokafka.protocol import metadata as protocol
 from outpost.adapters import codes
 from outpost.adapters.kafka import answers as kafka_answers
 from outpost.adapters.kafka import errors as kafka_errors
+from outpost.adapters.kafka import partitioners
 from outpost.adapters.kafka import wire as kafka_wire
 
 MOST_LEADERS = 256  # a socket each; a topic of more brokers than that is somebody's trick
@@ -29,19 +30,10 @@ class View(msgspec.Struct, frozen=True):
     partitions: tuple[int, ...]
     leaders: tuple[Broker | None, ...]
 
-    def place(self, key: bytes) -> tuple[int, Broker | None]:
+    def place(self, key: bytes, partitioner: partitioners.Partitioner) -> tuple[int, Broker | None]:
         """The partition that `key` belongs to, and its leader."""
-        index = place(key, len(self.partitions))
+        index = partitioner(key, len(self.partitions))
         return self.partitions[index], self.leaders[index]
-
-
-def place(key: bytes, count: int) -> int:
-    """Which of `count` partitions `key` belongs to: FNV-1a, signed, as the published Outpost (kafka-go's `Hash`)
-    and Sarama have it, so that a consumer finds every key where it was."""
-    mixed = 0x811C9DC5
-    for byte in key:
-        mixed = (mixed ^ byte) * 0x01000193 & 0xFFFF_FFFF
-    return abs(mixed - (1 << 32) if mixed >> 31 else mixed) % count
 
 
 class Cluster:

@@ -11,6 +11,7 @@ from outpost.adapters.kafka import batch as kafka_batch
 from outpost.adapters.kafka import cluster as kafka_cluster
 from outpost.adapters.kafka import errors as kafka_errors
 from outpost.adapters.kafka import lane as kafka_lane
+from outpost.adapters.kafka import partitioners
 from outpost.adapters.kafka import wire as kafka_wire
 from outpost.adapters.shared import long_lived_client, metadata, templates
 from outpost.domain import delivery
@@ -20,7 +21,8 @@ CONTENT_TYPE = ("content-type", b"application/json")
 
 
 class Publisher:
-    """Sends to one topic; see base.Publisher. `template` gives keys, where there is one."""
+    """Sends to one topic; see base.Publisher. `template` gives keys, where there is one, and `partitioner` their
+    partitions."""
 
     max_batch = 500  # no service's limit; a request has a batch a partition, however many sends they came in
 
@@ -31,6 +33,7 @@ class Publisher:
         access: kafka_wire.Access,
         merger: metadata.Merger,
         template: templates.Template | None,
+        partitioner: partitioners.Partitioner,
     ) -> None:
         self._brokers = tuple(brokers)
         self._cluster = kafka_cluster.Cluster(brokers, topic, access)
@@ -38,6 +41,7 @@ class Publisher:
         self._access = access
         self._merger = merger
         self._template = template
+        self._partitioner = partitioner
         self._views = long_lived_client.LongLivedClient(self._look, _nothing, access.limit_s)
         self._lanes: dict[kafka_cluster.Broker, kafka_lane.Lane] = {}
         self._producers = kafka_lane.Producers()
@@ -89,7 +93,7 @@ class Publisher:
             kafka_batch.end(events, self._failed(failure))
             return
         for event in events:
-            event.partition, leader = view.place(event.key)
+            event.partition, leader = view.place(event.key, self._partitioner)
             if leader is None:
                 self._views.discard(view)
                 kafka_batch.end([event], self._failed(kafka_errors.answered(kafka_errors.NOT_AVAILABLE)))

@@ -22,6 +22,7 @@ DEFAULT_PORT = 9092
 MOST_PORT = 65_535
 MECHANISMS = {"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"}
 NO_LOGIN = "none"
+PARTITIONERS = ("fnv1a", "murmur2")  # the first is what is left out
 LOGIN = ("username", "password")
 TLS = {"on": "true", "true": "true", "false": "false", "": "false"}  # as sent -> as stored
 _BROKER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/@?#]+))(?::([0-9]{1,5}))?")
@@ -60,14 +61,16 @@ class Kafka(declared.Declared):
         return base.Prepared(config=config, credentials=credentials, rotated=rotated)
 
     def _found(self, config: Mapping[str, str], credentials: Mapping[str, str]) -> list[errors.Problem]:
-        """Beside the declared rules: brokers that are none, a mechanism or a TLS switch that does not exist, a
-        template that does not compile, a login without a name or a password."""
+        """Beside the declared rules: brokers that are none, a mechanism, a partitioner or a TLS switch that
+        does not exist, a template that does not compile, a login without a name or a password."""
         found = fields.check(self.description.config_fields, config, "config")
         if any(_broker(text) is None for text in _listed(config.get("brokers", ""))):
             found.append(errors.Problem("config.brokers", "pattern"))
         if config["tls"] not in TLS.values():
             found.append(errors.Problem("config.tls", "invalid"))
         found += templates.problems(config, "partition_key_template")
+        if config.get("partitioner", "") not in {*PARTITIONERS, ""}:
+            found.append(errors.Problem("config.partitioner", "invalid"))
         mechanism = config.get("sasl_mechanism", "")
         if mechanism and mechanism not in {*MECHANISMS, NO_LOGIN}:
             found.append(errors.Problem("config.sasl_mechanism", "invalid"))
@@ -88,6 +91,7 @@ class Kafka(declared.Declared):
         if found := self._found(config, credentials):
             raise errors.Invalid(found)
         await self._shared.imported("outpost.adapters.kafka.publisher")
+        from outpost.adapters.kafka import partitioners
         from outpost.adapters.kafka import publisher as kafka_publisher
         from outpost.adapters.kafka import wire as kafka_wire  # only here the library is needed
 
@@ -107,6 +111,7 @@ class Kafka(declared.Declared):
             access,
             self._metadata(destination),
             templates.compiled(template) if template else None,
+            partitioners.BY_NAME[config.get("partitioner") or PARTITIONERS[0]],
         )
 
 
