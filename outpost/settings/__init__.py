@@ -15,7 +15,14 @@ from outpost.ids import IdType
 
 VERSION = version("outpost-events")
 
-SECRET_FIELDS = frozenset({"api_key", "api_jwt_secret", "aes_encryption_secret", "redis_password", "postgres_url"})
+SECRET_FIELDS = frozenset(
+    {"api_key", "api_jwt_secret", "aes_encryption_secret", "redis_password", "postgres_url"}
+    | {f"{source}rabbitmq_server_url" for source in ("", "publish_")}
+    | {f"{source}aws_sqs_{key}" for source in ("", "publish_") for key in ("access_key_id", "secret_access_key")}
+    | {f"{source}gcp_pubsub_service_account_credentials" for source in ("", "publish_")}
+    | {f"{source}azure_servicebus_connection_string" for source in ("", "publish_")}
+    | {"azure_servicebus_client_secret"}
+)
 
 # Those that frame the request or that its client sets.
 RESERVED_HEADERS = frozenset(
@@ -99,6 +106,53 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_durability: str = "always"
     redis_memory_budget_bytes: int = 0
     postgres_url: str = ""
+
+    # The delivery queue: in process unless a broker is named. `queue_inline_max_bytes` bounds the payload of one
+    # event that travels in it.
+    mqs_auto_provision: bool = True
+    queue_inline_max_bytes: int = 16_384
+    rabbitmq_server_url: str = ""
+    rabbitmq_exchange: str = "outpost"
+    rabbitmq_delivery_queue: str = "outpost-delivery"
+    rabbitmq_delivery_dlq: str = ""
+    aws_sqs_access_key_id: str = ""
+    aws_sqs_secret_access_key: str = ""
+    aws_sqs_region: str = ""
+    aws_sqs_endpoint: str = ""
+    aws_sqs_delivery_queue: str = "outpost-delivery"
+    aws_sqs_delivery_dlq: str = ""
+    gcp_pubsub_project: str = ""
+    gcp_pubsub_service_account_credentials: str = ""
+    gcp_pubsub_delivery_topic: str = "outpost-delivery"
+    gcp_pubsub_delivery_subscription: str = "outpost-delivery-sub"
+    gcp_pubsub_delivery_dlq_topic: str = ""
+    gcp_pubsub_delivery_dlq_subscription: str = ""
+    azure_servicebus_connection_string: str = ""
+    azure_servicebus_tenant_id: str = ""
+    azure_servicebus_client_id: str = ""
+    azure_servicebus_client_secret: str = ""
+    azure_servicebus_subscription_id: str = ""
+    azure_servicebus_resource_group: str = ""
+    azure_servicebus_namespace: str = ""
+    azure_servicebus_delivery_topic: str = "outpost-delivery"
+    azure_servicebus_delivery_subscription: str = "outpost-delivery-sub"
+
+    # The publish queue: no broker, no such queue.
+    publish_rabbitmq_server_url: str = ""
+    publish_rabbitmq_exchange: str = ""
+    publish_rabbitmq_queue: str = ""
+    publish_aws_sqs_access_key_id: str = ""
+    publish_aws_sqs_secret_access_key: str = ""
+    publish_aws_sqs_region: str = ""
+    publish_aws_sqs_endpoint: str = ""
+    publish_aws_sqs_queue: str = ""
+    publish_gcp_pubsub_project: str = ""
+    publish_gcp_pubsub_topic: str = ""
+    publish_gcp_pubsub_subscription: str = ""
+    publish_gcp_pubsub_service_account_credentials: str = ""
+    publish_azure_servicebus_connection_string: str = ""
+    publish_azure_servicebus_topic: str = ""
+    publish_azure_servicebus_subscription: str = ""
 
     # Outgoing requests. CIDRs as text, in the form that `ipaddress` prints.
     http_user_agent: str = f"Outpost/{VERSION}"

@@ -5,6 +5,8 @@ Units stand in the names of the variables. Those that are accepted without effec
 
 from __future__ import annotations
 
+from outpost.settings import queue_table
+
 ABOUT = {
     "SERVICE": "The roles of this process: `all`, `api`, `delivery` or `log`.",
     "WORKERS": "How many processes share `API_PORT`; one uses about one core.",
@@ -88,6 +90,7 @@ ABOUT = {
     "REDIS_DURABILITY": "What is demanded of Redis: see [streams.md](../streams.md#durability).",
     "REDIS_MEMORY_BUDGET_BYTES": "The memory beyond which publish answers 503; 0 stands for 80 % of `maxmemory`.",
     "POSTGRES_URL": "The URL of the Postgres database. It must be set.",
+    **queue_table.ABOUT,
     "HTTP_USER_AGENT": "The `User-Agent` of deliveries.",
     "DESTINATIONS_ALLOWED_CIDRS": "Private networks to which deliveries may go, with commas between them.",
     "DESTINATIONS_ALLOWED_HOSTS": "Names that are trusted whatever address they resolve to.",

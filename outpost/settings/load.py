@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from outpost import errors
-from outpost.settings import RESERVED_HEADERS, Settings
+from outpost.settings import RESERVED_HEADERS, Settings, queues
 from outpost.settings import sources as settings_sources
 from outpost.settings import table as settings_table
 from outpost.settings.rules import Broken, Variable
@@ -81,6 +81,7 @@ def resolve(
     settings = Settings(**values)
     problems += _missing(settings, broken, embedded=embedded)
     problems += _contradictions(settings, embedded=embedded)
+    problems += queues.problems(settings)
     problems += _header_problems(settings, broken)
     names = {variable.env if file.dotenv else variable.yaml for variable in known}
     unknown = tuple(sorted(set(file.values) - names))

@@ -6,7 +6,7 @@ The order is that of `outpost config list`. What is accepted without effect or r
 
 from __future__ import annotations
 
-from outpost.settings import rules
+from outpost.settings import queue_table, rules
 from outpost.settings import unbuilt as settings_unbuilt
 from outpost.settings.rules import Empty, Rule, Variable
 
@@ -203,6 +203,7 @@ VARIABLES: tuple[Variable, ...] = (
     *_EVENTS,
     *_DELIVERY,
     *_STORES,
+    *queue_table.VARIABLES,
     *_REQUESTS,
     *settings_unbuilt.IDLE,
     *settings_unbuilt.REFUSED,

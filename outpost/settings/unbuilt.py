@@ -49,6 +49,7 @@ _ALERTS = "alerts are not built yet"
 _OPERATOR_EVENTS = "operator events are not built yet"
 _USAGE = "usage data is never sent anywhere"
 _OTEL = "OpenTelemetry export is not built yet"
+_LOG_QUEUE = "the log is read from its streams and needs no queue"
 _CLICKHOUSE = "the log is kept in Postgres"
 
 IDLE: tuple[Variable, ...] = (
@@ -73,7 +74,13 @@ IDLE: tuple[Variable, ...] = (
     ),
     *_idle("there is no Gin in here", _names("", "", "GIN_MODE")),
     *_idle("there is no cluster mode yet", _names("REDIS_", "redis.", "DEV_CLUSTER_HOST_OVERRIDE")),
-    *_idle("the queue is in process, nothing is to be provisioned", _names("MQS_", "mqs.", "AUTO_PROVISION")),
+    *_idle(_LOG_QUEUE, _names("RABBITMQ_", "mqs.rabbitmq.", "LOG_QUEUE LOG_DLQ")),
+    *_idle(_LOG_QUEUE, _names("AWS_SQS_", "mqs.aws_sqs.", "LOG_QUEUE LOG_DLQ")),
+    *_idle(
+        _LOG_QUEUE,
+        _names("GCP_PUBSUB_", "mqs.gcp_pubsub.", "LOG_TOPIC LOG_SUBSCRIPTION LOG_DLQ_TOPIC LOG_DLQ_SUBSCRIPTION"),
+    ),
+    *_idle(_LOG_QUEUE, _names("AZURE_SERVICEBUS_", "mqs.azure_servicebus.", "LOG_TOPIC LOG_SUBSCRIPTION")),
     *_idle(_CLICKHOUSE, _names("CLICKHOUSE_", "clickhouse.", "USERNAME PASSWORD DATABASE TLS_ENABLED")),
     *_idle(_CLICKHOUSE, _names("", "", "CLICKHOUSE_LOG_RETENTION_TTL_DAYS")),
     *_idle(
@@ -130,13 +137,7 @@ IDLE: tuple[Variable, ...] = (
     ),
 )
 
-_QUEUE = "is refused, because no broker can carry deliveries yet: unset it to use the queue in process"
-_SOURCE = "is refused, because events cannot be published through a queue yet: unset it and publish over HTTP"
 _TEMPLATE = "is refused, because templates other than the default are not built yet: unset it"
-_DLQ = "DELIVERY_QUEUE LOG_QUEUE DELIVERY_DLQ LOG_DLQ"
-_AZURE = "TENANT_ID CLIENT_ID CLIENT_SECRET SUBSCRIPTION_ID RESOURCE_GROUP NAMESPACE CONNECTION_STRING"
-_CHANNELS = "DELIVERY_TOPIC DELIVERY_SUBSCRIPTION LOG_TOPIC LOG_SUBSCRIPTION"
-_GCP_DLQ = "DELIVERY_DLQ_TOPIC DELIVERY_DLQ_SUBSCRIPTION LOG_DLQ_TOPIC LOG_DLQ_SUBSCRIPTION"
 _WEBHOOK = ("DESTINATIONS_WEBHOOK_", "destinations.webhook.")
 
 REFUSED: tuple[Variable, ...] = (
@@ -152,36 +153,6 @@ REFUSED: tuple[Variable, ...] = (
     *_refused(
         "is refused, because the log can only be kept in Postgres yet: unset it and set POSTGRES_URL",
         _names("CLICKHOUSE_", "clickhouse.", "ADDR"),
-    ),
-    *_refused(_QUEUE, _names("RABBITMQ_", "mqs.rabbitmq.", f"SERVER_URL EXCHANGE {_DLQ}")),
-    *_refused(
-        _QUEUE, _names("AWS_SQS_", "mqs.aws_sqs.", f"ACCESS_KEY_ID SECRET_ACCESS_KEY REGION ENDPOINT {_DLQ}")
-    ),
-    *_refused(
-        _QUEUE,
-        _names("GCP_PUBSUB_", "mqs.gcp_pubsub.", f"PROJECT SERVICE_ACCOUNT_CREDENTIALS {_CHANNELS} {_GCP_DLQ}"),
-    ),
-    *_refused(_QUEUE, _names("AZURE_SERVICEBUS_", "mqs.azure_servicebus.", f"{_AZURE} {_CHANNELS}")),
-    *_refused(
-        _SOURCE,
-        [
-            *_names(
-                "PUBLISH_AWS_SQS_",
-                "publishmq.aws_sqs.",
-                "ACCESS_KEY_ID SECRET_ACCESS_KEY REGION ENDPOINT QUEUE",
-            ),
-            *_names(
-                "PUBLISH_AZURE_SERVICEBUS_",
-                "publishmq.azure_servicebus.",
-                "CONNECTION_STRING TOPIC SUBSCRIPTION",
-            ),
-            *_names(
-                "PUBLISH_GCP_PUBSUB_",
-                "publishmq.gcp_pubsub.",
-                "PROJECT TOPIC SUBSCRIPTION SERVICE_ACCOUNT_CREDENTIALS",
-            ),
-            *_names("PUBLISH_RABBITMQ_", "publishmq.rabbitmq.", "SERVER_URL EXCHANGE QUEUE"),
-        ],
     ),
     *_refused(
         "is refused unless it is default, because standard mode is not built yet: unset it",

@@ -105,6 +105,7 @@ IMPORTERS = {"import_module", "__import__", "run_module", "run_path", "entry_poi
 IMPORTS_BY_NAME = {
     "outpost.cli.main": "import_module",  # COMMANDS, texts in the same module
     "outpost.adapters.shared.resources": "import_module",  # texts in the modules of the types
+    "outpost.queue.selected": "import_module",  # texts in the same module
     "outpost.adapters.registry": "entry_points",  # types of other packages
 }
 KEY_NAMES = re.compile(r":(cfg|evt|dlv|ver|due|want|mend|gen|idem|ck|slots|meta|lease)(:|$)|:t:|\{p[0-9]{2}")
@@ -193,7 +194,7 @@ def test_the_product_names_nothing_that_no_package_brings_along() -> None:
     assert [] == [(n, each) for n in MODULES for each in _imports(n) if each.partition(".")[0] in OUTSIDE]
 
 
-def test_three_modules_import_by_a_name_that_they_are_given() -> None:
+def test_few_modules_import_by_a_name_that_they_are_given() -> None:
     found = {
         name: node.attr if isinstance(node, ast.Attribute) else node.id
         for name in MODULES
