@@ -50,6 +50,7 @@ EVENTS: dict[str, str] = {
     "service_started": "the roles of this process run",
     "service_stopped": "everything is flushed and closed",
     "service_stopping": "no new work is taken",
+    "setting_warned": "a setting works, and does something else than whoever set it may expect",
     "store_awaited": "the start waits for a store that does not answer yet",
     "store_recovered": "a store answers again",
     "store_unavailable": "a store cannot be reached or does not answer",

@@ -59,6 +59,14 @@ class Intake:
         self._connected = False
         self.health = telemetry.Health("publish-queue")
 
+    async def prepare(self) -> list[str]:
+        """Connects for the first time; returns what is certainly wrong, a sentence each."""
+        try:
+            return await self._connect()
+        except broker.BrokerError as exc:
+            self._fell(exc)
+            return []
+
     async def run(self, stop: asyncio.Event) -> None:
         """Connects, consumes, and connects again after a failure; ends only at `stop`, when what is in hand is
         appended or given back."""
@@ -68,7 +76,7 @@ class Intake:
             while not stop.is_set():
                 try:
                     if not self._connected:
-                        await self._connect()
+                        await self._connect_again()
                     if received := await self._receive(stop):
                         batches.add(task := asyncio.create_task(self._deal(received)))
                         task.add_done_callback(batches.discard)
@@ -87,14 +95,18 @@ class Intake:
             await asyncio.gather(*batches, return_exceptions=True)
             await self._broker.close()
 
-    async def _connect(self) -> None:
+    async def _connect_again(self) -> None:
+        if problems := await self._connect():
+            raise broker.BrokerError("ERR", problems[0])
+
+    async def _connect(self) -> list[str]:
         await self._broker.close()
         async with broker.deadline(broker.PREPARE_S, "the broker did not answer"):
             problems = await self._broker.prepare(False)
-        if problems:
-            raise broker.BrokerError("ERR", problems[0])
-        self._connected = True
-        self.health.rose()
+        if not problems:
+            self._connected = True
+            self.health.rose()
+        return problems
 
     def _fell(self, exc: broker.BrokerError) -> None:
         self._connected = False

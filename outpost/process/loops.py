@@ -17,6 +17,7 @@ from outpost import errors, telemetry
 from outpost.log.redis import client
 
 HTTP_GRACE_S = 3.0  # open requests, at a stop
+QUEUE_S = 3.0  # the last messages to a broker confirmed, at a stop
 DRAIN_S = 5.5  # sends under way, at a stop: those that time out by default are recorded, too
 READ_LIMIT_S = client.BLOCK_MS / 1000 + 1  # a loop sees the stop when its blocking read returns
 CLOSE_S = 2.0
@@ -34,6 +35,7 @@ REQUESTS = Phase("requests", HTTP_GRACE_S)
 APPENDS = Phase("appends", CLOSE_S, at_once=False)  # requests still need it
 CLAIMS = Phase("claims", READ_LIMIT_S)
 READS = Phase("reads", READ_LIMIT_S)
+QUEUES = Phase("queues", QUEUE_S, at_once=False)  # the dispatcher publishes until reading has ended
 SENDS = Phase("sends", DRAIN_S + 1)
 PROJECTIONS = Phase("projections", READ_LIMIT_S, at_once=False)  # attempts are recorded until sending has ended
 UPKEEP = Phase("upkeep", CLOSE_S)
@@ -41,7 +43,7 @@ WATCHES = Phase("watches", 0.0)  # cut off with the connections
 
 # Row after row; in a row, these sequences beside each other.
 STOP_ORDER: tuple[tuple[tuple[Phase, ...], ...], ...] = (
-    ((REQUESTS, APPENDS), (CLAIMS, READS, SENDS)),
+    ((REQUESTS, APPENDS), (CLAIMS, READS, QUEUES, SENDS)),
     ((PROJECTIONS,),),
     ((UPKEEP,),),
 )

@@ -24,7 +24,7 @@ from outpost.process import loops, opening, readiness, roles
 from outpost.process.http_server import descriptors, ports
 from outpost.process.http_server import server as http_server
 from outpost.process.roles import base
-from outpost.settings import Settings
+from outpost.settings import Settings, queues
 from projections.logs import store
 
 COLLECT_EVERY = 50_000  # new objects; the default of 700 cost 7 % of the CPU at full speed
@@ -93,6 +93,7 @@ class _Process:
         state = readiness.Readiness()
         made = roles.Roles(parts, state)
         self._roles = made.all
+        await self._prepare()
         watch = guard.Guard(parts.log)
         self._loops = loops.Loops(
             [
@@ -105,6 +106,14 @@ class _Process:
         self._listening.listen(ports.BACKLOG)  # one of several on a port does only now
         self._loops.start()
         telemetry.emit("service_started", service=self._settings.service, port=self._listening.getsockname()[1])
+
+    async def _prepare(self) -> None:
+        """Raises errors.StartRefused with every problem that the roles are certain of."""
+        for sentence in queues.warnings(self._settings):
+            telemetry.emit("setting_warned", "warning", reason=sentence)
+        found = await asyncio.gather(*(role.prepare() for role in self._roles))
+        if problems := [problem for each in found for problem in each]:
+            raise errors.StartRefused("; ".join(problems))
 
     async def _open(self) -> base.Parts:
         """Opens the stores once they answer and fit. Raises errors.StartRefused."""
@@ -119,7 +128,14 @@ class _Process:
         self._opened.append(tables)
         if settings.service != "delivery":  # which can do without Postgres for long
             await opening.prepare_schema(tables, settings.service, meta.namespace_id, self._stop)
-        return base.Parts(settings=settings, log=log, store=tables, types=types, sealer=sealer)
+        return base.Parts(
+            settings=settings,
+            log=log,
+            store=tables,
+            types=types,
+            sealer=sealer,
+            namespace_id=meta.namespace_id,
+        )
 
     def _serving(
         self, parts: base.Parts, made: roles.Roles, state: readiness.Readiness

@@ -80,6 +80,9 @@ class Queue(Protocol):
 
     health: telemetry.Health
 
+    async def prepare(self) -> list[str]:
+        """At the start: every problem that is certain, a sentence each. A broker that does not answer is none."""
+
     async def publish(self, tasks: Sequence[Task]) -> None:
         """Takes tasks for good; returns once more may come. Raises nothing of a broker."""
 

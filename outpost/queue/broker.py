@@ -16,7 +16,7 @@ import msgspec
 
 SEND_S = 2.0  # the deadline of `send`
 SETTLE_S = 5.0  # of `acknowledge`, `extend`, `give_back` and `bury`
-PREPARE_S = 30.0  # of `prepare`
+PREPARE_S = 15.0  # of `prepare`
 RECEIVE_EXTRA_S = 5.0  # how much longer than its `wait_s` a `receive` may take
 FIRST_PAUSE_S = 0.1  # before a broker is tried again, doubling ..
 LONGEST_PAUSE_S = 30.0  # .. up to this

@@ -33,11 +33,18 @@ class ChunkedQueue:
         self._broker = over
         self._receiver = receiver
         self._enough = enough
-        self._provision = provision
         self._standing = Standing(over.name, over.names)
         self._sender = sending.Sender(over, codec, receiver, clock, self._standing)
         self._inbox = receiving.Inbox(
-            over, codec, receiver, hold, clock, self._standing, watchdog_ms=watchdog_ms, enough=enough
+            over,
+            codec,
+            receiver,
+            hold,
+            clock,
+            self._standing,
+            watchdog_ms=watchdog_ms,
+            enough=enough,
+            provision=provision,
         )
         self.health = self._standing.health
 
@@ -46,6 +53,10 @@ class ChunkedQueue:
         """See `base.Queue`."""
         return not self._sender.full and self._receiver.hungry(self._enough)
 
+    async def prepare(self) -> list[str]:
+        """See `base.Queue`."""
+        return await self._inbox.prepare()
+
     async def publish(self, tasks: Sequence[base.Task]) -> None:
         """See `base.Queue`."""
         await self._sender.publish(tasks)
@@ -53,7 +64,7 @@ class ChunkedQueue:
     async def run(self, stop: asyncio.Event) -> None:
         """See `base.Queue`. What is still here at the end stands in the lanes."""
         sender = asyncio.create_task(self._sender.run(stop))
-        inbox = asyncio.create_task(self._inbox.run(stop, self._provision))
+        inbox = asyncio.create_task(self._inbox.run(stop))
         try:
             done, _ = await asyncio.wait((sender, inbox), return_when=asyncio.FIRST_COMPLETED)
             for task in done:

@@ -40,6 +40,7 @@ class Inbox:
         standing: Standing,
         watchdog_ms: int,
         enough: int,
+        provision: bool,
     ) -> None:
         self._broker = source
         self._codec = codec
@@ -49,19 +50,28 @@ class Inbox:
         self._standing = standing
         self._watchdog_ms = watchdog_ms
         self._enough = enough
+        self._provision = provision
         self._fed_since: float | None = None
         self._ahead: list[broker.Received] = []  # to be given back by `due`
         self._ahead_since = 0.0
         self._heard_at = 0.0
         self._published_then = 0
 
-    async def run(self, stop: asyncio.Event, provision: bool) -> None:
+    async def prepare(self) -> list[str]:
+        """Connects for the first time; returns what is certainly wrong."""
+        try:
+            return await self._connect()
+        except broker.BrokerError as exc:
+            self._standing.receiving_fell(exc.code, exc.text)
+            return []
+
+    async def run(self, stop: asyncio.Event) -> None:
         """Connects, receives, and connects again after a failure; ends only at `stop`."""
         pause = pacing.Pause(broker.FIRST_PAUSE_S, broker.LONGEST_PAUSE_S)
         while not stop.is_set():
             try:
                 if not self._standing.reached:
-                    await self._connect(provision)
+                    await self._connect_again()
                 await self._step(stop)
             except broker.BrokerError as exc:
                 self._standing.receiving_fell(exc.code, exc.text)
@@ -69,14 +79,18 @@ class Inbox:
             else:
                 pause.reset()
 
-    async def _connect(self, provision: bool) -> None:
+    async def _connect_again(self) -> None:
+        if problems := await self._connect():
+            raise broker.BrokerError("ERR", problems[0])
+
+    async def _connect(self) -> list[str]:
         await self._broker.close()
         async with broker.deadline(broker.PREPARE_S, "the broker did not answer"):
-            problems = await self._broker.prepare(provision)
-        if problems:
-            raise broker.BrokerError("ERR", problems[0])
-        self._heard_now()
-        self._standing.receiving_rose()
+            problems = await self._broker.prepare(self._provision)
+        if not problems:
+            self._heard_now()
+            self._standing.receiving_rose()
+        return problems
 
     async def _step(self, stop: asyncio.Event) -> None:
         if not self._receiver.hungry(self._enough):

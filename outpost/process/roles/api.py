@@ -11,7 +11,7 @@ from outpost.api import publish as publish_route
 from outpost.commands import destinations, publish, writer
 from outpost.log import append
 from outpost.log import partition as log_partitions
-from outpost.process import loops
+from outpost.process import loops, queues
 from outpost.process.roles import base
 from projections.config import cache, catch_up
 
@@ -24,12 +24,14 @@ class Api(base.Role):
         self._budget = memory.budget
         self._commit = append.GroupCommit(parts.log, memory.window, memory.budget)
         self._config = catch_up.ConfigProjector(parts.log)
+        publisher = publish.Publisher(self._commit, cache.TenantCache(parts.log))
+        self._intake = queues.open_intake(parts.settings, publisher, base.now_ms)
         deps = api.Deps(
             settings=parts.settings,
             log=parts.log,
             writer=writes,
             destinations=destinations.Destinations(writes, parts.types, parts.sealer, parts.settings),
-            publisher=publish.Publisher(self._commit, cache.TenantCache(parts.log)),
+            publisher=publisher,
             registry=parts.types,
             sealer=parts.sealer,
             store=parts.store,
@@ -39,12 +41,19 @@ class Api(base.Role):
         self.app = api.build(deps)
         self.in_place = publish_route.InPlace(deps)
 
+    async def prepare(self) -> list[str]:
+        """Connects the publish queue, if there is one."""
+        return await self._intake.prepare() if self._intake else []
+
     def loops(self) -> Sequence[loops.Loop]:
-        """The config projector and the group commit of publish."""
-        return (
+        """The config projector, the group commit of publish, and the publish queue."""
+        found = [
             loops.Loop("config-projector", self._config.run, loops.UPKEEP, self._config.health),
             loops.Loop("append", self._append, loops.APPENDS),
-        )
+        ]
+        if source := self._intake:
+            found.append(loops.Loop("publish-queue", source.run, loops.REQUESTS, source.health, required=False))
+        return found
 
     async def _append(self, stop: asyncio.Event) -> None:
         with pacing.waking(stop, self._commit.close):

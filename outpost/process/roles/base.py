@@ -25,10 +25,15 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     store: stores.Store
     types: registries.Registry
     sealer: crypto.Sealer
+    namespace_id: str  # names the log
 
 
 class Role:
     """A part of what a process does."""
+
+    async def prepare(self) -> list[str]:
+        """Looks at what it needs beside the stores; every problem that is certain, a sentence each."""
+        return []
 
     def loops(self) -> Sequence[loops.Loop]:
         """Its background loops."""

@@ -10,10 +10,10 @@ from outpost.commands import destinations, writer
 from outpost.dispatch import dispatcher, payloads, publishers, reactors, scheduler, senders, worker
 from outpost.dispatch.fairness import lane, lanes
 from outpost.domain import delivery
+from outpost.log import clock
 from outpost.log.delivery import tasks
-from outpost.process import loops
+from outpost.process import loops, queues
 from outpost.process.roles import base
-from outpost.queue import inprocess
 from outpost.settings import Settings
 from projections.logs import trimmed_events
 
@@ -34,17 +34,24 @@ class Delivery(base.Role):
         limits = senders.Limits(slots, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms)
         self._publishers = publishers.Publishers(parts.types, parts.sealer)
         waiting = open_lanes(settings)
-        queue = inprocess.InProcessQueue(waiting)
+        redis_clock = clock.Clock()
+        self._queue = queues.open_delivery_queue(settings, log, waiting, redis_clock, parts.namespace_id)
         writes = writer.Writer(log, memory.window)
         self._gone = reactors.Gone(destinations.Destinations(writes, parts.types, parts.sealer, settings))
         self._worker = worker.Worker(
             log, waiting, self._publishers, retry_policy(settings), limits, f"worker/{holder}", self._gone
         )
         watchdog_ms = settings.delivery_watchdog_ms
-        self._dispatcher = dispatcher.Dispatcher(log, queue, waiting, watchdog_ms, holder, memory.budget)
+        self._dispatcher = dispatcher.Dispatcher(log, self._queue, waiting, watchdog_ms, holder, memory.budget)
         fetch = functools.partial(trimmed_events.events_at, parts.store)
         self._old = payloads.OldEvents(log, waiting, fetch)
-        self._scheduler = scheduler.Scheduler(log, waiting, watchdog_ms, self._old, longest_scores(settings))
+        self._scheduler = scheduler.Scheduler(
+            log, waiting, watchdog_ms, self._old, longest_scores(settings), redis_clock
+        )
+
+    async def prepare(self) -> list[str]:
+        """Connects the delivery queue."""
+        return await self._queue.prepare()
 
     def loops(self) -> Sequence[loops.Loop]:
         """At a stop, what waits is given back as soon as nothing more can join it: another process sends it at
@@ -57,8 +64,13 @@ class Delivery(base.Role):
             loops.Loop("old-events", self._old.run, loops.READS, self._old.health, required=False),
             loops.Loop("scheduler", scheduling.run, loops.CLAIMS, scheduling.health, then=self._release),
             loops.Loop("dispatcher", reading.run, loops.READS, reading.health, then=self._release),
+            loops.Loop("delivery-queue", self._queue.run, loops.QUEUES, then=self._release),
             loops.Loop("publishers", self._publishers.run, loops.UPKEEP),
         )
+
+    def setbacks(self) -> Sequence[str]:
+        """A broker that is away: deliveries go on in process."""
+        return (self._queue.health.reason,)
 
     async def _release(self) -> None:
         async def both() -> None:
