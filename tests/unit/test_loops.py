@@ -12,7 +12,11 @@ from outpost import telemetry
 from outpost.process import loops, readiness
 from outpost.process.roles import base
 
-PHASES = (loops.REQUESTS, loops.APPENDS, loops.CLAIMS, loops.READS, loops.SENDS, loops.PROJECTIONS, loops.UPKEEP)
+PHASES = (
+    *(loops.REQUESTS, loops.APPENDS),
+    *(loops.CLAIMS, loops.READS, loops.QUEUES, loops.SENDS),
+    *(loops.PROJECTIONS, loops.UPKEEP),
+)
 
 
 class _Diary:
@@ -54,9 +58,9 @@ async def test_phases_end_one_after_the_other_and_requests_beside_deliveries() -
     await asyncio.sleep(0)
     await running.stop()
     order = [diary.then.index(phase.name) for phase in PHASES]
-    requests, appends, claims, reads, sends, projections, upkeep = order
+    requests, appends, claims, reads, queues, sends, projections, upkeep = order
     assert requests < appends < projections
-    assert claims < reads < sends < projections < upkeep
+    assert claims < reads < queues < sends < projections < upkeep
     assert not any(running.running().values())
 
 

@@ -12,7 +12,7 @@ import rich.console
 
 from outpost import errors
 from outpost.cli import config
-from outpost.process import roles
+from outpost.process.roles import delivery as delivery_role
 from outpost.settings import SECRET_FIELDS, Settings, queue_table
 from outpost.settings import load as settings_load
 from outpost.settings import table as settings_table
@@ -88,6 +88,7 @@ EXAMPLES = [
     ("API_PORT", "8080", "api_port", 8080),
     ("API_KEY", "other", "api_key", "other"),
     ("API_JWT_SECRET", "jwt", "api_jwt_secret", "jwt"),
+    ("API_UNKNOWN_FIELDS", "ignore", "api_unknown_fields", "ignore"),
     ("API_MAX_BODY_BYTES", "2048", "api_max_body_bytes", 2048),
     ("API_MAX_BODY_BYTES_IN_FLIGHT", "268435456", "api_max_body_bytes_in_flight", 268_435_456),
     ("API_MAX_HEAD_BYTES", "65536", "api_max_head_bytes", 65_536),
@@ -103,7 +104,6 @@ EXAMPLES = [
     ("API_MAX_PAGE_BYTES", "65536", "api_max_page_bytes", 65_536),
     ("API_MAX_READ_BYTES_IN_FLIGHT", "16777216", "api_max_read_bytes_in_flight", 16_777_216),
     ("API_MAX_PIPELINED_REQUESTS", "1", "api_max_pipelined_requests", 1),
-    ("API_UNKNOWN_FIELDS", "ignore", "api_unknown_fields", "ignore"),
     ("OUTPOST_INSECURE", "1", "insecure", True),
     ("TOPICS", " user.created, user.deleted ,,user.created", "topics", ("user.created", "user.deleted")),
     ("TOPICS", " * ", "topics", ()),
@@ -314,7 +314,7 @@ def test_what_kubernetes_sets_for_a_service_is_no_riddle(link):
 @pytest.mark.behaviour(93)
 def test_the_policy_of_the_defaults_is_the_published_one():
     """Ten retries after 30 s, doubling: the last comes 8 h 31 min after the first failure."""
-    policy = roles.retry_policy(load())
+    policy = delivery_role.retry_policy(load())
     delays = [policy.delay_ms(n) for n in range(1, 11)]
     assert [0, 30, 90, 210, 450, 930, 1890, 3810, 7650, 15330, 30690] == [
         total // 1000 for total in itertools.accumulate(delays, initial=0)
@@ -326,14 +326,16 @@ def test_the_policy_of_the_defaults_is_the_published_one():
 @pytest.mark.behaviour(93)
 def test_the_policy_is_what_the_variables_say():
     given = {"RETRY_INTERVAL_SECONDS": "1", "MAX_RETRY_LIMIT": "2"}
-    assert [1_000, 2_000, None] == [roles.retry_policy(load(given)).delay_ms(n) for n in (1, 2, 3)]
-    assert roles.retry_policy(load({"MAX_RETRY_LIMIT": "0"})).delay_ms(1) is None
+    assert [1_000, 2_000, None] == [delivery_role.retry_policy(load(given)).delay_ms(n) for n in (1, 2, 3)]
+    assert delivery_role.retry_policy(load({"MAX_RETRY_LIMIT": "0"})).delay_ms(1) is None
     given |= {"RETRY_SCHEDULE": "5,7,9"}
-    assert [5_000, 7_000, 9_000, None] == [roles.retry_policy(load(given)).delay_ms(n) for n in (1, 2, 3, 4)]
-    policy = roles.retry_policy(load({"RETRY_JITTER": "0.5", "RETRY_AFTER_MAX_SECONDS": "60"}))
+    assert [5_000, 7_000, 9_000, None] == [
+        delivery_role.retry_policy(load(given)).delay_ms(n) for n in (1, 2, 3, 4)
+    ]
+    policy = delivery_role.retry_policy(load({"RETRY_JITTER": "0.5", "RETRY_AFTER_MAX_SECONDS": "60"}))
     assert (15_000, 45_000) == (policy.delay_ms(1, chance=0.0), policy.delay_ms(1, chance=1.0))
     assert 60_000 == policy.delay_ms(1, 3_600_000, chance=0.0)
-    assert 30_000 == roles.retry_policy(load({"RETRY_AFTER_MAX_SECONDS": "0"})).delay_ms(1, 3_600_000)
+    assert 30_000 == delivery_role.retry_policy(load({"RETRY_AFTER_MAX_SECONDS": "0"})).delay_ms(1, 3_600_000)
 
 
 @pytest.mark.behaviour(93)
