@@ -26,7 +26,7 @@ _TAGS = ["Destinations"]
     operation_id="createTenantDestination",
     tags=_TAGS,
     opt=openapi.body(schemas.DestinationCreate),
-    responses=openapi.errors(400, 401, 404, 413, 422, 503),
+    responses=openapi.errors(400, 401, 404, 413, 415, 422, 503),
 )
 async def create(request: Call) -> Response[schemas.Destination]:
     """Create a destination."""
@@ -89,7 +89,7 @@ async def get_one(request: Call) -> Response[schemas.Destination]:
     operation_id="updateTenantDestination",
     tags=_TAGS,
     opt=openapi.body(schemas.DestinationUpdate),
-    responses=openapi.errors(401, 404, 413, 422, 503),
+    responses=openapi.errors(401, 404, 413, 415, 422, 503),
 )
 async def update(request: Call) -> Response[schemas.Destination]:
     """Change a destination."""

@@ -29,6 +29,7 @@ _WORDS = {
     401: "No API key, or another one",
     404: "There is no such thing",
     413: "The body is too large",
+    415: "The body has a content coding other than gzip",
     422: "The request breaks rules; `data` names each",
     503: "A store is away or full; come again after `Retry-After` seconds",
 }

@@ -39,6 +39,15 @@ class TooLarge(HTTPException):
         self.limit = limit
 
 
+class UnknownCoding(HTTPException):
+    """The body has a Content-Encoding that is not undone here."""
+
+    status_code = 415
+
+    def __init__(self) -> None:
+        super().__init__(detail="the Content-Encoding of a body must be gzip or identity")
+
+
 class Unauthorized(HTTPException):
     """No API key, or another one."""
 
@@ -81,6 +90,8 @@ def answer_to(exc: Exception) -> http_in_place.Answer:
         case TooLarge(limit=limit):
             sentence = f"body must be at most {limit} bytes"
             return _answer(413, exc.detail, [sentence], {"Connection": "close"})
+        case UnknownCoding():
+            return _answer(415, exc.detail, headers={"Accept-Encoding": "gzip"})
         case HTTPException(status_code=status) if status < 500:
             status = 404 if status == 405 else status  # the published server does not tell methods apart
             return _answer(status, _MESSAGES.get(status, HTTPStatus(status).phrase.lower()))

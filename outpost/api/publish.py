@@ -135,7 +135,7 @@ def _stopping() -> errors.StoreUnavailable:
     operation_id="publishEvent",
     tags=["Publish"],
     opt=openapi.body(schemas.PublishRequest),
-    responses=openapi.errors(401, 413, 422, 503),
+    responses=openapi.errors(401, 413, 415, 422, 503),
 )
 async def publish(request: Call) -> Response[schemas.Published]:
     """Publish an event. 202 means that it is in the log; with zero matching destinations it is stored as well."""

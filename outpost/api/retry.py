@@ -24,7 +24,7 @@ _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
     operation_id="retryEvent",
     tags=["Retry"],
     opt=openapi.body(schemas.RetryRequest),
-    responses=openapi.errors(400, 401, 404, 413, 422, 503),
+    responses=openapi.errors(400, 401, 404, 413, 415, 422, 503),
 )
 async def retry(request: Call) -> Response[schemas.Success]:
     """Retry a delivery, now. 202 means that the request is in the log; an automatic attempt that waits takes place

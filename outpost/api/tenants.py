@@ -27,7 +27,7 @@ _TAGS = ["Tenants"]
     operation_id="upsertTenant",
     tags=_TAGS,
     opt=openapi.body(schemas.TenantUpsert, required=False),
-    responses={**openapi.errors(401, 413, 422, 503), **openapi.created(schemas.Tenant)},
+    responses={**openapi.errors(401, 413, 415, 422, 503), **openapi.created(schemas.Tenant)},
 )
 async def put_tenant(request: Call) -> Response[schemas.Tenant]:
     """Create a tenant (201), or replace the metadata of one (200)."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from outpost import errors, ids, json_values
+from outpost import errors, ids, json_grammar
 from outpost.commands import publish, values
 from outpost.domain import times
 from outpost.domain import topics as topic_rules
@@ -41,7 +41,6 @@ class _OnlyEvent(_Event, forbid_unknown_fields=True):
 FIELDS: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(_Event)}
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_only_event = msgspec.json.Decoder(_OnlyEvent).decode
-_decode_loosely = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _IDS = ("tenant_id", "id")  # of what a publish may make
 _TEXTS = (*_IDS, "topic", "destination_id")
 
@@ -51,7 +50,7 @@ def publish_request(
 ) -> publish.Publish:
     """The event that `body` describes, what it leaves out filled in: with `missing_id` or a new id where it has
     none. Raises errors.Invalid with every problem."""
-    values.check_json(body)
+    body = values.json_text(body)
     found: list[errors.Problem] = []
     refuses = settings.api_unknown_fields == "refuse"
     try:
@@ -103,18 +102,14 @@ def _data_problem(data: bytes) -> errors.Problem | None:
         return errors.Problem("data", "required")
     if data[:1] != b"{":
         return errors.Problem("data", "type", text=NOT_AN_OBJECT)
-    try:
-        json_values.check_numbers(data)  # skipping, as Raw does, accepts numbers that nothing can read
-    except (msgspec.MsgspecError, RecursionError):
-        return errors.Problem("data", "json")
-    return None
+    return None  # JSON by its grammar, as the decoder of the body has found; it is passed on as it is
 
 
 def _read_loosely(body: bytes, found: list[errors.Problem], *, refuses: bool) -> _Event:
     """The fields that have the right type, and a problem for each of the others; `refuses`: for those that are not
     known, too."""
     try:
-        raw = _decode_loosely(body)
+        raw = json_grammar.members(body)
     except msgspec.ValidationError:  # JSON, but no object
         raise errors.Invalid([errors.Problem("body", "type")], values.INVALID_JSON) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -126,29 +121,38 @@ def _read_loosely(body: bytes, found: list[errors.Problem], *, refuses: bool) ->
         if name not in raw:
             continue
         if name == "data":
-            event.data = raw[name]
+            event.data = msgspec.Raw(raw[name])
         elif name == "metadata":
             event.metadata = _read_metadata(raw[name], found)
         else:
             try:
                 setattr(event, name, msgspec.json.decode(raw[name], type=type_))
             except (msgspec.MsgspecError, RecursionError):
-                found.append(errors.Problem(name, "type"))
+                found.append(_wrong_text(name, raw[name]) if name in _TEXTS else errors.Problem(name, "type"))
     return event
 
 
-def _read_metadata(raw: msgspec.Raw, found: list[errors.Problem]) -> dict[str, str] | None:
+def _read_metadata(raw: bytes, found: list[errors.Problem]) -> dict[str, str] | None:
+    if raw == b"null":
+        return None
     try:
-        members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw] | None)
+        members = json_grammar.members(raw)
     except (msgspec.MsgspecError, RecursionError):
         found.append(errors.Problem("metadata", "type"))
         return None
     texts = {}
-    for key, value in (members or {}).items():
+    for key, value in members.items():
         if len(found) >= values.MAX_PROBLEMS:
             return None
         try:
             texts[key] = msgspec.json.decode(value, type=str)
         except (msgspec.MsgspecError, RecursionError):
-            found.append(errors.Problem(values.path_of("metadata", key), "type"))
+            found.append(_wrong_text(values.path_of("metadata", key), value))
     return texts
+
+
+def _wrong_text(path: str, raw: bytes) -> errors.Problem:
+    """What is wrong with a value that does not decode to text: its type, or half of a surrogate pair in it."""
+    if raw.startswith(b'"'):
+        return errors.Problem(path, "control", text=f"{path} must not contain control characters")
+    return errors.Problem(path, "type")

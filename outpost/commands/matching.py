@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 
-from outpost import errors, json_values
+from outpost import errors, json_grammar
 from outpost.domain import events, filters
 from outpost.domain import filter_operators as ops
 from outpost.domain import tenant as tenants
@@ -186,5 +186,5 @@ def _among(state: tenants.TenantState, request: Publish) -> Iterable[tenants.Des
 
 def _document(request: Publish) -> dict[str, object]:
     seconds = f"{request.time[:19]}Z"  # filters see the time without its fraction
-    data = json_values.decode(request.data)
+    data = json_grammar.decode(request.data)
     return filters.document(request.id, request.topic, seconds, request.metadata, data)

@@ -6,6 +6,7 @@ no JSON at all, where nothing more can be said, raises.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Container, Iterable
 from itertools import accumulate
@@ -38,7 +39,7 @@ INVALID_JSON = "invalid JSON"
 
 def read_object(body: bytes) -> dict[str, object]:
     """The decoded JSON object. Raises errors.Invalid if `body` is not one, in UTF-8."""
-    check_json(body)
+    body = json_text(body)
     try:
         value = json_values.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -48,9 +49,10 @@ def read_object(body: bytes) -> dict[str, object]:
     return value
 
 
-def check_json(body: bytes) -> None:
-    """Refuses what a decoder lets through or breaks on: bytes that are not UTF-8, and nesting without end. Raises
-    errors.Invalid."""
+def json_text(body: bytes) -> bytes:
+    """`body` without a byte order mark. Refuses what a decoder lets through or breaks on: bytes that are not
+    UTF-8, and nesting without end. Raises errors.Invalid."""
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
         body.decode()
     except UnicodeDecodeError:
@@ -58,6 +60,7 @@ def check_json(body: bytes) -> None:
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _too_deep(body):
         text = f"body must be nested at most {MAX_DEPTH} deep"
         raise errors.Invalid([errors.Problem("body", "depth", text=text)], INVALID_JSON)
+    return body
 
 
 def _too_deep(body: bytes) -> bool:

@@ -37,7 +37,7 @@ def test_a_plain_head_is_read() -> None:
     headers = [(b"host", b"h:1"), (b"content-length", b"5"), (b"x-blanks", b"a b"), (b"x-empty", b"")]
     assert found == head.Head(
         method=b"POST", path=b"/a/b%20c", query=b"d=e?f", http_1_1=True, headers=headers, length=5,
-        chunked=False, keep_alive=True, expects_continue=False,
+        chunked=False, keep_alive=True, expects_continue=False, coded=False,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ SHORT = {
     "cursor",
     "pacing",
     "terminal",
+    "json_grammar",
     "json_values",
 }
 # What puts a process together may use everything, and nobody else may use it.

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from outpost import errors, json_values
+from outpost import errors, json_grammar
 
 MOST_CHARACTERS = 2_048  # of a template
 DEEPEST = 60  # levels of a template's tree; the parser and the evaluation recurse
@@ -59,9 +59,9 @@ def problems(config: Mapping[str, str], key: str) -> list[errors.Problem]:
 
 
 def document(data: bytes) -> object:
-    """The JSON of an event as templates see it; None if it holds what JSON allows and nobody reads (1e400)."""
+    """The JSON of an event as templates see it; numbers that no float holds are infinite."""
     try:
-        return json_values.decode(data)
+        return json_grammar.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 

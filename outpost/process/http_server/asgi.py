@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib import parse
 
 from outpost import telemetry
+from outpost.api import bodies
 from outpost.process.http_server import answers, head
 
 if TYPE_CHECKING:
@@ -132,6 +133,13 @@ class Call:
         self._held += count
         self._deadline += count * self._server.body_seconds_per_byte
 
+    def _hold_more(self, count: int) -> bool:
+        """Counts bytes that the body becomes; False if all clients hold too many."""
+        if not self._server.body_bytes.take(count):
+            return False
+        self._held += count
+        return True
+
     async def _sleep(self) -> None:
         self._waiting = asyncio.get_running_loop().create_future()
         try:
@@ -163,5 +171,5 @@ class Call:
             "headers": request.headers,
             "client": self._connection.peer if self._connection else None,
             "server": self._server.address,
-            "state": {},
+            "state": {bodies.HOLD: self._hold_more},
         }

@@ -162,7 +162,8 @@ class Connection(exchange.Exchange):
             raise answers.Refused(503, "too many connections")
         self._owes_continue = request.expects_continue and not self._buffer
         reader = body.reader_for(request.length, chunked=request.chunked)
-        if route is None or request.path != route.path or request.method != b"POST" or request.query:
+        in_place = route is not None and request.path == route.path and request.method == b"POST"
+        if route is None or not in_place or request.query or request.coded:
             self._reader = reader
             self._be_busy()
             self._call = asgi.Call(server, self, request)

@@ -39,6 +39,7 @@ class Head(NamedTuple):
     chunked: bool
     keep_alive: bool
     expects_continue: bool
+    coded: bool  # the body has a content coding
 
 
 def parse(lines: bytes, max_url_bytes: int, max_headers: int) -> Head:
@@ -53,6 +54,7 @@ def parse(lines: bytes, max_url_bytes: int, max_headers: int) -> Head:
     codings: list[bytes] = []
     expected = b""
     tokens: set[bytes] = set()
+    coded = False
     for name, value in headers:
         if name == b"host":
             hosts.append(value)
@@ -62,6 +64,8 @@ def parse(lines: bytes, max_url_bytes: int, max_headers: int) -> Head:
             codings.append(value)
         elif name == b"connection":
             tokens.update(token.strip(b" \t") for token in value.lower().split(b","))
+        elif name == b"content-encoding":
+            coded = True
         elif name == b"expect":
             expected += value.lower()
     if len(hosts) > 1 or (http_1_1 and not hosts) or (hosts and hosts[0].translate(None, _HOST)):
@@ -79,6 +83,7 @@ def parse(lines: bytes, max_url_bytes: int, max_headers: int) -> Head:
         chunked,
         http_1_1 and b"close" not in tokens,
         bool(expected) and http_1_1,
+        coded,
     )
 
 

@@ -65,7 +65,6 @@ def malformed(name: str, method: str, path: str) -> list[Bad]:
         ("two values", b"{}{}", json),
         ("no JSON", b"tenant_id=acme", json),
         ("NaN", b'{"a":NaN}', json),
-        ("lone surrogate", b'{"metadata":"\\ud800"}', json),
         ("invalid UTF-8 in a value", b'{"tenant_id":"\xff"}', utf8),
         ("invalid UTF-8 in a key", b'{"\xc3\x28":1}', utf8),
         (
@@ -79,6 +78,9 @@ def malformed(name: str, method: str, path: str) -> list[Bad]:
         ("a string", b'"acme"', type_),
         ("null", b"null", type_),
     ]
+    if not name.startswith("publish"):  # which keeps data that nothing decodes
+        rows.append(("half a surrogate pair", b'{"metadata":"\\ud800"}', json))
+        rows.append(("a number that nothing holds", b'{"metadata":{"a":1e400}}', json))
     bad = [Bad(f"{name} {what}", method, path, body, 422, data, "invalid JSON") for what, body, data in rows]
     oversized = b'{"metadata":{"a":"' + b"x" * SETTINGS.api_max_body_bytes + b'"}}'
     return [*bad, Bad(f"{name} too large", method, path, oversized, 413, large, "request body too large")]
@@ -171,14 +173,6 @@ PUBLISHES = [
         "topic is invalid",
         NO_OBJECT,
         f"time {MOMENT}",
-    ),
-    Bad(
-        "publish a number out of range",
-        "POST",
-        "/publish",
-        b'{"tenant_id":"acme","topic":"user.created","data":{"a":1e999}}',
-        422,
-        ["data failed json validation"],
     ),
 ]
 
