@@ -11,8 +11,8 @@ import pytest
 
 from outpost import errors
 from outpost.queue import base, broker, chunk, chunked, receiving, sending
-from tests.harness.memory_broker import MemoryBroker, MemoryQueue
 from tests.harness.polling import eventually
+from tests.harness.queues.memory import MemoryBroker, MemoryQueue
 from tests.unit.test_chunk import SECRET, an_event, tasks_of
 
 WATCHDOG_MS = 30_000

@@ -14,8 +14,8 @@ from outpost.commands import intake
 from outpost.log import append
 from outpost.queue import broker
 from tests.harness.api_server import Api
-from tests.harness.memory_broker import MemoryBroker, MemoryQueue
 from tests.harness.polling import eventually
+from tests.harness.queues.memory import MemoryBroker, MemoryQueue
 
 
 class Running:

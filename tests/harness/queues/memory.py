@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from outpost.queue import broker
+from tests.harness.queues import world
 
 
 class Message(msgspec.Struct):
@@ -60,11 +61,18 @@ class MemoryBroker:
 
     name = "memory"
 
-    def __init__(self, queue: MemoryQueue, limits: broker.Limits | None = None, dead_letters: bool = True) -> None:
+    def __init__(
+        self,
+        queue: MemoryQueue,
+        limits: broker.Limits | None = None,
+        dead_letters: bool = True,
+        problems: Sequence[str] = (),
+    ) -> None:
         self.queue = queue
         self.names: Mapping[str, str] = {"queue": "q"}
         self._limits = limits or broker.Limits(message_bytes=262_144, call_messages=10, call_bytes=1 << 20)
         self._dead_letters = dead_letters
+        self._problems = problems
         self._receipts = itertools.count(1)
         self.prepared = 0
         self.receiving = False
@@ -77,10 +85,10 @@ class MemoryBroker:
         return self._limits
 
     async def prepare(self, provision: bool) -> list[str]:
-        """Nothing is ever missing."""
+        """What the test says."""
         self._check()
         self.prepared += 1
-        return []
+        return list(self._problems)
 
     async def send(self, bodies: Sequence[bytes]) -> list[bool]:
         """Puts them, or not."""
@@ -170,3 +178,37 @@ class MemoryBroker:
     def _check(self) -> None:
         if self.queue.away:
             raise broker.BrokerError("connection_refused", "nobody listens there")
+
+
+class World(world.World):
+    """The queue in memory."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.queue = MemoryQueue()
+
+    def broker(self) -> MemoryBroker:
+        return MemoryBroker(self.queue)
+
+    def missing(self) -> MemoryBroker:
+        return MemoryBroker(self.queue, problems=["QUEUE names a queue that does not exist"])
+
+    def unauthorized(self) -> MemoryBroker:
+        return MemoryBroker(self.queue, problems=["the login is refused"])
+
+    async def put(self, bodies: list[bytes]) -> None:
+        for body in bodies:
+            self.queue.put(body)
+
+    async def dead_letters(self) -> list[tuple[bytes, str]]:
+        return [(message.body, reason) for message, reason in self.queue.dead]
+
+    async def end_locks(self, held: broker.Broker) -> None:
+        self.queue.redeliver()
+
+    async def go_away(self) -> None:
+        self.queue.away = True
+
+    async def come_back(self) -> None:
+        self.queue.away = False
