@@ -5,6 +5,7 @@
     +-- StartRefused            a store or its content does not fit this version; one sentence says what to do
     +-- EmbeddedError           an embedded store could not be installed, started or locked
     +-- StoreUnavailable        Redis or Postgres cannot be reached or does not answer
+    |   +-- StoreRefused        it refuses us for good: a wrong password, a missing permission, another version
     |   +-- StoreFull           Redis refuses writes because its memory or its disk is used up
     |   |   +-- OverBudget      we refuse before it does
     |   +-- LogReplaced         Redis came back without the log that we started with, or with another one
@@ -80,6 +81,15 @@ class StoreUnavailable(OutpostError):
         super().__init__(f"{store} is unavailable: {reason}")
         self.store = store
         self.reason = reason
+
+
+class StoreRefused(StoreUnavailable):
+    """The store answers, and refuses us until somebody changes something; `reason` says what, in words. A start
+    ends with it at once; what runs goes on asking, since somebody may."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, reason)
+        self.args = (f"{store} refuses: {reason}",)
 
 
 class StoreFull(StoreUnavailable):

@@ -41,6 +41,7 @@ EVENTS: dict[str, str] = {
     "log_rejected": "an entry could not be decoded, or Postgres refused its row; it is kept in log_rejected",
     "log_trimmed": "entries that nobody needs any more left the streams",
     "partition_tables_created": "the log tables of coming days were made",
+    "pooler_found": "a connection pooler stands before Postgres, so every statement runs in a transaction",
     "publish_poison": "a message on the publish queue is no event; it went to the dead letters with this reason",
     "publisher_refused": "what is stored of a destination cannot be used; its attempts fail",
     "schema_migrated": "one migration of the log tables was applied",

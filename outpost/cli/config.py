@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
-from urllib.parse import urlsplit
 
 import msgspec
 from rich.console import Console
@@ -20,12 +19,15 @@ from rich.table import Table
 from outpost.cli import local
 from outpost.settings import load as settings_load
 from outpost.settings import table as settings_table
+from outpost.settings import urls
 from outpost.settings.load import Resolved
 from outpost.settings.rules import Variable
 
 _HEADINGS = ("variable", "value", "from", "note")
 # Longer values are cut on a terminal and in plain text alike; nothing published is longer by nature.
 _MAX_VALUE_CHARACTERS = 80
+# Secrets of which the place is shown.
+_SHOWN_URLS = ("POSTGRES_URL", "REDIS_URL")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -85,8 +87,9 @@ def _value(variable: Variable, resolved: Resolved) -> str:
         value = getattr(resolved.settings, variable.field)
         if not variable.secret and value not in {None, ""}:
             value = variable.rule.show(value)
-    if variable.env == "POSTGRES_URL" and value:
-        return _without_password(str(value))
+    if variable.env in _SHOWN_URLS and value:
+        url = urls.parse(str(value))
+        return "set" if url is None else _cut(url.shown())
     if variable.secret:
         return "set" if value else "not set"
     if value is None or (value == "" and given is None):
@@ -104,26 +107,12 @@ def _one_line(value: str) -> str:
         return '""'
     if "://" in value and "@" in value:
         return "set"
+    return _cut(value)
+
+
+def _cut(value: str) -> str:
     text = value if value.isprintable() else repr(value)
     return text if len(text) <= _MAX_VALUE_CHARACTERS else text[: _MAX_VALUE_CHARACTERS - 1] + "…"
-
-
-def _without_password(url: str) -> str:
-    """Scheme, user, host and database; a query may hold a password of its own, so it is left out.
-
-    An @ behind the host means that a password with an unescaped / ? or # ended the host early: nothing is shown.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "set"
-    if "@" in parts.path + parts.query + parts.fragment:
-        return "set"
-    user, _, host = parts.netloc.rpartition("@")
-    if not user:
-        return f"{parts.scheme}://{host}{parts.path}"
-    name, colon, _ = user.partition(":")
-    return f"{parts.scheme}://{name}{':***' if colon else ''}@{host}{parts.path}"
 
 
 def _print_table(rows: list[Row], out: TextIO) -> None:

@@ -50,12 +50,14 @@ async def prepare_schema(target: store.Store, service: str, namespace_id: str, s
 
 async def wait_for(name: str, prepare: Callable[[], Coroutine[Any, Any, T]], stop: asyncio.Event) -> T:
     """What `prepare` returns; runs it again and again while the store `name` is away. Raises errors.StartRefused
-    after `STORE_WAIT_S`."""
+    after `STORE_WAIT_S`, or at once where the store refuses for good."""
     loop = asyncio.get_running_loop()
     give_up, pause, said = loop.time() + STORE_WAIT_S, pacing.Pause(), False
     while True:
         try:
             return await prepare()
+        except errors.StoreRefused as exc:
+            raise errors.StartRefused(f"{exc}.") from exc
         except errors.StoreUnavailable as exc:
             if loop.time() > give_up:
                 raise errors.StartRefused(

@@ -106,7 +106,7 @@ def _take(variable: Variable, text: str, values: dict[str, Any]) -> str:
 
 def _not_this(variable: Variable, text: str) -> str:
     """The text that broke the rule, unless it is a secret or looks like an address that may hold one."""
-    if variable.secret or "@" in text or "//" in text:
+    if variable.secret or variable.env.endswith("_URL") or "@" in text or "//" in text:
         return ""
     return f", not {text[:_SHOWN_CHARACTERS]!r}"
 

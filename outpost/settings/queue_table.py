@@ -14,8 +14,8 @@ _SECRET = {
     "CLIENT_SECRET",
 }
 
-_AMQP = rules.text(
-    r"(?i:amqps?)://(?:[^\s/?#@]*@)?[^\s/?#@]+(?:/[^\s?#]*)?(?:\?[^\s#]*)?",
+_AMQP = rules.url(
+    ("amqp", "amqps"),
     "must be a URL such as amqp://user:password@host:5672/vhost, with special characters percent-encoded",
 )
 _REGION = rules.text(r"[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2}", "must be a region such as eu-central-1")

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import urllib.parse
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
 
+from outpost.settings import urls
+
 # A topic is stored with every event and compared at every publish; the API's bound for ids and topics.
 TOPIC_MAX_BYTES = 255
-MAX_PORT = 65_535
+MAX_PORT = urls.MAX_PORT
 
 HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9])?")
 HEADER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
-_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@]*)(?::(?P<port>[0-9]{1,5}))?")
 _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://[^\s/@]*:(?P<port>[0-9]{1,5})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TRUE = frozenset({"true", "t", "1", "yes", "on"})
@@ -238,37 +238,29 @@ def header_switch() -> Rule:
     return Rule(parse)
 
 
-def postgres_url() -> Rule:
-    """A libpq URL, several hosts allowed; connecting is what tests the rest.
-
-    A raw `#`, `/`, `?`, `[` or `@` in the password ends it, or the host, early. It is refused here, because the
-    driver would take a part of the password for something else, and repeat it in its error.
-    """
-    must = (
-        "must be a URL such as postgres://user:password@host:5432/database, "
-        "with special characters of user and password percent-encoded (# is %23, / is %2F, ? is %3F, @ is %40)"
-    )
-    shape = text(r"postgres(?:ql)?://[^\s\x00#]+", must)
+def url(schemes: tuple[str, ...], must: str) -> Rule:
+    """A URL of one of these schemes, in any case, with one host; the value is its text."""
 
     def parse(given: str) -> str | Broken:
-        url = shape.parse(given)
-        return url if isinstance(url, Broken) or _has_hosts(url) else Broken(must)
+        found = urls.parse(given.strip())
+        good = found is not None and found.scheme in schemes and len(found.hosts) == 1
+        return given.strip() if good else Broken(must)
 
     return Rule(parse)
 
 
-def _has_hosts(url: str) -> bool:
-    """Whether hosts, ports and parameters stand where the driver looks for them."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        urllib.parse.parse_qs(parts.query, strict_parsing=bool(parts.query))
-    except ValueError:
-        return False
-    login, at, hosts = parts.netloc.rpartition("@")
-    if "@" in login or (not at and "@" in parts.path + parts.query):
-        return False
-    found = [_HOST_AND_PORT.fullmatch(host) for host in hosts.split(",")] if hosts else []
-    return all(host is not None and host[0] and int(host["port"] or 0) <= MAX_PORT for host in found)
+def base_url() -> Rule:
+    """The http or https URL that paths are put behind, with neither a login nor a query of its own."""
+    must = "must be an http or https URL such as https://api.example.com/x, without user, query and / at its end"
+
+    def parse(given: str) -> str | Broken:
+        found = urls.parse(given.strip())
+        if found is None or found.user is not None or len(found.hosts) != 1:
+            return Broken(must)
+        shape = re.fullmatch(r"https?://[^?]*[^/?]", given.strip())
+        return given.strip() if shape else Broken(must)
+
+    return Rule(parse)
 
 
 def _items(given: str) -> list[str]:

@@ -6,7 +6,7 @@ The order is that of `outpost config list`. What is accepted without effect or r
 
 from __future__ import annotations
 
-from outpost.settings import queue_table, rules
+from outpost.settings import postgres_url, queue_table, rules
 from outpost.settings import unbuilt as settings_unbuilt
 from outpost.settings.rules import Empty, Rule, Variable
 
@@ -102,7 +102,7 @@ _STORES = [
         rules.integer(0, 2**50),
         yaml="redis.memory_budget_bytes",
     ),
-    _sets("postgres_url", "POSTGRES_URL", rules.postgres_url(), secret=True, yaml="postgres"),
+    _sets("postgres_url", "POSTGRES_URL", postgres_url.rule(), secret=True, yaml="postgres"),
 ]
 
 
@@ -117,10 +117,6 @@ def _header(kind: str) -> list[Variable]:
         _sets(field, switch, rules.header_switch(), yaml=f"{yaml}disable_default_{kind}_header"),
     ]
 
-
-_BASE_URL = rules.text(
-    r"https?://[^\s/?#]+(/[^\s?#]*[^\s/?#])?", "must be an http or https URL without a / at its end"
-)
 
 _REQUESTS = [
     _sets("http_user_agent", "HTTP_USER_AGENT", _AGENT),
@@ -175,13 +171,13 @@ _REQUESTS = [
     _sets(
         "hookdeck_api_url",
         "DESTINATIONS_HOOKDECK_API_URL",
-        _BASE_URL,
+        rules.base_url(),
         yaml="destinations.hookdeck.api_url",
     ),
     _sets(
         "hookdeck_events_url",
         "DESTINATIONS_HOOKDECK_EVENTS_URL",
-        _BASE_URL,
+        rules.base_url(),
         yaml="destinations.hookdeck.events_url",
     ),
     _sets(

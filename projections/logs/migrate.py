@@ -125,7 +125,8 @@ async def _apply_next(connection: store.Connection, schema: str) -> Migration | 
     async with connection.transaction():
         await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         await lock(connection, schema)
-        if await connection.fetchval("SELECT to_regnamespace($1)", store.quoted(schema)) is None:
+        # A look into the table, since to_regnamespace may answer from before the wait for the lock.
+        if await connection.fetchval("SELECT true FROM pg_namespace WHERE nspname = $1", schema) is None:
             # Not IF NOT EXISTS: that asks for the right to create even where there is nothing to create.
             await connection.execute(f"CREATE SCHEMA {store.quoted(schema)}")
         await connection.execute(sql.STATEMENTS["migration_table"])
@@ -154,6 +155,8 @@ async def wait_for_schema(target: store.Store, limit_s: float = WAIT_S) -> None:
     while True:
         try:
             current = await state(target)
+        except errors.StoreRefused as exc:
+            raise errors.StartRefused(f"{exc}.") from exc
         except errors.StoreUnavailable as exc:
             why = str(exc)
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -15,34 +16,27 @@ from asyncpg.pool import PoolConnectionProxy
 
 from outpost import errors
 from outpost.log.redis import connection as wire
+from outpost.settings import postgres_url
+from outpost.settings.rules import Broken
+from projections.logs import connecting
 
-CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0  # a transaction of a thousand rows of a megabyte still fits
 CLOSE_TIMEOUT_S = 2.0
 ACQUIRE_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 10
 IDLE_CONNECTION_S = 300.0
 MAX_NAME_BYTES = 63  # Postgres cuts longer names off, and two deployments would share a schema
-SERVER_SETTINGS = {
-    "jit": "off",  # compiling a plan over many table partitions takes longer than running it
-    # A process that is gone without a word must not keep its locks, which all projectors wait for: half-open
-    # connections are found out by the server, and a transaction that does nothing is rolled back.
-    "tcp_keepalives_idle": "15",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "idle_in_transaction_session_timeout": "10s",
+_NO_TLS = "it does not speak TLS, which sslmode in POSTGRES_URL demands"
+# By SQLSTATE. Whoever asks again is refused again, until somebody changes something.
+_REFUSALS = {
+    "28P01": "it does not accept the user or the password in POSTGRES_URL",
+    "28000": "it lets nobody in as the user in POSTGRES_URL from here, or not without TLS (see its pg_hba.conf)",
+    "3D000": "the database in POSTGRES_URL does not exist: create it",
+    "42501": "the user in POSTGRES_URL may not do that: it needs CREATE on the database, or to own our schema",
 }
 _EPOCH_MS = 946_684_800_000  # 2000-01-01, from which Postgres counts microseconds
 
 Connection = PoolConnectionProxy
-
-
-class _Connection(asyncpg.Connection):
-    """Nothing here changes session state (locks are those of transactions), so the round trip that resets a
-    connection on its way back into the pool is left out."""
-
-    def get_reset_query(self) -> str:
-        return ""
 
 
 class Store:
@@ -82,23 +76,20 @@ def quoted(name: str) -> str:
 
 
 async def open_store(url: str, deployment_id: str = "", max_connections: int = MAX_CONNECTIONS) -> Store:
-    """The log store of a deployment; connects at the first use, so Postgres may be away now."""
+    """The log store of a deployment; connects at the first use, so Postgres may be away now. Raises
+    errors.ConfigurationError where the URL cannot be used."""
+    address = postgres_url.parse(url)
+    if isinstance(address, Broken):
+        raise errors.ConfigurationError([f"POSTGRES_URL {address.must}"])
     schema = schema_name(deployment_id)
     pool = await asyncpg.create_pool(
-        url,
         min_size=0,
         max_size=max_connections,
         max_inactive_connection_lifetime=IDLE_CONNECTION_S,
-        timeout=CONNECT_TIMEOUT_S,
         command_timeout=COMMAND_TIMEOUT_S,
-        connection_class=_Connection,
+        connection_class=connecting.Straight,
+        connect=connecting.Connecting(address, quoted(schema)),
         init=_init,
-        server_settings={
-            "search_path": quoted(schema),
-            "application_name": "outpost",
-            "timezone": "UTC",
-            **SERVER_SETTINGS,
-        },
     )
     return Store(pool, schema)
 
@@ -115,12 +106,19 @@ async def _init(connection: asyncpg.Connection | Connection) -> None:
 
 @contextlib.contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Turns what asyncpg raises into errors.StoreUnavailable; the text is the kind of failure only."""
+    """Turns what asyncpg raises into errors.StoreUnavailable, and errors.StoreRefused where asking again would not
+    help; the text is the kind of failure only."""
     try:
         yield
     except asyncpg.PostgresError as exc:
+        if (advice := _REFUSALS.get(exc.sqlstate or "")) is not None:
+            raise errors.StoreRefused("postgres", advice) from exc
         raise errors.StoreUnavailable("postgres", f"{type(exc).__name__} {exc.sqlstate}") from exc
+    except ssl.SSLCertVerificationError as exc:
+        raise errors.StoreRefused("postgres", f"its certificate is not trusted ({exc.verify_message})") from exc
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as exc:
+        if type(exc) is ConnectionError:  # what asyncpg raises where the answer to the offer of TLS is no
+            raise errors.StoreRefused("postgres", _NO_TLS) from exc
         raise errors.StoreUnavailable("postgres", type(exc).__name__) from exc
     except RuntimeError as exc:
         if wire.says_closed(exc):

@@ -20,7 +20,7 @@ import asyncpg
 import pytest
 
 from outpost.log import partition as partitions
-from projections.logs import store as stores
+from projections.logs import connecting
 from tests.harness import counting, process, servers, toxic
 from tests.harness import receiver as receivers
 from tests.harness.polling import LIMIT_S, eventually, free_port
@@ -421,11 +421,11 @@ async def test_half_open_connections_to_postgres_are_noticed_and_made_anew(
     url = urlsplit(own_postgres.url)
     behind = url._replace(netloc=f"{url.username}:{url.password}@{url.hostname}:{postgres_behind.port}").geturl()
     # One of them may be in the middle of a transaction, whose locks the server then ends.
-    settings = json.dumps(stores.SERVER_SETTINGS | {"idle_in_transaction_session_timeout": "2s"})
+    settings = json.dumps(connecting.SETTINGS | {"idle_in_transaction_session_timeout": "'2s'"})
     quick = (
         *process.QUICK,
         "projections.logs.store:COMMAND_TIMEOUT_S=2.0",
-        f"projections.logs.store:SERVER_SETTINGS={settings}",
+        f"projections.logs.connecting:SETTINGS={settings}",
     )
     async with (
         counting.Counts(redis70, own_postgres.url) as counts,
