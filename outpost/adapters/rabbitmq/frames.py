@@ -28,6 +28,8 @@ PARTS = 3  # of a frame as the library reads it: its type; its channel and lengt
 
 _CONNECTION, _CHANNEL = 10, 20
 _BLOCKED, _UNBLOCKED = (_CONNECTION, 60), (_CONNECTION, 61)
+_FLAGS_AT = 12  # in a content header, behind class, weight and size of the body; a bit for each property
+_MORE_FLAGS, _CONTENT_TYPE, _ENCODING, _HEADERS = 1, 1 << 15, 1 << 14, 1 << 13
 # Class and method of what a broker may say to a publisher on a channel, beside the two classes above:
 # confirm.select-ok, basic.return, basic.ack, basic.nack.
 _METHODS = frozenset({(85, 11), (60, 50), (60, 80), (60, 120)})
@@ -85,6 +87,8 @@ class Frames:
                 self._type = read[0]
             elif self._part == PARTS - 1:
                 self._judge(read)
+                if self._type == constants.FRAME_HEADER:
+                    read = without_table(read)
         except (answers.AnswerTooLarge, exceptions.InvalidFrameError):
             self._abort()
             raise
@@ -115,6 +119,26 @@ class Frames:
                 self.blocked = None
         elif self._type == constants.FRAME_HEADER and int.from_bytes(payload[4:12], "big") > self._largest_body:
             raise answers.AnswerTooLarge(self._largest_body)
+
+
+def without_table(header: bytes) -> bytes:
+    """A content header (with the octet that ends the frame) with an empty table of headers, zeros in their place
+    behind the other properties. Nobody reads those of a returned message, and the library takes quadratic time to.
+    Raises aiormq's InvalidFrameError."""
+    flags = int.from_bytes(header[_FLAGS_AT : _FLAGS_AT + 2], "big")
+    if flags & _MORE_FLAGS or len(header) < _FLAGS_AT + 3:
+        raise exceptions.InvalidFrameError("the broker sent properties that AMQP does not have")
+    if not flags & _HEADERS:
+        return header
+    at = _FLAGS_AT + 2
+    for before in (_CONTENT_TYPE, _ENCODING):
+        if flags & before:
+            at += 1 + int.from_bytes(header[at : at + 1], "big")
+    size = int.from_bytes(header[at : at + 4], "big")
+    end = len(header) - 1
+    if at + 4 + size > end:
+        raise exceptions.InvalidFrameError("the broker sent headers that are longer than their frame")
+    return header[:at] + bytes(4) + header[at + 4 + size : end] + bytes(size) + header[end:]
 
 
 def agreed(offered: int) -> int:
