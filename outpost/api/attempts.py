@@ -158,7 +158,10 @@ async def _get(
     shown = _shown(query)
     query.settle()
     prefix = request.deps.settings.idgen_attempt_prefix
-    await request.reads.reserve(request.scope, request.deps.settings.api_max_body_bytes, tenant)
+    settings = request.deps.settings
+    # The event came as one body; many changes may have made the destination larger than one.
+    max_bytes = settings.api_max_body_bytes + (settings.api_max_page_bytes if shown.destination else 0)
+    await request.reads.reserve(request.scope, max_bytes, tenant)
     at = ids.parse_attempt_id(prefix, paths.named(request, "attempt_id"))
     row = None if at is None else await logs.get_attempt(request.store, at, tenant, shown.log)
     if row is None or (destination is not None and row.destination_id != destination):

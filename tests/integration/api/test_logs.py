@@ -111,7 +111,8 @@ async def test_a_list_is_newest_first_a_hundred_at_a_time(logs: LogApi) -> None:
 
 @pytest.mark.behaviour(115)
 @pytest.mark.parametrize(
-    ("limit", "effective"), [("5000", 1000), ("0", 100), ("-5", 100), ("abc", 100), ("", 100), ("7", 7)]
+    ("limit", "effective"),
+    [("1000", 1000), ("1001", 1000), ("5000", 1000), ("0", 100), ("-5", 100), ("abc", 100), ("", 100), ("7", 7)],
 )
 async def test_the_limit_is_lenient(logs: LogApi, limit: str, effective: int) -> None:
     for path in ("/events", "/attempts"):

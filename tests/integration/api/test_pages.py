@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
+from litestar.types import Scope
 
 from outpost.api import reads
 from outpost.log.redis import client
@@ -203,3 +204,30 @@ async def test_every_read_gives_its_room_back(
     answer = await logs.http.get("/events")
     assert (503, "1") == (answer.status_code, answer.headers["Retry-After"])
     assert "too much reading is under way; try again" == answer.json()["message"]
+
+
+async def test_one_attempt_reserves_what_its_destination_may_take_beside_its_event(
+    logs: LogApi, rooms: list[reads.Reads], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await logs.destination()
+    position = await logs.event("e1")
+    await logs.attempt("e1", at=position, destination=str(made["id"]))
+    await logs.project()
+    [attempt] = (await logs.get("/attempts"))["models"]
+    [room] = rooms
+    reserved: list[int] = []
+    real = room.reserve
+
+    async def watched(scope: Scope, size: int, tenant: str | None = None) -> None:
+        reserved.append(size)
+        await real(scope, size, tenant)
+
+    monkeypatch.setattr(room, "reserve", watched)
+    for path in (
+        f"/attempts/{attempt['id']}",
+        f"/tenants/acme/destinations/{made['id']}/attempts/{attempt['id']}",
+    ):
+        await logs.get(path)
+        await logs.get(path, include="destination")
+    alone, whole = SETTINGS.api_max_body_bytes, SETTINGS.api_max_body_bytes + PAGE_BYTES
+    assert [alone, whole] * 2 == reserved
