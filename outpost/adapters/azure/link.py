@@ -63,7 +63,8 @@ class Link:
         self._sender = sender
         self._handlers = handlers
         self._link = handlers[-1]._link  # noqa: SLF001
-        self._wire = handlers[-1]._connection._transport  # noqa: SLF001
+        self._connection = handlers[-1]._connection  # noqa: SLF001
+        self._wire = self._connection._transport  # noqa: SLF001
         self._allowance = self._wire.allowance
         self.largest: int = sender._max_message_size_on_link  # noqa: SLF001
         self.largest_batch = min(self.largest, sender._max_batch_size_on_link)  # noqa: SLF001
@@ -97,6 +98,7 @@ class Link:
             await self._sender.close()
         finally:
             _abort(self._handlers)
+            _end(self._connection)  # of which the handler knows nothing, where it was closed in good order
 
 
 async def open_link(
@@ -230,10 +232,17 @@ def _watched() -> Any:
 
 def _abort(handlers: list[Any]) -> None:
     for handler in handlers:
-        connection = handler._connection  # noqa: SLF001 -- None where it was closed in good order
-        writer = connection and connection._transport.writer  # noqa: SLF001
-        if writer is not None:
-            with contextlib.suppress(RuntimeError):  # the loop ends
-                writer.transport.abort()
-            collecting.count(READ_AHEAD_BYTES)
-            connection._transport.reader = connection._transport.writer = None  # noqa: SLF001 -- and what arrived
+        if handler._connection is not None:  # noqa: SLF001
+            _end(handler._connection)  # noqa: SLF001
+
+
+def _end(connection: Any) -> None:
+    """Ends the socket. The library's connection is a cycle: what is ours, and what arrived, is taken out of it."""
+    transport, connection._transport = connection._transport, None  # noqa: SLF001
+    if transport is None:
+        return
+    if transport.writer is not None:
+        with contextlib.suppress(RuntimeError):  # the loop ends
+            transport.writer.transport.abort()
+    transport.reader = transport.writer = None
+    collecting.count(READ_AHEAD_BYTES)

@@ -92,6 +92,8 @@ class Wire:
                 await self.connection.close(exceptions.ConnectionClosed(0, "closed"))
         finally:
             self._writer.transport.abort()
+            # The library's connection is a cycle, and holds what was sent last: what is ours is taken out of it.
+            self.connection._transport_factory = None  # type: ignore[assignment]  # noqa: SLF001
             collecting.count(self._frames.end())
 
 
