@@ -37,8 +37,9 @@ async def shared() -> AsyncIterator[shared_.Shared]:
     await made.close()
 
 
-def _client(shared: shared_.Shared, endpoint: str) -> aws_client.Client:
-    return aws_client.Client(shared, aws_client.Place("sqs", "eu-central-1", endpoint, "AKIAEXAMPLE", SECRET))
+def _client(shared: shared_.Shared, endpoint: str, tenant: str = "") -> aws_client.Client:
+    place = aws_client.Place("sqs", "eu-central-1", endpoint, "AKIAEXAMPLE", SECRET, tenant=tenant)
+    return aws_client.Client(shared, place)
 
 
 async def _call(client: aws_client.Client, limit_s: float = PATIENT_S) -> dict[str, Any] | aws_client.Refusal:
@@ -90,6 +91,31 @@ async def test_the_client_is_built_once_under_concurrent_first_use(
         assert {"OK"} == {_code(answer) for answer in answers}
         assert 1 == len(built)
         await client.close()
+
+
+async def test_tenants_take_turns_in_having_their_clients_built(
+    shared: shared_.Shared, monkeypatch: pytest.MonkeyPatch
+):
+    built: list[str] = []
+    genuine, go = aws_client._build, threading.Event()
+
+    def held(place: aws_client.Place, *rest: Any) -> Any:
+        built.append(place.tenant)
+        assert go.wait(PATIENT_S)
+        return genuine(place, *rest)
+
+    monkeypatch.setattr(aws_client, "_build", held)
+    async with receiver.Receiver() as service:
+        service.always(SENT)
+        clients = [_client(shared, service.url(), tenant) for tenant in ("many", "many", "many", "few")]
+        calls = [asyncio.create_task(_call(client, PATIENT_S)) for client in clients]
+        await eventually(lambda: len(shared.aws_builds._waiting) == 2)
+        assert ["many"] == built
+        go.set()
+        assert {"OK"} == {_code(answer) for answer in await asyncio.gather(*calls)}
+        assert ["many", "many", "few", "many"] == built
+        for client in clients:
+            await client.close()
 
 
 async def test_a_call_that_is_given_up_frees_its_thread_and_harms_no_other_call(shared: shared_.Shared):

@@ -8,6 +8,7 @@ takes its connection with it; the client has no other state, so its other calls 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import threading
@@ -21,6 +22,7 @@ from outpost.adapters import codes
 from outpost.adapters.aws import errors as aws_errors
 from outpost.adapters.shared import long_lived_client, tracebacks
 from outpost.adapters.shared import resources as shared_
+from outpost.adapters.shared import turns as turns_
 from outpost.domain import delivery
 
 # A client takes 4 to 10 ms of CPU and up to 190 KB with one connection, since botocore makes a class and copies
@@ -119,13 +121,25 @@ class Client:
             call.cut()
 
     async def _open(self) -> Any:
-        loop = asyncio.get_running_loop()
-        build = functools.partial(_build, self._place, self._timeout_s, self._config)
-        return await loop.run_in_executor(self._shared.threads, build)
+        loop, turns = asyncio.get_running_loop(), self._shared.aws_builds
+        await turns.wait(self._place.tenant)
+        try:
+            building = self._shared.threads.submit(_build, self._place, self._timeout_s, self._config)
+        except BaseException:  # the process ends
+            turns.passed()
+            raise
+        # The thread goes on when this is cancelled, and its turn lasts until it has ended.
+        building.add_done_callback(functools.partial(_pass_on, loop, turns))
+        return await asyncio.wrap_future(building)
 
     async def _shut(self, client: Any) -> None:
         client.close()
         collecting.count(CLIENT_BYTES)
+
+
+def _pass_on(loop: asyncio.AbstractEventLoop, turns: turns_.Turns, _: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(turns.passed)
 
 
 def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> dict[str, Any] | Refusal:
@@ -176,7 +190,8 @@ def _broken(exc: Exception) -> tuple[codes.Code, str]:
             return codes.Code.ERR, type(exc).__name__
 
 
-_building = threading.Lock()  # botocore's session is not made for several threads
+# botocore's session is not made for several threads. The clients of one process take turns before they come here.
+_building = threading.Lock()
 _described: set[str] = set()  # services whose description botocore has loaded; it keeps that for good
 
 

@@ -17,6 +17,7 @@ from outpost.adapters.egress import addresses, names
 from outpost.adapters.egress import guard as egress
 from outpost.adapters.http import client as clients
 from outpost.adapters.http import protocol_client
+from outpost.adapters.shared import turns
 
 
 class Shared:
@@ -24,6 +25,7 @@ class Shared:
 
     def __init__(self, settings: settings_.Settings) -> None:
         self.settings = settings
+        self.aws_builds = turns.Turns()  # of clients, which botocore builds one at a time
         self._imported: set[str] = set()
         self.guard = egress.Guard(settings.destinations_allowed_cidrs, settings.destinations_allowed_hosts)
         self.names = names.Names(self.guard)
