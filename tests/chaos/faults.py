@@ -178,16 +178,18 @@ class Faults:
             self._stage.stores["redis"] = new
 
     async def _step_store(self, step: plan.Step) -> None:
-        self._step_clock(self._stage.clock, step)
+        """Not while a replica takes over: the servers time that by the clock that is stepped."""
+        await self._step_clock("redis", self._stage.clock, step)
 
     async def _step_process(self, step: plan.Step) -> None:
-        self._step_clock(self._member(step)[1].clock, step)
+        await self._step_clock(f"clock of process {step.number}", self._member(step)[1].clock, step)
 
-    def _step_clock(self, clock: clocks.Clock | None, step: plan.Step) -> None:
-        """It goes on from there: nothing brings it back but the next step, whatever else happens meanwhile."""
-        if clock is not None and clock.offset_s != step.offset_s:
-            clock.step_to(step.offset_s)
-            self.done[step.kind] = self.done.get(step.kind, 0) + 1
+    async def _step_clock(self, what: str, clock: clocks.Clock | None, step: plan.Step) -> None:
+        """It goes on from there: nothing brings it back but the next step."""
+        if clock is not None:
+            async with self._alone(what, step) as free:
+                if free:
+                    clock.step_to(step.offset_s)
 
     def _redis(self) -> servers.RedisServer:
         store = self._stage.stores["redis"]
