@@ -220,10 +220,11 @@ async def test_the_guard_judges_the_events_host_too(world: worlds.World):
     assert [] == world.events.requests
 
 
-async def test_metadata_that_cannot_stand_in_a_header_is_a_format_error(world: worlds.World, type_: Type):
+async def test_metadata_that_cannot_stand_in_a_header_is_percent_encoded(world: worlds.World, type_: Type):
     outcome = await type_.send(world.token("src_1"), {"a": "b\r\nInjected: 1"})
-    assert delivery.Failed("ERR", {"error": "could not format event for delivery"}) == outcome
-    assert [] == world.events.requests
+    assert isinstance(outcome, delivery.Delivered)
+    [request] = world.events.requests
+    assert "b%0D%0AInjected: 1" == request.headers["x-outpost-a"]
 
 
 def told(verified: base.Verified) -> str:

@@ -213,7 +213,7 @@ async def test_an_object_holds_the_data_and_says_when_it_was_sent():
     ] == service.asked
 
 
-@pytest.mark.behaviour(133)
+@pytest.mark.behaviour(103, 133)
 async def test_a_template_that_says_nothing_fails_the_delivery_and_asks_nobody():
     service = Service({})
     assert [codes.UNFORMATTED] == await publisher(service, "data.missing").send([EVENT], 5.0)

@@ -115,8 +115,6 @@ class Publisher:
     async def _post(self, event: base.Delivery, deadline: float) -> delivery.Outcome:
         now_ns = time.time_ns()
         headers = self._headers.render(event, now_ns, self._signer.header(now_ns // 1_000_000, event.data))
-        if headers is None:
-            return codes.UNFORMATTED
         answer = await self._client.post(self._endpoint, headers, event.data, deadline)
         if isinstance(answer, clients.Unanswered):
             if answer.code == "blocked_address":

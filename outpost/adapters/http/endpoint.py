@@ -1,10 +1,16 @@
-"""From a destination's URL to where its requests go: parsed once, its host judged before anything connects."""
+"""From a destination's URL to where its requests go: parsed once, its host judged before anything connects.
+
+What stands behind the host goes out byte for byte as it was saved, dot segments, escapes and a lone `?` included:
+receivers sign and route by these bytes. Only characters beyond ASCII, which no request line has, are encoded.
+"""
 
 from __future__ import annotations
 
 import base64
 import ipaddress
 import re
+import string
+import urllib.parse
 
 import msgspec
 import yarl
@@ -14,7 +20,16 @@ from outpost.adapters.egress import guard as egress
 
 MAX_URL_LENGTH = 2048  # characters; longer ones break proxies and log rows
 
-_SHAPE = re.compile(r"https?://[^\s\x00-\x1f\x7f]+")
+FRAGMENT = errors.Problem(
+    "config.url",
+    "pattern",
+    text="config.url has a fragment, the part from # on, which never reaches a server; leave it out, or write %23"
+    " where a # is meant",
+)
+
+_SHAPE = re.compile(
+    r"(https?)://([^\s\x00-\x1f\x7f/?#]+)([^\s\x00-\x1f\x7f#]*)(?:#[^\s\x00-\x1f\x7f]*)?", re.IGNORECASE
+)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -41,18 +56,39 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"Endpoint({self.url.host!r})"
 
 
-def parse(text: str) -> yarl.URL | None:
-    """The URL, or None if it is not http or https with a host and a port that can exist."""
-    if len(text) > MAX_URL_LENGTH or not _SHAPE.fullmatch(text):
+class Parsed(msgspec.Struct, frozen=True):
+    """`place` is scheme, user, host and port, with a path of `/`; `target` is what the request line has."""
+
+    place: yarl.URL
+    target: str
+
+
+def parse(text: str) -> Parsed | None:
+    """The URL without blanks around it and without a fragment, or None if it is not http or https with a host and
+    a port that can exist."""
+    text = text.strip()
+    found = _SHAPE.fullmatch(text)
+    if len(text) > MAX_URL_LENGTH or found is None:
         return None
+    scheme, authority, target = found.groups()
+    if not target.startswith("/"):
+        target = "/" + target
     try:
-        url = yarl.URL(text)
+        url = yarl.URL(f"{scheme.lower()}://{authority}/")
         host, port = url.raw_host, url.port
+        target = urllib.parse.quote(target, safe=string.punctuation)
     except ValueError:
         return None
     if not host or not port:
         return None
-    return url if _is_host(host) else None
+    return Parsed(url, target) if _is_host(host) else None
+
+
+def problem(text: str) -> errors.Problem | None:
+    """What is wrong with `text` as the URL of a destination that is saved."""
+    if parse(text) is None:
+        return errors.Problem("config.url", "pattern")
+    return FRAGMENT if "#" in text else None
 
 
 def _is_host(text: str) -> bool:
@@ -67,22 +103,24 @@ def _is_host(text: str) -> bool:
 
 def judge(text: str, guard: egress.Guard, *, tenant: str = "", keep_headers: bool = False) -> Endpoint:
     """The endpoint of `text` for `tenant`. Raises errors.Invalid if it is no usable URL."""
-    url = parse(text)
-    if url is None:
+    parsed = parse(text)
+    if parsed is None:
         raise errors.Invalid([errors.Problem("config.url", "pattern")])
-    plain = url.with_user(None).with_fragment(None)
-    authorization = _basic(url)
-    match guard.host(url.raw_host or ""):
+    target = parsed.target
+    plain = parsed.place.with_user(None)
+    authorization = _basic(parsed.place)
+    match guard.host(plain.raw_host or ""):
         case egress.Literal(address):
-            return _endpoint(plain.with_host(address), authorization, tenant, keep_headers, literal=True)
+            return _endpoint(plain.with_host(address), target, authorization, tenant, keep_headers, literal=True)
         case egress.Refused():
-            return _endpoint(plain, authorization, tenant, keep_headers, refused=True)
+            return _endpoint(plain, target, authorization, tenant, keep_headers, refused=True)
         case egress.Name():
-            return _endpoint(plain, authorization, tenant, keep_headers)
+            return _endpoint(plain, target, authorization, tenant, keep_headers)
 
 
 def _endpoint(
     url: yarl.URL,
+    target: str,
     authorization: str | None,
     tenant: str,
     keep_headers: bool,
@@ -94,7 +132,7 @@ def _endpoint(
     assert host
     assert port
     return Endpoint(
-        url,
+        yarl.URL(f"{str(url)[:-1]}{target}", encoded=True),
         authorization,
         refused=refused,
         literal=literal,
@@ -102,7 +140,7 @@ def _endpoint(
         host=host,
         port=port,
         origin=f"{url.scheme}://{host}:{port}{' headers' if keep_headers else ''}",
-        head=f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n".encode("ascii"),
+        head=f"POST {target} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n".encode("ascii"),
         keep_headers=keep_headers,
         tenant=tenant,
     )

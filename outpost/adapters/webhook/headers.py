@@ -2,11 +2,16 @@
 
 Content type < custom headers < metadata under the prefix (system < delivery metadata < event metadata); the
 signature, added last by the publisher, beats all of them. What never changes is worked out once a publisher.
+
+What goes out is ASCII: receivers read other bytes in different ways, and some refuse the request. A value with
+characters beyond it is percent-encoded in UTF-8, as object stores do with their metadata, and so is a name.
 """
 
 from __future__ import annotations
 
 import re
+import string
+import urllib.parse
 from collections.abc import Mapping
 
 import msgspec
@@ -23,6 +28,8 @@ MAX_REMEMBERED_NAMES = 4096  # metadata keys whose header name is kept; keys com
 
 _CUSTOM_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # https://www.rfc-editor.org/rfc/rfc9110#name-field-names
+_PLAIN_IN_NAMES = "!#$&'*+.^_`|~-"
+_PLAIN_IN_VALUES = string.punctuation.replace("%", "") + " "
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
@@ -32,10 +39,10 @@ class Names:
     def __init__(self, prefix: str, pinned: Mapping[str, str | None]) -> None:
         self._prefix = prefix.strip()
         self._pinned = {key: name.strip() for key, name in pinned.items() if name is not None}
-        self._known: dict[str, str | None] = {}
+        self._known: dict[str, str] = {}
 
-    def of(self, key: str) -> str | None:
-        """The header for `key`: "" if it is not to be sent, None if it could not be a header's name."""
+    def of(self, key: str) -> str:
+        """The header for `key`, "" if it is not to be sent."""
         try:
             return self._known[key]
         except KeyError:
@@ -44,14 +51,12 @@ class Names:
                 self._known[key] = name
             return name
 
-    def _make(self, key: str) -> str | None:
+    def _make(self, key: str) -> str:
         pinned = self._pinned.get(key)
-        if pinned is not None:
-            return pinned if not pinned or _NAME.fullmatch(pinned) else None
-        name = self._prefix + key
+        name = self._prefix + key if pinned is None else pinned
         if not _NAME.fullmatch(name):
-            return None
-        return "" if name.lower() in RESERVED else name
+            name = urllib.parse.quote(name, safe=_PLAIN_IN_NAMES, errors="replace")
+        return "" if pinned is None and name.lower() in RESERVED else name
 
 
 def parse_custom(text: str) -> tuple[dict[str, str], list[errors.Problem]]:
@@ -95,7 +100,7 @@ class Headers:
         signature: str | None = None,
     ) -> None:
         self._names = names
-        self._signature = signature or names.of(SIGNATURE) or ""
+        self._signature = signature or names.of(SIGNATURE)
         fixed: Lines = {}
         _put(fixed, "Content-Type", "application/json")
         _put(fixed, "User-Agent", user_agent)
@@ -107,11 +112,11 @@ class Headers:
             _put(fixed, name, value)
         self._fixed = fixed
         system = [EVENT_ID, TOPIC, TIMESTAMP, *([TIMESTAMP_MS] if milliseconds else [])]
-        wanted = {key: names.of(key) or "" for key in system if key not in delivery_metadata}
+        wanted = {key: names.of(key) for key in system if key not in delivery_metadata}
         # A custom header of the same name stands before the system's value, and so does delivery metadata's.
         for name in wanted.values():
             fixed.pop(name.lower(), None)
-        self._valid = self._put_all(fixed, delivery_metadata) and _fits(user_agent)
+        self._put_all(fixed, delivery_metadata)
         self._event_id = self._still_mine(wanted.get(EVENT_ID))
         self._topic = self._still_mine(wanted.get(TOPIC))
         self._timestamp = self._still_mine(wanted.get(TIMESTAMP))
@@ -122,11 +127,8 @@ class Headers:
         """Whether a signature is to be sent at all."""
         return self._signature != ""
 
-    def render(self, delivery: base.Delivery, now_ns: int, signature: str) -> bytes | None:
-        """The lines for one request sent at `now_ns` (Unix time), in UTF-8; an empty signature is left out. None
-        if a name or a value of the metadata cannot stand in a header."""
-        if not (self._valid and _fits(delivery.event_id) and _fits(delivery.topic)):
-            return None
+    def render(self, delivery: base.Delivery, now_ns: int, signature: str) -> bytes:
+        """The lines for one request sent at `now_ns` (Unix time); an empty signature is left out."""
         lines = self._fixed.copy()
         if self._event_id:
             _put(lines, self._event_id, delivery.event_id)
@@ -136,20 +138,16 @@ class Headers:
             _put(lines, self._timestamp, metadata.seconds(now_ns))
         if self._timestamp_ms:
             _put(lines, self._timestamp_ms, metadata.nanoseconds(now_ns))
-        if not self._put_all(lines, delivery.metadata):
-            return None
+        self._put_all(lines, delivery.metadata)
         if signature:
             _put(lines, self._signature, signature)
-        return "".join(lines.values()).encode()
+        return "".join(lines.values()).encode("ascii")
 
-    def _put_all(self, lines: Lines, values: Mapping[str, str]) -> bool:
+    def _put_all(self, lines: Lines, values: Mapping[str, str]) -> None:
         for key, value in values.items():
             name = self._names.of(key)
-            if name is None or not _fits(value):
-                return False
             if name:
                 _put(lines, name, value)
-        return True
 
     def _still_mine(self, name: str | None) -> str:
         """`name`, unless delivery metadata under another key came to the same header."""
@@ -157,9 +155,12 @@ class Headers:
 
 
 def _put(lines: Lines, name: str, value: str) -> None:
-    lines[name.lower()] = f"{name}: {value}\r\n"
+    lines[name.lower()] = f"{name}: {on_the_wire(value)}\r\n"
 
 
-def _fits(value: str) -> bool:
-    """Whether `value` can stand in a header. No control character is printable, so few values need a search."""
-    return value.isprintable() or not _BAD_VALUE.search(value)
+def on_the_wire(value: str) -> str:
+    """`value` as it stands in a header: itself where it is ASCII without control characters, else percent-encoded,
+    each `%` in it as well, so that decoding gives it back. Half a surrogate pair becomes a question mark."""
+    if value.isascii() and (value.isprintable() or not _BAD_VALUE.search(value)):
+        return value
+    return urllib.parse.quote(value, safe=_PLAIN_IN_VALUES, errors="replace")

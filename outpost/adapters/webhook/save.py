@@ -28,7 +28,10 @@ def new_secret() -> str:
 
 def prepare(save: base.Save, config_fields: list[base.Field]) -> base.Prepared:
     """Checks config and credentials, all problems at once, and completes the credentials."""
-    problems = _check_config(save.config, config_fields)
+    config = dict(save.config)
+    if "url" in config:
+        config["url"] = config["url"].strip()  # what comes with it from a clipboard
+    problems = _check_config(config, config_fields)
     if save.credentials.get(ROTATE, "").lower() in TRUTHY:
         credentials, wrong = _rotate(save)
     elif save.admin:
@@ -40,7 +43,7 @@ def prepare(save: base.Save, config_fields: list[base.Field]) -> base.Prepared:
         return base.Prepared(problems=problems)
     before = save.previous.credentials.get(SECRET) if save.previous else None
     return base.Prepared(
-        config=save.config,
+        config=config,
         credentials=credentials,
         rotated=save.previous is not None and before != credentials[SECRET],
     )
@@ -58,8 +61,9 @@ def shown(credentials: dict[str, str], now_ms: int) -> dict[str, str]:
 def _check_config(config: dict[str, str], config_fields: list[base.Field]) -> list[errors.Problem]:
     problems = fields.check(config_fields, config, "config")
     url = config.get("url", "")
-    if url and not any(problem.path == "config.url" for problem in problems) and endpoint.parse(url) is None:
-        problems.append(errors.Problem("config.url", "pattern"))
+    if url and not any(problem.path == "config.url" for problem in problems):
+        found = endpoint.problem(url)
+        problems += [found] if found is not None else []
     return problems + webhook_headers.parse_custom(config.get("custom_headers", ""))[1]
 
 

@@ -151,8 +151,6 @@ class Publisher:
         if self._headers.signed:
             signature = self._signer.header(now_ns // 1_000_000, event.data)
         headers = self._headers.render(event, now_ns, signature)
-        if headers is None:
-            return codes.UNFORMATTED
         answer = await self._client.post(self._endpoint, headers, event.data, deadline)
         if isinstance(answer, clients.Unanswered):
             return codes.failed(codes.Code(answer.code), answer.text, final=answer.final)
