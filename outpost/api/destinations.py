@@ -66,7 +66,8 @@ async def list_all(request: Call) -> Response[list[schemas.Destination]]:
     found = [
         destination
         for destination in state.destinations.values()
-        if (not types or destination.type in types) and _takes(destination.topics, topics)
+        if (not types or destination.type in types)
+        and _takes(destination.topics, topics, wildcards=deps.settings.topics_allow_wildcards)
     ]
     found.sort(key=lambda destination: (destination.created_ms, destination.created))
     return request.reads.answer(
@@ -162,12 +163,12 @@ def _present(state: tenants.TenantState, request: Call) -> tenants.Destination:
     return present
 
 
-def _takes(subscribed: Sequence[str], topics: Sequence[str]) -> bool:
+def _takes(subscribed: Sequence[str], topics: Sequence[str], *, wildcards: bool) -> bool:
     """Whether a destination takes each of `topics`; `*` asks for those that take everything."""
     return all(
         topic_rules.WILDCARD in subscribed
         if topic == topic_rules.WILDCARD
-        else topic_rules.matches(subscribed, topic)
+        else topic_rules.matches(subscribed, topic, wildcards=wildcards)
         for topic in topics
     )
 

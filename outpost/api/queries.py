@@ -27,6 +27,7 @@ OPERATORS = ("gte", "lte", "gt", "lt")
 
 _INDEX = re.compile(r"\[(\d{1,9})\]", re.ASCII)
 _ELEMENT = re.compile(r"\[[^\[\]]*\]$")  # of a list, or a bound; an index that is no number was always ignored
+_LOST_PLUS = re.compile(r" (\d\d:\d\d)$", re.ASCII)  # of a zone: a plus that nobody escaped is read as a blank
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
@@ -91,7 +92,7 @@ class Query:
             if operator not in OPERATORS:
                 supported = ", ".join(OPERATORS)
                 raise errors.Refused(f"{name}: this operator is not supported, use one of {supported}")
-            micros = times.parse_date_or_time(given[0])
+            micros = times.parse_date_or_time(_LOST_PLUS.sub(r"+\1", given[0]))
             if micros is None:
                 self._wrong(key, "rfc3339", "must be an RFC 3339 date-time or a date")
             else:

@@ -38,7 +38,9 @@ async def put_tenant(request: Call) -> Response[schemas.Tenant]:
     actor = auth.admin()
     done = await commands.put(deps.writer, actor, id_, metadata, deps.now_ms())
     status = 201 if done.change.type == "tenant.created" else 200
-    return Response(views.tenant(done.after), status_code=status, headers=paths.written(actor, done.position))
+    return Response(
+        views.tenant(deps, done.after), status_code=status, headers=paths.written(actor, done.position)
+    )
 
 
 @get(
@@ -51,7 +53,9 @@ async def get_tenant(request: Call) -> Response[schemas.Tenant]:
     """Get a tenant."""
     tenant = paths.tenant(request)
     await request.reads.reserve(request.scope, request.deps.settings.api_max_body_bytes, tenant)
-    return request.reads.answer(request.scope, views.tenant(await config.fresh(request.deps.log, tenant)))
+    return request.reads.answer(
+        request.scope, views.tenant(request.deps, await config.fresh(request.deps.log, tenant))
+    )
 
 
 @delete(
@@ -135,7 +139,7 @@ async def _page(
     found = paging.page(_CURSOR, page_request, fitting, texts, len(listed))
     states = await config.load(deps.log, [at.tenant for at in found.models])
     return schemas.TenantPage(
-        [views.tenant(state) for state in states if state.tenant is not None],
+        [views.tenant(deps, state) for state in states if state.tenant is not None],
         queries.pagination(page_request, "created_at", found.next, found.prev),
         count,
     )

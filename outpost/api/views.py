@@ -11,10 +11,11 @@ from outpost.api.deps import Deps
 from outpost.commands import sealing
 from outpost.domain import tenant as tenants
 from outpost.domain import times
+from outpost.domain import topics as topic_rules
 from projections.logs import rows
 
 
-def tenant(state: tenants.TenantState) -> schemas.Tenant:
+def tenant(deps: Deps, state: tenants.TenantState) -> schemas.Tenant:
     """Raises errors.NotFound if there is no tenant in this state."""
     if state.tenant is None:
         raise errors.NotFound("tenant")
@@ -22,7 +23,7 @@ def tenant(state: tenants.TenantState) -> schemas.Tenant:
     return schemas.Tenant(
         id=state.tenant.id,
         destinations_count=len(state.destinations),
-        topics=state.topics(),
+        topics=state.topics(wildcards=deps.settings.topics_allow_wildcards),
         created_at=times.text(state.tenant.created_ms),
         updated_at=times.text(state.tenant.updated_ms),
         metadata=UNSET if metadata is None else metadata,
@@ -42,7 +43,7 @@ def destination(deps: Deps, tenant: str, present: tenants.Destination) -> schema
         id=present.id,
         tenant_id=tenant,
         type=present.type,
-        topics=list(present.topics),
+        topics=topic_rules.effective(present.topics, wildcards=deps.settings.topics_allow_wildcards),
         config=deps.registry.shown_config(present.type, opened.config),
         credentials=shown,
         created_at=times.text(present.created_ms),

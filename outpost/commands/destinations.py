@@ -16,9 +16,9 @@ from outpost import crypto, errors, ids
 from outpost.adapters import base
 from outpost.adapters import registry as registries
 from outpost.commands import actor as actors
-from outpost.commands import sealing
+from outpost.commands import sealing, values
 from outpost.commands import writer as writers
-from outpost.domain import filters
+from outpost.domain import filter_check, filters
 from outpost.domain import tenant as tenants
 from outpost.domain import topics as topic_rules
 from outpost.settings import Settings
@@ -301,4 +301,13 @@ def _filter(requested: object, present: dict[str, object] | None, problems: _Pro
         problems.found.append(errors.Problem("filter", "invalid", text=problem))
         return None
     assert isinstance(requested, dict)
+    problems.found += [_mistake(mistake) for mistake in filter_check.mistakes(requested)]
     return requested
+
+
+def _mistake(mistake: filter_check.Mistake) -> errors.Problem:
+    """With the path as JSON paths are written: `filter.$or[0].data`."""
+    path = "filter"
+    for part in mistake.path:
+        path += f"[{part}]" if isinstance(part, int) else f".{values.shown(part)}"
+    return errors.Problem(path, "filter", text=f"{path} {mistake.text}")

@@ -49,9 +49,9 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     metadata: dict[str, str] = {}
 
 
-def match(state: tenants.TenantState, request: Publish, run: ops.Run) -> Matches:
+def match(state: tenants.TenantState, request: Publish, run: ops.Run, *, wildcards: bool = True) -> Matches:
     """The destinations of `state` that the event goes to. Takes its steps from `run`, which is this event's alone.
-    Raises filter_operators.Undecided."""
+    `wildcards`: whether patterns of topics count. Raises filter_operators.Undecided."""
     matched = []
     many = len(state.destinations) > FEW_DESTINATIONS
     for destination in _among(state, request):
@@ -59,7 +59,7 @@ def match(state: tenants.TenantState, request: Publish, run: ops.Run) -> Matches
             continue
         if many or len(destination.topics) > FEW_TOPICS:
             run.spend(topic_rules.cost(destination.topics))
-        if not topic_rules.matches(destination.topics, request.topic):
+        if not topic_rules.matches(destination.topics, request.topic, wildcards=wildcards):
             continue
         if destination.filter:
             if run.root is None:
@@ -71,9 +71,10 @@ def match(state: tenants.TenantState, request: Publish, run: ops.Run) -> Matches
 
 
 class Matcher:
-    """Matches the publishes of this process."""
+    """Matches the publishes of this process. `wildcards`: whether patterns of topics count."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wildcards: bool = True) -> None:
+        self._wildcards = wildcards
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "matching")
         self._costly: dict[str, int] = {}  # tenant -> the version of it that needed the thread
         self._turns: dict[str, asyncio.Lock] = {}  # of the tenants that wait; one publish of each is queued
@@ -94,7 +95,7 @@ class Matcher:
         if self._costly and self._costly.get(request.tenant) == state.version:
             return None
         try:
-            return match(state, request, run)
+            return match(state, request, run, wildcards=self._wildcards)
         except ops.Undecided:
             if len(self._costly) >= MAX_COSTLY_TENANTS:
                 self._costly.clear()
@@ -107,7 +108,9 @@ class Matcher:
         async with self._turn(request.tenant):
             try:
                 loop = asyncio.get_running_loop()
-                found = await loop.run_in_executor(self._thread, _match_paced, state, request, run)
+                found = await loop.run_in_executor(
+                    self._thread, _match_paced, state, request, run, self._wildcards
+                )
             except _TooLate:
                 raise errors.Busy("matching") from None
             except ops.Undecided:
@@ -171,9 +174,9 @@ class _PacedRun(ops.Run):
         self._pause_at = self.steps - SLICE_STEPS
 
 
-def _match_paced(state: tenants.TenantState, request: Publish, run: _PacedRun) -> Matches:
+def _match_paced(state: tenants.TenantState, request: Publish, run: _PacedRun, wildcards: bool) -> Matches:
     run.pause()
-    return match(state, request, run)
+    return match(state, request, run, wildcards=wildcards)
 
 
 def _among(state: tenants.TenantState, request: Publish) -> Iterable[tenants.Destination]:

@@ -40,10 +40,10 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 class Publisher:
     """Publishes through the group commit of this process."""
 
-    def __init__(self, commit: append.GroupCommit, tenants: cache.TenantCache) -> None:
+    def __init__(self, commit: append.GroupCommit, tenants: cache.TenantCache, *, wildcards: bool = True) -> None:
         self._commit = commit
         self._tenants = tenants
-        self.matcher = matching.Matcher()
+        self.matcher = matching.Matcher(wildcards=wildcards)
 
     def at_once(self, actor: actors.Actor, request: Publish) -> tuple[Matches, asyncio.Future[Answer]] | None:
         """The append that `publish` would try first, on its way already, and what it was matched with; None if the

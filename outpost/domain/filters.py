@@ -1,9 +1,9 @@
 """The filter of a destination: a JSON object that an event must fit to be delivered there.
 
 The language is that of the npm package simple-json-match: ordinary keys name fields, `$` keys are operators,
-and everything in one object must hold. Pure. Filters and events are both written by users, so all evaluations
-over one event take a bounded number of steps; what needs more has no result, and raises
-`filter_operators.Undecided`.
+and everything in one object must hold. A key that begins with `$$` names the field that begins with `$`. Pure.
+Filters and events are both written by users, so all evaluations over one event take a bounded number of steps;
+what needs more has no result, and raises `filter_operators.Undecided`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ TOO_DEEP = f"filter must be nested at most {MAX_DEPTH} deep"
 TOO_LARGE = f"filter must be at most {MAX_BYTES} bytes"
 
 _LOGICAL = frozenset({"$and", "$or", "$not", "$ref"})
+_ESCAPED = "$$"  # a field whose name begins with one dollar sign
 _UNRESOLVED = object()  # the operand of a reference that cannot be read
 _ELEMENT = -1  # in a parsed reference: the position of the array element under test
 _REFERENCE_PART = re.compile(r"(?:^|(?<=.)\.)([^.\[\]]+)|\[(\d{1,9}|\$index)\]", re.DOTALL | re.ASCII)
@@ -51,8 +52,8 @@ def matches(schema: dict[str, object] | None, run: ops.Run) -> bool:
 
 
 def problem(schema: object) -> str | None:
-    """Why a decoded JSON value may not be saved as a filter, as a sentence, or None. Operators whose operand
-    has the wrong type may be saved; they never match."""
+    """Why a decoded JSON value cannot be a filter, as a sentence, or None. `filter_check` looks at what is in
+    it."""
     if not isinstance(schema, dict):
         return NOT_AN_OBJECT
     pending: list[tuple[object, int]] = [(schema, 1)]
@@ -64,6 +65,11 @@ def problem(schema: object) -> str | None:
             return TOO_DEEP
         pending.extend((inner, depth + 1) for inner in (value.values() if isinstance(value, dict) else value))
     return TOO_LARGE if len(msgspec.json.encode(schema)) > MAX_BYTES else None
+
+
+def is_operator(key: str) -> bool:
+    """Whether `key` stands where an operator does, known or not. A key `$` alone is a field."""
+    return key.startswith("$") and not key.startswith(_ESCAPED) and len(key) > 1
 
 
 def _fits(run: ops.Run, value: object, schema: object, indexes: ops.Indexes, depth: int) -> bool:
@@ -93,7 +99,7 @@ def _fits_object(run: ops.Run, value: object, schema: dict[str, object], indexes
             if not _fits_logical(run, key, value, operand, indexes, depth + 1):
                 return False
         else:
-            fields[key] = operand
+            fields[key[1:] if key.startswith(_ESCAPED) else key] = operand
     if isinstance(value, dict):
         return _has(run, value, fields, indexes, depth)
     if schema and not fields:
@@ -143,7 +149,7 @@ def _operand(run: ops.Run, operand: object, indexes: ops.Indexes) -> object:
 
 def _referenced(run: ops.Run, reference: object, indexes: ops.Indexes) -> object:
     """The value that a path from the top of the document leads to; null if it leads nowhere."""
-    path = _parsed(reference) if isinstance(reference, str) else None
+    path = parsed(reference) if isinstance(reference, str) else None
     if path is None:
         return _UNRESOLVED
     run.spend(len(path))
@@ -167,7 +173,7 @@ def _referenced(run: ops.Run, reference: object, indexes: ops.Indexes) -> object
 
 
 @functools.lru_cache(maxsize=1024)
-def _parsed(reference: str) -> tuple[str | int, ...] | None:
+def parsed(reference: str) -> tuple[str | int, ...] | None:
     """`a.b[1].c[$index]`, after `$.` or not, as its parts; None if it is no path."""
     if len(reference) > MAX_REFERENCE:
         return None

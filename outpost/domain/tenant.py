@@ -76,9 +76,10 @@ class TenantState(msgspec.Struct, frozen=True):
     tenant: Tenant | None = None
     destinations: Mapping[str, Destination] = {}
 
-    def topics(self) -> list[str]:
-        """The sorted union of the destinations' topics; `["*"]` if one takes everything."""
-        return topics.union(d.topics for d in self.destinations.values())
+    def topics(self, *, wildcards: bool = True) -> list[str]:
+        """The sorted union of the destinations' topics; `["*"]` if one takes everything. Without `wildcards`
+        patterns do not count."""
+        return topics.union(topics.effective(d.topics, wildcards=wildcards) for d in self.destinations.values())
 
 
 class UpsertTenant(msgspec.Struct, frozen=True, tag=True):

@@ -72,14 +72,15 @@ def normalise(requested: object, configured: tuple[str, ...], wildcards: bool) -
     return _folded(entries)
 
 
-def matches(subscribed: Collection[str], topic: str) -> bool:
+def matches(subscribed: Collection[str], topic: str, *, wildcards: bool = True) -> bool:
     """Whether an event of `topic` is one for this subscription. An event without a topic, or of topic `*`, is
-    for every subscription, the empty one included."""
+    for every subscription, the empty one included. `wildcards`: whether patterns count; without them `*` alone
+    does."""
     if topic in ("", WILDCARD):
         return True
     if WILDCARD in subscribed or topic in subscribed:
         return True
-    return any(WILDCARD in entry and pattern_matches(entry, topic) for entry in subscribed)
+    return wildcards and any(WILDCARD in entry and pattern_matches(entry, topic) for entry in subscribed)
 
 
 def pattern_matches(pattern: str, topic: str) -> bool:
@@ -116,6 +117,11 @@ def union(topic_lists: Iterable[Iterable[str]]) -> list[str]:
     """The topics of a tenant: the sorted entries of all its destinations, `["*"]` if one takes everything."""
     entries = {entry for entries in topic_lists for entry in entries}
     return [WILDCARD] if WILDCARD in entries else sorted(entries)
+
+
+def effective(subscribed: Iterable[str], *, wildcards: bool) -> list[str]:
+    """The entries that count: without `wildcards` patterns do not, but for `*` alone."""
+    return [entry for entry in subscribed if wildcards or WILDCARD not in entry or entry == WILDCARD]
 
 
 def topic_problem(topic: str | None, configured: Sequence[str]) -> str | None:

@@ -75,7 +75,9 @@ class Api:
             now_ms=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
             writer=changes,
             destinations=destinations.Destinations(changes, self.registry, sealer, settings),
-            publisher=publish.Publisher(self.commit, cache.TenantCache(self.log)),
+            publisher=publish.Publisher(
+                self.commit, cache.TenantCache(self.log), wildcards=settings.topics_allow_wildcards
+            ),
             registry=self.registry,
             sealer=sealer,
         )

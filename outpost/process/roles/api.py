@@ -24,7 +24,9 @@ class Api(base.Role):
         self._budget = memory.budget
         self._commit = append.GroupCommit(parts.log, memory.window, memory.budget)
         self._config = catch_up.ConfigProjector(parts.log)
-        publisher = publish.Publisher(self._commit, cache.TenantCache(parts.log))
+        publisher = publish.Publisher(
+            self._commit, cache.TenantCache(parts.log), wildcards=parts.settings.topics_allow_wildcards
+        )
         self._intake = queues.open_intake(parts.settings, publisher, base.now_ms)
         deps = api.Deps(
             settings=parts.settings,
