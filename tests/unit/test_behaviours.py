@@ -13,6 +13,7 @@ behaviours` writes the file; look at its diff, because a marker that proves half
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import sys
@@ -42,6 +43,7 @@ def numbers_of(status: str) -> set[int]:
     return {number for number, entry in standing().items() if entry["status"] == status}
 
 
+@functools.cache
 def marked() -> set[int]:
     """Every number that a test carries. One that is computed comes from a table in `corpus`, whose headings begin
     with it."""

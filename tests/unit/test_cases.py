@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def rows() -> dict[int, list[tuple[str, str]]]:
     return {int(row[1]): _TEST.findall(row[3]) for row in found if row is not None}
 
 
+@functools.cache
 def marked() -> dict[int, set[tuple[str, str]]]:
     """The tests that carry `@pytest.mark.case`, by its number."""
     found: dict[int, set[tuple[str, str]]] = {}

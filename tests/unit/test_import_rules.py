@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,10 +113,11 @@ IMPORTS_BY_NAME = {
 KEY_NAMES = re.compile(r":(cfg|evt|dlv|ver|due|want|mend|gen|idem|ck|slots|meta|lease)(:|$)|:t:|\{p[0-9]{2}")
 
 
-def _imports(name: str) -> Iterator[str]:
+@functools.cache
+def _imports(name: str) -> tuple[str, ...]:
     """Every module that a module imports, wherever in it, or names in a text, which is how a table, `importlib` or
     `python -m` gets at one."""
-    yield from _imported_by(_tree(name), name)
+    return tuple(_imported_by(_tree(name), name))
 
 
 def _imported_by(tree: ast.Module, name: str) -> Iterator[str]:
@@ -144,10 +146,12 @@ def _named_in(text: str) -> Iterator[str]:
             yield module
 
 
+@functools.cache
 def _tree(name: str) -> ast.Module:
     return ast.parse(MODULES[name].read_text("utf-8"))
 
 
+@functools.cache
 def _ours(name: str) -> list[str]:
     return sorted({each for each in _imports(name) if each.split(".")[0] in {"outpost", "projections"}})
 

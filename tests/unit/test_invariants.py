@@ -6,6 +6,7 @@ A test says by `@pytest.mark.invariant("L1")` what it proves; `python -m tests.u
 from __future__ import annotations
 
 import ast
+import functools
 from collections import defaultdict
 from pathlib import Path
 
@@ -44,6 +45,7 @@ INVARIANTS = {
 }
 
 
+@functools.cache
 def proofs() -> dict[str, list[str]]:
     """Invariant -> `file::test` of those that carry its marker."""
     found: dict[str, list[str]] = defaultdict(list)
