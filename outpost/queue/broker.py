@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -40,6 +41,11 @@ async def deadline(seconds: float, text: str) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise BrokerError("timeout", text) from None
+
+
+def new_message_id() -> str:
+    """What names a message of ours: random, 32 hex digits."""
+    return os.urandom(16).hex()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

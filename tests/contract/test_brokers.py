@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 
@@ -11,19 +10,11 @@ import pytest
 
 from outpost.queue import broker, chunk, chunked
 from tests.harness.polling import eventually
-from tests.harness.queues import memory, world
+from tests.harness.queues import memory, rabbitmq, world
 from tests.unit.test_chunk import SECRET, an_event, tasks_of
 from tests.unit.test_chunked_queue import Lanes
 
-WORLDS: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[world.World]]] = {}
-
-
-@contextlib.asynccontextmanager
-async def _memory() -> AsyncIterator[world.World]:
-    yield memory.World()
-
-
-WORLDS["memory"] = _memory
+WORLDS: dict[str, type[world.World]] = {"memory": memory.World, "rabbitmq": rabbitmq.World}
 
 
 @pytest.fixture(params=WORLDS)
@@ -84,10 +75,10 @@ async def test_bytes_arrive_as_they_were_sent_and_are_gone_once_acknowledged(
     found = await received(made, len(bodies))
     assert sorted(bodies) == sorted(each.body for each in found)
     await made.acknowledge([each.receipt for each in found])
-    await made.close()
-    assert [] == await made.prepare(False)
     await service.end_locks(made)
-    assert await none_left(made)
+    other = opened(service.broker())
+    assert [] == await other.prepare(False)
+    assert await none_left(other)
 
 
 async def test_more_messages_than_a_call_carries_are_sent_and_received(

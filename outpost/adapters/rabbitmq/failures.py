@@ -31,7 +31,7 @@ def failed(
     exc: Exception, event: base.Delivery, secrets: Sequence[str], *, final: bool = False
 ) -> delivery.Failed:
     """The outcome of `event` where `exc` came of it; `final` as codes.failed has it."""
-    code, text = _reason(exc, event)
+    code, text = reason(exc, event.topic)
     return codes.failed(code, text, secrets, final=final)
 
 
@@ -46,7 +46,8 @@ def words(exc: Exception) -> str:
     return " ".join(str(arg) for arg in exc.args if isinstance(arg, str))
 
 
-def _reason(exc: Exception, event: base.Delivery) -> tuple[codes.Code, str]:
+def reason(exc: Exception, routing_key: str = "") -> tuple[codes.Code, str]:
+    """Our code for `exc` and the broker's words, which may hold secrets. `routing_key`: of what was published."""
     if (too_much := answers.reason(exc)) is not None:
         return too_much
     match exc:
@@ -57,7 +58,7 @@ def _reason(exc: Exception, event: base.Delivery) -> tuple[codes.Code, str]:
         case Blocked():
             return codes.Code.THROTTLED, str(exc)
         case exceptions.PublishError():
-            return codes.Code.UNROUTABLE, f"{exc.args[0]}: no queue for {event.topic!r}"
+            return codes.Code.UNROUTABLE, f"{exc.args[0]}: no queue for {routing_key!r}"
         case exceptions.DeliveryError():
             return codes.Code.THROTTLED, NOT_TAKEN
         case exceptions.AMQPChannelError():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 from aiormq import exceptions
 from pamqp import constants
 
@@ -30,24 +31,42 @@ _CONNECTION, _CHANNEL = 10, 20
 _BLOCKED, _UNBLOCKED = (_CONNECTION, 60), (_CONNECTION, 61)
 _FLAGS_AT = 12  # in a content header, behind class, weight and size of the body; a bit for each property
 _MORE_FLAGS, _CONTENT_TYPE, _ENCODING, _HEADERS = 1, 1 << 15, 1 << 14, 1 << 13
-# Class and method of what a broker may say to a publisher on a channel, beside the two classes above:
-# confirm.select-ok, basic.return, basic.ack, basic.nack.
-_METHODS = frozenset({(85, 11), (60, 50), (60, 80), (60, 120)})
+
+
+class Role(msgspec.Struct, frozen=True):
+    """What a broker may say to us beside the two classes above: `methods` by class and method; bodies of up to
+    `body_bytes` that no message of ours asked for, and headers of `headers_bytes`."""
+
+    methods: frozenset[tuple[int, int]]
+    body_bytes: int = 0
+    headers_bytes: int = 0
+
+
+# confirm.select-ok, basic.return, basic.ack, basic.nack
+PUBLISHER = Role(frozenset({(85, 11), (60, 50), (60, 80), (60, 120)}))
+# Of the operator's own queue: exchange.declare-ok, queue.declare-ok, queue.bind-ok, basic.qos-ok,
+# basic.consume-ok, basic.cancel, basic.cancel-ok, basic.deliver.
+CONSUMER = Role(
+    PUBLISHER.methods | {(40, 11), (50, 11), (50, 21)} | {(60, 11), (60, 21), (60, 30), (60, 31), (60, 60)},
+    body_bytes=16 * 1024 * 1024,
+    headers_bytes=131_072,
+)
 
 
 class Frames:
     """Stands for `reader`. `abort` ends the connection at once."""
 
-    def __init__(self, reader: asyncio.StreamReader, abort: Callable[[], None]) -> None:
+    def __init__(self, reader: asyncio.StreamReader, abort: Callable[[], None], role: Role = PUBLISHER) -> None:
         self.blocked: str | None = None  # why the broker takes no messages for now, while it says so
         self._reader = reader
         self._abort = abort
+        self._role = role
         self._allowance = answers.Allowance(BASE_BYTES, BYTES_PER_S)
         self._part = 0  # which of the frame is read next
         self._type = 0
         self._frames = 0
-        self._largest_body = 0
-        self._largest_headers = 0
+        self._largest_body = role.body_bytes
+        self._largest_headers = role.headers_bytes
 
     def sent(self, body: int, headers: int) -> int:
         """A message of these sizes (bytes) goes out: what may come back for it, to be given to `answered`."""
@@ -78,7 +97,8 @@ class Frames:
         try:
             if self._part == PARTS - 1:
                 self._judge_length(count - 1)
-                self._allowance.take(count + answers.FRAME_COST_BYTES)
+                if not self._role.body_bytes:
+                    self._allowance.take(count + answers.FRAME_COST_BYTES)
                 self._frames += 1
                 if not self._frames % FRAMES_A_TURN:
                     await asyncio.sleep(0)  # what has arrived already is read without waiting
@@ -111,8 +131,8 @@ class Frames:
         """`payload` with the octet that ends the frame."""
         if self._type == constants.FRAME_METHOD:
             method = (int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big"))
-            if method[0] not in (_CONNECTION, _CHANNEL) and method not in _METHODS:
-                raise exceptions.InvalidFrameError("the broker sent what a publisher did not ask for")
+            if method[0] not in (_CONNECTION, _CHANNEL) and method not in self._role.methods:
+                raise exceptions.InvalidFrameError("the broker sent what was not asked for")
             if method == _BLOCKED:
                 self.blocked = payload[5 : 5 + payload[4]].decode(errors="replace")
             elif method == _UNBLOCKED:

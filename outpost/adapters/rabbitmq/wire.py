@@ -109,12 +109,18 @@ class Lane(msgspec.Struct, frozen=True):
         return self.wire.open and not self.channel.is_closed and self.channel.rpc_frames.empty()
 
 
-async def connect(login: Login, known: judged.Addresses, limit_s: float) -> Wire:
+async def connect(
+    login: Login,
+    known: judged.Addresses,
+    limit_s: float,
+    role: rabbitmq_frames.Role = rabbitmq_frames.PUBLISHER,
+    heartbeat_s: int = HEARTBEAT_S,
+) -> Wire:
     """A connection that is logged in. Raises addresses.Blocked and Unknown, OSError, TimeoutError and aiormq's
     own; leaves no socket behind when it is cancelled. An address that does not answer gets its share of
     `limit_s`, no more, while others are left."""
-    sockets = _Sockets(login, known, limit_s)
-    connection = _Connection(_url(login), transport_factory=sockets)
+    sockets = _Sockets(login, known, limit_s, role)
+    connection = _Connection(_url(login, heartbeat_s), transport_factory=sockets)
     connection.vhost = login.vhost
     # Without a bound, since whoever puts something in waits for its answer: so nothing comes between the close of
     # a channel and our answer to it, and that answer is never dropped.
@@ -139,7 +145,7 @@ async def open_lane(wire: Wire) -> Lane:
     return Lane(wire, channel)
 
 
-def _url(login: Login) -> yarl.URL:
+def _url(login: Login, heartbeat_s: int) -> yarl.URL:
     """What the library takes user and password from, quoted. The host is ours to look up, and a virtual host does
     not survive a URL whatever it is named."""
     return yarl.URL.build(
@@ -148,17 +154,18 @@ def _url(login: Login) -> yarl.URL:
         password=login.password,
         host="destination",
         path="/",
-        query={"heartbeat": str(HEARTBEAT_S)},
+        query={"heartbeat": str(heartbeat_s)},
     )
 
 
 class _Sockets(aiormq.connection.TransportFactory):
-    def __init__(self, login: Login, known: judged.Addresses, limit_s: float) -> None:
+    def __init__(self, login: Login, known: judged.Addresses, limit_s: float, role: rabbitmq_frames.Role) -> None:
         self.writer: asyncio.StreamWriter | None = None
         self.frames: rabbitmq_frames.Frames | None = None
         self._login = login
         self._known = known
         self._limit_s = limit_s
+        self._role = role
 
     async def create(self, url: yarl.URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         deadline = asyncio.get_running_loop().time() + self._limit_s
@@ -172,7 +179,7 @@ class _Sockets(aiormq.connection.TransportFactory):
             except OSError as exc:  # TimeoutError is one
                 last = exc
             else:
-                self.frames = rabbitmq_frames.Frames(reader, self.writer.transport.abort)
+                self.frames = rabbitmq_frames.Frames(reader, self.writer.transport.abort, self._role)
                 return self.frames, self.writer  # type: ignore[return-value]  # all that the library uses of one
         try:
             raise last

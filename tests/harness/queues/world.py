@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import Self
 
 from outpost.queue import broker
 
@@ -17,6 +18,12 @@ class World(abc.ABC):
     told_ids = True
     dead_letter_reasons = True
     most_bytes = 192 * 1024
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:  # noqa: B027  # most have nothing to end
+        """Ends what was made for the test."""
 
     @abc.abstractmethod
     def broker(self) -> broker.Broker:
