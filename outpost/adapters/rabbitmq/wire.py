@@ -145,7 +145,7 @@ async def open_lane(wire: Wire) -> Lane:
     return Lane(wire, channel)
 
 
-def _url(login: Login, heartbeat_s: int) -> yarl.URL:
+def _url(login: Login, heartbeat_s: int = HEARTBEAT_S) -> yarl.URL:
     """What the library takes user and password from, quoted. The host is ours to look up, and a virtual host does
     not survive a URL whatever it is named."""
     return yarl.URL.build(
