@@ -13,7 +13,7 @@ from outpost.settings import load as settings_load
 
 FOLDER = Path(".outpost")
 # Whoever names one of these means another server.
-LOCATIONS = ("REDIS_HOST", "REDIS_UNIX_SOCKET", "POSTGRES_URL")
+LOCATIONS = ("REDIS_URL", "REDIS_HOST", "REDIS_UNIX_SOCKET", "POSTGRES_URL")
 
 
 def environment(environ: Mapping[str, str], config_path: str | None, path: Path = FOLDER) -> Mapping[str, str]:

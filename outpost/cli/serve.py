@@ -85,6 +85,7 @@ def _run_embedded(args: argparse.Namespace) -> int:
         try:
             settings = msgspec.structs.replace(
                 settings,
+                redis_url="",
                 redis_host=started.redis_host,
                 redis_port=started.redis_port,
                 redis_username="",

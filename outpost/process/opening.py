@@ -26,6 +26,7 @@ def open_log(settings: Settings) -> client.Log:
         password=settings.redis_password or None,
         database=settings.redis_database,
         tls=settings.redis_tls_enabled,
+        tls_verify=settings.redis_tls_verify,
         unix_socket=settings.redis_unix_socket or None,
     )
     return client.open_log(address, settings.deployment_id)

@@ -16,7 +16,7 @@ from outpost.ids import IdType
 VERSION = version("outpost-events")
 
 SECRET_FIELDS = frozenset(
-    {"api_key", "api_jwt_secret", "aes_encryption_secret", "redis_password", "postgres_url"}
+    {"api_key", "api_jwt_secret", "aes_encryption_secret", "redis_password", "redis_url", "postgres_url"}
     | {f"{source}rabbitmq_server_url" for source in ("", "publish_")}
     | {f"{source}aws_sqs_{key}" for source in ("", "publish_") for key in ("access_key_id", "secret_access_key")}
     | {f"{source}gcp_pubsub_service_account_credentials" for source in ("", "publish_")}
@@ -96,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # what the server has by its maxmemory.
     log_batch_size: int = 4_000
     stream_retention_ms: int = 600_000
+    redis_url: str = ""  # what it says stands in the fields below
     redis_host: str = ""
     redis_port: int = 6379
     redis_unix_socket: str = ""
@@ -103,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_password: str = ""
     redis_database: int = 0
     redis_tls_enabled: bool = False
+    redis_tls_verify: bool = True
     redis_durability: str = "always"
     redis_memory_budget_bytes: int = 0
     postgres_url: str = ""

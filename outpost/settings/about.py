@@ -80,13 +80,21 @@ ABOUT = {
     "RETRY_AFTER_MAX_SECONDS": "The longest `Retry-After` of a receiver that is granted; 0 does not listen to it.",
     "LOG_BATCH_SIZE": "The most rows that one transaction writes to Postgres.",
     "STREAM_RETENTION_SECONDS": "How long events and attempts stay in Redis at least; 20 or more.",
-    "REDIS_HOST": "The host of Redis. It must be set, or `REDIS_UNIX_SOCKET`.",
+    "REDIS_URL": (
+        "Where Redis is, as one URL: `rediss://user:password@host:6379/0` with TLS, `redis://` without, "
+        "`unix:///path`; instead of the next ones."
+    ),
+    "REDIS_HOST": "The host of Redis. It must be set, or `REDIS_URL` or `REDIS_UNIX_SOCKET`.",
     "REDIS_PORT": "The port of Redis; `tcp://host:port`, as Kubernetes sets it, stands for its port.",
     "REDIS_UNIX_SOCKET": "The path of a socket of Redis, instead of host and port.",
     "REDIS_USERNAME": "The user of Redis, where it has users.",
     "REDIS_PASSWORD": "The password of Redis.",
     "REDIS_DATABASE": "The number of the database in Redis.",
     "REDIS_TLS_ENABLED": "Speaks TLS to Redis.",
+    "REDIS_TLS_VERIFY": (
+        "Verifies the certificate of Redis. `false` is for providers that sign their own, and lets others listen; "
+        "a private authority goes into `SSL_CERT_FILE`."
+    ),
     "REDIS_DURABILITY": "What is demanded of Redis: see [streams.md](../streams.md#durability).",
     "REDIS_MEMORY_BUDGET_BYTES": "The memory beyond which publish answers 503; 0 stands for 80 % of `maxmemory`.",
     "POSTGRES_URL": "The URL of the Postgres database. It must be set.",

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from outpost import errors
-from outpost.settings import RESERVED_HEADERS, Settings, queues
+from outpost.settings import RESERVED_HEADERS, Settings, queues, redis_url
 from outpost.settings import sources as settings_sources
 from outpost.settings import table as settings_table
 from outpost.settings.rules import Broken, Variable
@@ -25,6 +25,8 @@ _SYSTEM_HEADERS = {
     "TIMESTAMP": ("timestamp", "webhook_timestamp_header"),
     "TOPIC": ("topic", "webhook_topic_header"),
 }
+# What REDIS_URL comes to where it says nothing of it: a single variable may say more.
+_LEFT_OPEN = {("redis_database", 0), ("redis_tls_enabled", False)}
 # Longer values are cut where a sentence repeats them.
 _SHOWN_CHARACTERS = 40
 
@@ -78,6 +80,7 @@ def resolve(
     problems += _take_service(service, values, broken)
     if values.get("retry_schedule_ms"):
         values["retry_max_limit"] = len(values["retry_schedule_ms"])
+    problems += _take_redis_url(values, set(given) - broken)
     settings = Settings(**values)
     problems += _missing(settings, broken, embedded=embedded)
     problems += _contradictions(settings, embedded=embedded)
@@ -123,6 +126,25 @@ def _take_service(service: str | None, values: dict[str, Any], broken: set[str])
     return []
 
 
+def _take_redis_url(values: dict[str, Any], given: set[str]) -> list[str]:
+    """Puts what REDIS_URL says into the fields of the single variables, which may say the same or what it leaves
+    out. Kubernetes sets REDIS_PORT unasked, so that the URL wins over it."""
+    said = redis_url.parse(values["redis_url"]) if values.get("redis_url") else {}
+    if isinstance(said, Broken):
+        return []
+    problems = []
+    for variable in settings_table.VARIABLES:
+        wanted = said.get(variable.field)
+        if wanted is None or variable.env == "REDIS_PORT" or variable.env not in given:
+            continue
+        if values.get(variable.field) != wanted and (variable.field, wanted) not in _LEFT_OPEN:
+            problems.append(f"REDIS_URL and {variable.env} must not say different things: leave one of them out")
+        else:
+            said[variable.field] = values[variable.field]
+    values |= said
+    return problems
+
+
 def _missing(settings: Settings, broken: set[str], *, embedded: bool) -> list[str]:
     problems = []
     if not settings.aes_encryption_secret and "AES_ENCRYPTION_SECRET" not in broken:
@@ -133,8 +155,8 @@ def _missing(settings: Settings, broken: set[str], *, embedded: bool) -> list[st
     if embedded:
         return problems
     located = settings.redis_host or settings.redis_unix_socket
-    if not located and not broken & {"REDIS_HOST", "REDIS_UNIX_SOCKET"}:
-        problems.append("REDIS_HOST must be set, or REDIS_UNIX_SOCKET: there is no default")
+    if not located and not broken & {"REDIS_HOST", "REDIS_UNIX_SOCKET", "REDIS_URL"}:
+        problems.append("REDIS_HOST must be set, or REDIS_URL or REDIS_UNIX_SOCKET: there is no default")
     if not settings.postgres_url and "POSTGRES_URL" not in broken:
         problems.append("POSTGRES_URL must be set: there is no default")
     return problems

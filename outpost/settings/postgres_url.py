@@ -6,7 +6,6 @@ sentence that refuses the start; none goes to the server as a setting that it wo
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import msgspec
@@ -54,7 +53,6 @@ _OURS = frozenset(
     {"host", "port", "user", "password", "dbname", "database", "sslmode", "ssl", "sslaccept", "connect_timeout"}
     | {"application_name", "options", "pgbouncer"}
 )
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 
@@ -96,8 +94,8 @@ def parse(text: str) -> PostgresAddress | Broken:
     if url is None or url.scheme not in ("postgres", "postgresql"):
         return Broken(MUST)
     words = url.words
-    if unknown := sorted(set(words) - DRIVER - IGNORED - _OURS):
-        return Broken(_unknown(unknown) if not any("@" in word for word in words.values()) else MUST)
+    if unknown := urls.unknown_words(url, DRIVER | IGNORED | _OURS):
+        return Broken(unknown)
     hosts = _hosts(url)
     mode = _mode(words)
     timeout = words.get("connect_timeout", "0").strip()
@@ -121,14 +119,6 @@ def parse(text: str) -> PostgresAddress | Broken:
         application_name=words.get("application_name") or None,
         options=words.get("options") or None,
         pooled=words.get("pgbouncer", "").lower() in _TRUE,
-    )
-
-
-def _unknown(names: list[str]) -> str:
-    """The sentence, with what looks like a word of a driver."""
-    named = [name for name in names if _WORD.fullmatch(name)][:5]
-    return (
-        f"must not have words that Outpost does not know: leave out {', '.join(named) or 'what is behind the ?'}"
     )
 
 

@@ -6,7 +6,7 @@ The order is that of `outpost config list`. What is accepted without effect or r
 
 from __future__ import annotations
 
-from outpost.settings import postgres_url, queue_table, rules
+from outpost.settings import postgres_url, queue_table, redis_url, rules
 from outpost.settings import unbuilt as settings_unbuilt
 from outpost.settings.rules import Empty, Rule, Variable
 
@@ -88,6 +88,7 @@ _STORES = [
     _sets("log_batch_size", "LOG_BATCH_SIZE", rules.integer(1, 10_000)),
     # A year: what stays in Redis is bounded by its memory long before.
     _sets("stream_retention_ms", "STREAM_RETENTION_SECONDS", rules.seconds(20, 31_536_000)),
+    _sets("redis_url", "REDIS_URL", redis_url.rule(), secret=True, yaml="redis.url"),
     _sets("redis_host", "REDIS_HOST", _HOST, yaml="redis.host"),
     _sets("redis_port", "REDIS_PORT", rules.port(), yaml="redis.port"),
     _sets("redis_unix_socket", "REDIS_UNIX_SOCKET", _SOCKET, yaml="redis.unix_socket"),
@@ -95,6 +96,7 @@ _STORES = [
     _sets("redis_password", "REDIS_PASSWORD", rules.secret(), secret=True, yaml="redis.password"),
     _sets("redis_database", "REDIS_DATABASE", rules.integer(0, 9_999), yaml="redis.database"),
     _sets("redis_tls_enabled", "REDIS_TLS_ENABLED", rules.boolean(), yaml="redis.tls_enabled"),
+    _sets("redis_tls_verify", "REDIS_TLS_VERIFY", rules.boolean(), yaml="redis.tls_verify"),
     _sets("redis_durability", "REDIS_DURABILITY", _DURABILITY, yaml="redis.durability"),
     _sets(
         "redis_memory_budget_bytes",

@@ -17,6 +17,7 @@ _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#\s\x00-\x1f\x7f]*)"
     r"(?P<path>[^?#\s\x00-\x1f\x7f]*)(?P<query>\?[^#\s\x00-\x1f\x7f]*)?"
 )
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:@]*))(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -78,6 +79,18 @@ def _hosts(places: str) -> tuple[Host, ...] | None:
     found = [_HOST.fullmatch(place) for place in places.split(",")] if places else []
     hosts = [_host(each) for each in found]
     return tuple(host for host in hosts if host is not None) if None not in hosts else None
+
+
+def unknown_words(url: Url, known: frozenset[str]) -> str:
+    """The end of a sentence that names the words of the query that are not known, or nothing. Only what looks like
+    a word is repeated, and nothing with an @ behind it: that may be a part of a password."""
+    unknown = sorted(set(url.words) - known)
+    if not unknown:
+        return ""
+    hidden = any("@" in value for value in url.words.values())
+    named = [] if hidden else [name for name in unknown if _WORD.fullmatch(name)][:5]
+    said = ", ".join(named) or "what is behind the ?"
+    return f"must not have words that Outpost does not know: leave out {said}"
 
 
 def _host(found: re.Match[str] | None) -> Host | None:

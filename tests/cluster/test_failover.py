@@ -129,6 +129,7 @@ async def test_a_primary_that_becomes_a_replica_is_left_and_work_goes_on_when_th
         await _sums_up(server, counts, load, receiver)
 
 
+@pytest.mark.case(33)
 async def test_a_redis_that_is_killed_again_and_again_under_load_loses_nothing(
     own_redis: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):
@@ -164,6 +165,7 @@ async def test_scripts_that_are_flushed_under_load_refuse_nobody(
         assert set() == load.refused
 
 
+@pytest.mark.case(33)
 async def test_a_group_that_is_destroyed_under_load_is_made_again_and_loses_nothing(
     redis70: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):
@@ -187,6 +189,7 @@ async def test_a_group_that_is_destroyed_under_load_is_made_again_and_loses_noth
         assert [0] * partitions.PARTITIONS == marks
 
 
+@pytest.mark.case(33)
 async def test_a_redis_that_comes_back_without_its_data_is_refused_until_it_has_them_again(
     own_redis: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from outpost import errors
 from outpost.cli import config
 from outpost.settings import load as settings_load
-from outpost.settings import postgres_url, urls
+from outpost.settings import postgres_url, redis_url, urls
 from outpost.settings import table as settings_table
 from outpost.settings.rules import Broken
 from projections.logs import store as stores
@@ -76,7 +76,7 @@ def told_of_settings(environ: dict[str, str]) -> str:
 def test_the_settings_that_are_urls_or_ports_are_these() -> None:
     assert [
         *("API_PORT", "DESTINATIONS_HOOKDECK_API_URL", "DESTINATIONS_HOOKDECK_EVENTS_URL"),
-        *("POSTGRES_URL", "PUBLISH_RABBITMQ_SERVER_URL", "RABBITMQ_SERVER_URL", "REDIS_PORT"),
+        *("POSTGRES_URL", "PUBLISH_RABBITMQ_SERVER_URL", "RABBITMQ_SERVER_URL", "REDIS_PORT", "REDIS_URL"),
     ] == NAMES
 
 
@@ -84,7 +84,7 @@ def test_the_settings_that_are_urls_or_ports_are_these() -> None:
 @given(
     secret=PASSWORDS,
     template=st.sampled_from(TEMPLATES),
-    scheme=st.sampled_from(["postgres", "https", "tcp", "amqps"]),
+    scheme=st.sampled_from(["postgres", "https", "tcp", "amqps", "rediss"]),
 )
 @settings(max_examples=150, deadline=None)
 @example(secret=f"Qz#{SECRET}", template=TEMPLATES[0], scheme="postgres")
@@ -229,3 +229,52 @@ def test_what_is_wrong_is_one_sentence(url: str, sentence: str) -> None:
 def test_a_base_url_has_no_login_and_no_end(url: str) -> None:
     (problem,) = settings_load.resolve(ENVIRON | {"DESTINATIONS_HOOKDECK_API_URL": url}, None, None).problems
     assert "must be an http or https URL" in problem
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://h", {"redis_host": "h", "redis_port": 6379, "redis_tls_enabled": False, "redis_database": 0}),
+        ("rediss://default:p%23w@h:6380/3", {
+            "redis_host": "h", "redis_port": 6380, "redis_tls_enabled": True, "redis_database": 3,
+            "redis_username": "default", "redis_password": "p#w",
+        }),
+        ("rediss://:p@h:6380?ssl_cert_reqs=none", {
+            "redis_host": "h", "redis_port": 6380, "redis_tls_enabled": True, "redis_database": 0,
+            "redis_password": "p", "redis_tls_verify": False,
+        }),
+        ("Redis://[::1]:1/?db=2&protocol=3&family=0", {
+            "redis_host": "::1", "redis_port": 1, "redis_tls_enabled": False, "redis_database": 2,
+        }),
+        ("unix:///run/redis.sock?db=1", {"redis_unix_socket": "/run/redis.sock", "redis_database": 1}),
+    ],
+)  # fmt: skip
+def test_a_url_of_redis_says_what_the_single_variables_do(url: str, said: dict[str, object]) -> None:
+    assert said == redis_url.parse(url)
+    environ = {name: value for name, value in ENVIRON.items() if name != "REDIS_HOST"} | {"REDIS_URL": url}
+    found = settings_load.load(environ | {"REDIS_PORT": "tcp://10.43.0.7:1"}, None, None)
+    assert said == {name: getattr(found, name) for name in said}
+
+
+@pytest.mark.parametrize(
+    ("given_too", "problem"),
+    [
+        ({"REDIS_HOST": "h", "REDIS_PASSWORD": "p", "REDIS_DATABASE": "4", "REDIS_TLS_ENABLED": "1"}, ""),
+        ({"REDIS_HOST": "other"}, "REDIS_URL and REDIS_HOST must not say different things"),
+        ({"REDIS_HOST": "h", "REDIS_USERNAME": "v"}, "REDIS_URL and REDIS_USERNAME must not"),
+        ({"REDIS_HOST": "h", "REDIS_UNIX_SOCKET": "/x"}, "REDIS_HOST and REDIS_UNIX_SOCKET must not both"),
+    ],
+)
+def test_beside_a_url_of_redis_single_variables_add_and_contradict_nothing(
+    given_too: dict[str, str], problem: str
+) -> None:
+    resolved = settings_load.resolve(ENVIRON | {"REDIS_URL": "redis://u@h"} | given_too, None, None)
+    assert ([problem] if problem else []) == [each[: len(problem)] for each in resolved.problems]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h", "redis://a,b", "redis://h/x", "redis://h?slot=1", "redis://", "unix://x"]
+)
+def test_what_is_no_url_of_redis_is_one_sentence(url: str) -> None:
+    (problem,) = settings_load.resolve(ENVIRON | {"REDIS_HOST": "", "REDIS_URL": url}, None, None).problems
+    assert problem.startswith("REDIS_URL must ")

@@ -67,6 +67,8 @@ async def check(log: client.Log, settings: Settings) -> Meta:
 async def problems(log: client.Log, settings: Settings) -> list[str]:
     """Why this server, or the log on it, does not fit; writes nothing. Raises errors.StoreUnavailable."""
     info: dict[str, Any] = await log.command("INFO")
+    if info.get("cluster_enabled") == 1 or info.get("redis_mode") == "cluster":
+        return [f"Redis cannot be used: {client.CLUSTER}."]
     found = [*_server_problems(info)]
     if settings.redis_durability == "always":
         found += _durability_problems(info, await _fsync_policy(log))

@@ -34,6 +34,23 @@ BLOCKING_TIMEOUT_S = BLOCK_MS / 1000 + 5.0
 CONFIG_ENTRIES = 500  # of `cfg`, by one read and one `advance`
 LARGE_CALL_BYTES = 262_144  # a call of scripts from this size on goes over the connection of large ones
 CONNECTIONS = 32  # a process never has more commands under way than its few loops
+CLUSTER = (
+    "it is in cluster mode, where a script may not touch keys of several slots: use a server, or a plan of your "
+    "provider, without cluster mode"
+)
+# What is refused for good: whoever asks again is refused again.
+_ADVICE: dict[type[Exception], str] = {
+    redis.exceptions.AuthenticationError: "it does not accept the user or the password: see REDIS_URL, or "
+    "REDIS_USERNAME and REDIS_PASSWORD",
+    redis.exceptions.NoPermissionError: "the user may not do that: allow it all commands, and the keys that begin "
+    "with outpost: (ACL SETUSER .. +@all ~outpost:*)",
+    wire.ClusterError: CLUSTER,
+    redis.exceptions.ClusterCrossSlotError: CLUSTER,
+    redis.exceptions.ClusterDownError: CLUSTER,
+    redis.exceptions.AskError: CLUSTER,  # of which MovedError is one
+}
+_REFUSALS = tuple(_ADVICE)
+_CAUSES = 6  # how deep a cause may lie
 DISK = "it cannot write to its disk"
 
 Arg = wire.Arg
@@ -221,11 +238,18 @@ class Log:
 
 @contextlib.contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Turns what redis-py raises into errors.StoreUnavailable; the text is the kind of failure only."""
+    """Turns what redis-py raises into errors.StoreUnavailable, or errors.StoreRefused where asking again would not
+    help; the text is the kind of failure only."""
     try:
         yield
     except redis.exceptions.OutOfMemoryError as exc:
         raise errors.StoreFull("redis", "its memory is used up") from exc
+    except redis.exceptions.MasterDownError as exc:  # for redis-py a kind of ClusterDownError; a failover mends it
+        raise errors.StoreUnavailable("redis", type(exc).__name__) from exc
+    except _REFUSALS as exc:
+        raise errors.StoreRefused(
+            "redis", _ADVICE[next(kind for kind in _ADVICE if isinstance(exc, kind))]
+        ) from exc
     except log_identity.OtherLog as exc:
         raise errors.LogReplaced from exc
     except (redis.exceptions.RedisError, OSError, TimeoutError) as exc:
@@ -237,11 +261,25 @@ def mapped_errors() -> Iterator[None]:
                 raise errors.StoreFull("redis", DISK) from exc
             case "NOGROUP":
                 raise errors.GroupMissing("redis", "the consumer group is missing") from exc
+        if advice := _tls_advice(exc):
+            raise errors.StoreRefused("redis", advice) from exc
         raise errors.StoreUnavailable("redis", type(exc).__name__) from exc
     except RuntimeError as exc:
         if wire.says_closed(exc):
             raise errors.StoreUnavailable("redis", "ConnectionClosed") from exc
         raise
+
+
+def _tls_advice(exc: BaseException) -> str:
+    """What is to be changed where the certificate is refused; redis-py hides that behind an error of its own."""
+    cause: BaseException | None = exc
+    for _ in range(_CAUSES):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted ({cause.verify_message}): see SSL_CERT_FILE and REDIS_TLS_VERIFY"
+            )
+        cause = (cause.__cause__ or cause.__context__) if cause else None
+    return ""
 
 
 def open_log(address: RedisAddress, deployment_id: str = "") -> Log:
@@ -284,7 +322,12 @@ def _client(address: RedisAddress, pin: log_identity.LogIdentity) -> redis.async
             },
         }
         if address.tls:
-            common["ssl_min_version"] = ssl.TLSVersion.TLSv1_2
+            common |= {
+                "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+                "ssl_exclude_verify_flags": [ssl.VERIFY_X509_STRICT],  # as `wire.tls_context`
+                "ssl_cert_reqs": "required" if address.tls_verify else "none",
+                "ssl_check_hostname": address.tls_verify,
+            }
     pool = redis.asyncio.BlockingConnectionPool(
         connection_class=connection, max_connections=CONNECTIONS, timeout=COMMAND_TIMEOUT_S, **common
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 from collections import deque
@@ -34,6 +35,10 @@ KEEPALIVE = (
 )
 
 
+class ClusterError(redis.exceptions.ResponseError):
+    """An answer that only a server in cluster mode gives."""
+
+
 class RedisAddress(msgspec.Struct, frozen=True):
     """Where Redis is; `unix_socket` wins over host and port."""
 
@@ -43,10 +48,24 @@ class RedisAddress(msgspec.Struct, frozen=True):
     password: str | None = None
     database: int = 0
     tls: bool = False
+    tls_verify: bool = True
     unix_socket: str | None = None
 
     def __repr__(self) -> str:
         return f"RedisAddress({self.unix_socket or self.host})"
+
+
+@functools.lru_cache(maxsize=2)
+def tls_context(*, verify: bool) -> ssl.SSLContext:
+    """TLS 1.2 or newer. Certificates are judged alike by every version of Python: from 3.13 on, the default is
+    strict and refuses those of many private authorities."""
+    context = ssl.create_default_context()
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 # What an error reply starts with, where its kind matters to us.
@@ -57,6 +76,11 @@ _KINDS: dict[str, type[redis.exceptions.RedisError]] = {
     "READONLY": redis.exceptions.ReadOnlyError,
     "NOAUTH": redis.exceptions.AuthenticationError,
     "WRONGPASS": redis.exceptions.AuthenticationError,
+    "NOPERM": redis.exceptions.NoPermissionError,
+    "CROSSSLOT": redis.exceptions.ClusterCrossSlotError,
+    "CLUSTERDOWN": ClusterError,
+    "MOVED": ClusterError,
+    "ASK": ClusterError,
 }
 
 
@@ -233,7 +257,7 @@ async def _connect(address: RedisAddress, timeout_s: float, pin: log_identity.Lo
     if address.unix_socket:
         _, connection = await loop.create_unix_connection(factory, address.unix_socket)
     else:
-        context = ssl.create_default_context() if address.tls else None
+        context = tls_context(verify=address.tls_verify) if address.tls else None
         transport, connection = await loop.create_connection(factory, address.host, address.port, ssl=context)
         raw = transport.get_extra_info("socket")
         if raw is None:
@@ -241,8 +265,8 @@ async def _connect(address: RedisAddress, timeout_s: float, pin: log_identity.Lo
         for option in KEEPALIVE:
             raw.setsockopt(*option)
     hello: list[Sequence[Arg]] = []
-    if address.password:
-        hello.append(("AUTH", *([address.username] if address.username else []), address.password))
+    if address.password or address.username:  # a user may have no password
+        hello.append(("AUTH", *([address.username] if address.username else []), address.password or ""))
     if address.database:
         hello.append(("SELECT", address.database))
     if pin.expected is not None:
