@@ -108,6 +108,7 @@ async def every_api_shows_the_last_write(counts: counting.Counts, stage: faults.
             for other in stage.client.apis:
                 shown = await stage.client.once(other, "GET", path)
                 assert shown is not None, other.service
+                assert 200 == shown[0], (other.service, shown)
                 assert topics == shown[1]["topics"]
 
 
