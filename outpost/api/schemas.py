@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Text = Annotated[str, Meta(extra_json_schema={"maxLength": 255})]
+LongText = Annotated[str, Meta(extra_json_schema={"maxLength": 8_192})]
 Object = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
 Topics = Annotated[
     Literal["*"] | list[Text], Meta(description='`"*"` for every topic, or a list of topics and patterns.')
@@ -129,8 +130,10 @@ class Destination(msgspec.Struct):
 
 
 class PublishRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """An event. Keys and values of its metadata have at most 255 bytes. An id that was published for the tenant
-    within the idempotency window gets the first answer again."""
+    """An event. Keys of its metadata have at most 255 bytes, values 8,192, all of them 16,384. An id that was
+    published for the tenant (and for this destination, where one is named) within the idempotency window gets the
+    first answer again. Without a topic, or with the topic `*`, it goes to every destination whose filter it
+    fits."""
 
     tenant_id: Text
     data: dict[str, Any]
@@ -139,7 +142,7 @@ class PublishRequest(msgspec.Struct, forbid_unknown_fields=True):
     topic: Text | UnsetType | None = UNSET
     eligible_for_retry: bool | UnsetType | None = UNSET
     time: Time | UnsetType | None = UNSET
-    metadata: dict[str, Text] | UnsetType | None = UNSET
+    metadata: dict[str, LongText] | UnsetType | None = UNSET
 
 
 class Published(msgspec.Struct):

@@ -26,6 +26,9 @@ _DESTINATION |= {"metadata", "created_at", "updated_at", "disabled_at"}
 _TENANT = frozenset({"metadata", "id", "destinations_count", "topics", "created_at", "updated_at"})
 
 
+_WHOLE = {"metadata": None, "delivery_metadata": values.MAX_METADATA_BYTES}  # what is sent becomes one head
+
+
 def destination_form(
     body: bytes, now_ms: int, *, patch: bool = False, refuses_unknown: bool = True
 ) -> destinations.DestinationForm:
@@ -101,7 +104,7 @@ def _secrets(path: str, said: dict[str, object], found: list[errors.Problem]) ->
     """Config and credentials: their values are the type's affair, and may be keys of many lines."""
     result = _map(path, said, found)
     if isinstance(result, dict):
-        found += values.metadata_problems(path, dict.fromkeys(result, ""))
+        found += values.metadata_problems(path, dict.fromkeys(result, ""), whole=None)
     return result
 
 
@@ -109,7 +112,7 @@ def _metadata(path: str, said: dict[str, object], found: list[errors.Problem]) -
     result = _map(path, said, found)
     if isinstance(result, dict):
         texts = {key: value or "" for key, value in result.items()}
-        found += values.metadata_problems(path, texts, values.MAX_VALUE_BYTES)
+        found += values.metadata_problems(path, texts, values.MAX_VALUE_BYTES, _WHOLE[path])
     return result
 
 

@@ -103,7 +103,7 @@ def _item(request: Publish, version: int, matched: tuple[events.Matched, ...], b
     fields, told = envelope.encode_event(event), envelope.encode_matched(matched)
     return append.Item(
         tenant=request.tenant,
-        mark=f"{request.tenant}\0{request.id}",
+        mark=_mark(request),
         request=by,
         fields=fields,
         expected=version,
@@ -111,3 +111,10 @@ def _item(request: Publish, version: int, matched: tuple[events.Matched, ...], b
         payload_bytes=envelope.payload_bytes(fields),
         fan_out_bytes=budgets.fan_out_bytes(told, len(matched)),
     )
+
+
+def _mark(request: Publish) -> str:
+    """What is appended once within the window: an id, and once more for each destination that it is published for
+    by name. One mark for all would answer the second of two destinations 202 and send it nothing."""
+    named = "" if request.destination is None else f"\0{request.destination}"
+    return f"{request.tenant}\0{request.id}{named}"

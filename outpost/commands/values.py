@@ -16,7 +16,9 @@ import msgspec
 from outpost import errors, json_values
 from outpost.domain import times
 
-MAX_TEXT_BYTES = 255  # of ids, topics, keys and values of event metadata, in UTF-8
+MAX_TEXT_BYTES = 255  # of ids, topics and keys of metadata, in UTF-8
+MAX_EVENT_VALUE_BYTES = 8_192  # of a value of event metadata, as long as what receivers take in one header
+MAX_METADATA_BYTES = 16_384  # of the keys and values of one map of metadata, which become one head
 MAX_VALUE_BYTES = 2_048  # of a value of tenant, destination and delivery metadata, which may hold JSON
 MAX_PROBLEMS = 100  # that one answer names; a body can break a rule a hundred thousand times
 MAX_DEPTH = 256  # objects and arrays within each other; leaves the stack room for those who read it again
@@ -102,18 +104,28 @@ def id_problem(path: str, text: str) -> errors.Problem | None:
     return text_problem(path, text)
 
 
-def metadata_problems(path: str, values: dict[str, str], most: int = MAX_TEXT_BYTES) -> list[errors.Problem]:
-    """What is wrong with keys (255 bytes) and values (`most` bytes) of metadata, up to `MAX_PROBLEMS`."""
+def metadata_problems(
+    path: str, values: dict[str, str], most: int = MAX_EVENT_VALUE_BYTES, whole: int | None = MAX_METADATA_BYTES
+) -> list[errors.Problem]:
+    """What is wrong with keys (255 bytes) and values (`most` bytes) of metadata, up to `MAX_PROBLEMS`, and with
+    all of them together (`whole` bytes)."""
     found: list[errors.Problem] = []
+    size = 0
     for key, value in values.items():
         if plain(key) and plain(value):
+            size += len(key) + len(value)
             continue
         at = path_of(path, key)
         problem = text_problem(at, key) or text_problem(at, value, most)
-        if problem is not None:
+        if problem is None:
+            size += len(key.encode()) + len(value.encode())
+        else:
             found.append(problem)
         if len(found) == MAX_PROBLEMS:
-            break
+            return found
+    if whole is not None and size > whole:
+        text = f"{path} must have at most {whole} bytes of keys and values"
+        found.append(errors.Problem(path, "maxsize", whole, text))
     return found
 
 

@@ -92,7 +92,7 @@ def test_every_fault_of_a_publish_is_told() -> None:
         "data": [],
         "id": "x" * 256,
         "destination_id": "a\nb",
-        "metadata": {"a": 1, "b": "fine", "c": "nul \x00", "d": "y" * 256},
+        "metadata": {"a": 1, "b": "fine", "c": "nul \x00", "d": "y" * 8_193},
         "time": "2024-01-01",
         "eligible_for_retry": "yes",
     }
@@ -104,7 +104,7 @@ def test_every_fault_of_a_publish_is_told() -> None:
         "destination_id must not contain control characters",
         "topic is invalid",
         "metadata.c must not contain control characters",
-        "metadata.d must be at most 255 bytes",
+        "metadata.d must be at most 8192 bytes",
         "data must be a valid JSON object",
         "time must be an RFC 3339 date-time between 1970 and 2200",
     ]
@@ -428,3 +428,27 @@ def test_secrets_may_hold_what_metadata_may_not() -> None:
 
 def test_a_key_that_an_answer_repeats_is_cut_and_cleaned() -> None:
     assert values.path_of("metadata", "a\nb" + "x" * 100) == "metadata.a?b" + "x" * 61
+
+
+@pytest.mark.case(19)
+@pytest.mark.parametrize("value", ["x" * 900, "x" * 8_192, "é" * 4_096, "eyJhbGciOi" * 100])
+def test_a_long_value_of_metadata_is_taken(value: str) -> None:
+    assert publish({**VALID, "metadata": {"authorization-token": value}}).metadata == {
+        "authorization-token": value
+    }
+
+
+@pytest.mark.case(19)
+def test_two_hundred_keys_of_metadata_are_taken_and_more_than_a_head_holds_is_not() -> None:
+    assert 200 == len(publish({**VALID, "metadata": {f"key-{n}": "v" for n in range(200)}}).metadata)
+    most = {"a" * 100: "x" * 8_092, "b" * 100: "é" * 4_046}
+    assert publish({**VALID, "metadata": most}).metadata == most
+    told = ["metadata must have at most 16384 bytes of keys and values"]
+    assert faults({**VALID, "metadata": {**most, "": "x"}}) == told
+    assert form_faults({"delivery_metadata": {f"k{n}": "v" * 2_048 for n in range(8)}}) == ["delivery_" + told[0]]
+    assert form_faults({"metadata": {f"k{n}": "v" * 2_048 for n in range(8)}}) == []
+
+
+@pytest.mark.case(19)
+def test_a_key_of_metadata_has_255_bytes() -> None:
+    assert faults({**VALID, "metadata": {"k" * 256: "v"}}) == [f"metadata.{'k' * 64} must be at most 255 bytes"]

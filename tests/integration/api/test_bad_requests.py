@@ -154,8 +154,8 @@ PUBLISHES = [
     ),
     publish(
         "metadata too long",
-        {"metadata": {"a": LONG, LONG: "a"}},
-        "metadata.a must be at most 255 bytes",
+        {"metadata": {"a": "y" * 8_193, LONG: "a"}},
+        "metadata.a must be at most 8192 bytes",
         f"metadata.{'x' * 64} must be at most 255 bytes",
     ),
     publish("time of wrong type", {"time": 1790000000}, "time failed type validation"),

@@ -132,3 +132,22 @@ async def test_without_the_api_key_nobody_gets_in(acme: Api, header: str | None,
         answer = await http.request(method, path, json=BODY if method == "POST" else None)
     assert (answer.status_code, answer.json()) == (401, {"status": 401, "message": "unauthorized"})
     assert await entries(acme) == []
+
+
+@pytest.mark.parametrize("path", ["/publish", "/publish/"])
+async def test_an_id_counts_once_for_each_destination_that_is_named(acme: Api, path: str) -> None:
+    """The second of two was answered 202 with the first one's id, and got nothing."""
+    for id_ in ("d1", "d2"):
+        await acme.destination(id=id_)
+
+    async def publish(**named: str) -> tuple[bool, list[str]]:
+        answer = await acme.http.post(path, json={**BODY, "id": "e1", **named})
+        assert answer.status_code == 202
+        return answer.json()["duplicate"], sorted(answer.json()["destination_ids"])
+
+    for duplicate in (False, True):
+        assert (duplicate, ["d1"]) == await publish(destination_id="d1")
+        assert (duplicate, ["d2"]) == await publish(destination_id="d2")
+        assert (duplicate, []) == await publish(destination_id="d3")
+        assert (duplicate, ["d1", "d2"]) == await publish()
+    assert 4 == len(await entries(acme))
