@@ -89,3 +89,14 @@ async def test_an_event_that_is_sent_again_overwrites_its_object(world: s3.World
     [arrived] = await world.arrived(target, 1)
     assert expected == arrived.extra["key"]
     assert "application/json" == arrived.extra["content_type"]
+
+
+async def test_an_object_arrives_without_metadata_that_it_cannot_carry(world: s3.World, adapter: base.Adapter):
+    target = await world.target()
+    told = {"small": "1", "token": "x" * 2_100, "trace": "y" * 500, "more": "z" * 1_900}
+    event = base.Delivery("evt_1", "t", TIME, told, DATA, 1)
+    [outcome] = await send(adapter, target.config, target.credentials, event)
+    assert ("OK", ["token", "more"]) == (outcome.code, outcome.response["metadata_left_out"])
+    [arrived] = await world.arrived(target, 1)
+    assert DATA == arrived.body
+    assert {"timestamp", "event-id", "topic", "small", "trace"} == arrived.metadata.keys()

@@ -261,3 +261,22 @@ def test_any_text_is_a_header_and_comes_back(text: str):
     assert text == str(email.header.make_header(email.header.decode_header(sent)))
     assert all(len(word) <= 75 for word in sent.split(" ")) or sent == text
     assert re.fullmatch(r"[!#$&'*+.^_`|~0-9A-Za-z%-]+", s3_metadata.name(text))
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=600)
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30), TEXTS, max_size=12))
+def test_metadata_that_an_object_cannot_carry_is_left_out_and_named(told: dict[str, str]):
+    kept, left_out = s3_metadata.fitting({"event-id": "e1", **told})
+    assert sum(len(name) + len(value) for name, value in kept.items()) <= s3_metadata.MAX_BYTES
+    assert "event-id" in kept
+    whole = s3_metadata.headers({"event-id": "e1", **told})
+    assert kept == {name: whole[name] for name in kept}
+    assert whole.keys() - kept.keys() == {s3_metadata.name(key) for key in left_out}
+
+
+def test_an_attempt_names_what_was_left_out_up_to_twenty_keys():
+    assert {"key": "k"} == metadata.noted({"key": "k"}, [])
+    found = metadata.noted({}, [f"k{number}" for number in range(100)])
+    assert [f"k{number}" for number in range(metadata.MAX_NOTED)] == found[metadata.LEFT_OUT]

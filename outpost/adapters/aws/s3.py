@@ -169,11 +169,12 @@ class Publisher:
         key = self._keys.key(event)
         if key is None:
             return codes.UNFORMATTED
+        told, left_out = s3_metadata.fitting(self._merger.merged(event))
         asked = {
             **self._fixed,
             "Key": key,
             "Body": event.data,
-            "Metadata": s3_metadata.headers(self._merger.merged(event)),
+            "Metadata": told,
             "ChecksumSHA256": base64.b64encode(hashlib.sha256(event.data).digest()).decode(),
         }
         answer = await self._client.call("put_object", asked, deadline)
@@ -181,4 +182,5 @@ class Publisher:
             return answer.outcome
         if not answer.get("ETag"):  # some services answer 200 and an error, or anything, for what they do not know
             return codes.failed(codes.Code.ERR, NO_ETAG)
-        return delivery.Delivered(codes.OK, {"bucket": self._fixed["Bucket"], "key": key})
+        response = metadata.noted({"bucket": self._fixed["Bucket"], "key": key}, left_out)
+        return delivery.Delivered(codes.OK, response)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 _NAME = "!#$&'*+-.^_`|~"  # of a header, beside letters and digits (RFC 9110, section 5.6.2); `%` is our escape
 _WORD_BYTES = 45  # of UTF-8 in one encoded word, which is at most 75 characters long
+MAX_BYTES = 2_048  # of names and values of one object, all ASCII here
 _MARK = "=?"  # how an encoded word begins
 
 
@@ -20,6 +21,28 @@ def headers(metadata: Mapping[str, str]) -> dict[str, str]:
     """`metadata` with names in lower case, other characters than a header's percent-encoded in them, and values as
     `value` has them. Of two names that come to the same the later one is kept; one without a name is left out."""
     return {name(key): value(text) for key, text in metadata.items() if key}
+
+
+def fitting(metadata: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The headers of `metadata` that S3 takes for one object, the first ones first, and the keys that are left
+    out: the system's come before delivery metadata and the event's."""
+    whole = headers(metadata)
+    if sum(map(len, whole)) + sum(map(len, whole.values())) <= MAX_BYTES:
+        return whole, []
+    kept: dict[str, str] = {}
+    left_out = []
+    room = MAX_BYTES
+    for key in metadata:
+        header = name(key)
+        if header in kept or header not in whole:
+            continue
+        size = len(header) + len(whole[header])
+        if size <= room:
+            kept[header] = whole[header]
+            room -= size
+        else:
+            left_out.append(key)
+    return kept, left_out
 
 
 def name(key: str) -> str:

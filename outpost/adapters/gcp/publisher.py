@@ -17,6 +17,7 @@ import msgspec
 
 from outpost.adapters import base, codes
 from outpost.adapters.egress import addresses
+from outpost.adapters.gcp import attributes
 from outpost.adapters.gcp import key as gcp_key
 from outpost.adapters.shared import long_lived_client, metadata
 from outpost.domain import delivery
@@ -107,7 +108,8 @@ class Publisher:
         an attribute, the size), the halves are sent, so that the others arrive.
         """
         outcomes: list[delivery.Outcome] = [codes.UNFORMATTED] * len(batch)
-        messages = [self._message(event) for event in batch]
+        told = [attributes.fitting(self._merger.merged(event)) for event in batch]
+        messages = [self._message(event, kept) for event, (kept, _) in zip(batch, told, strict=True)]
         waiting = self._parts(messages, outcomes)
         divisions = MOST_DIVISIONS
         while waiting:
@@ -117,7 +119,8 @@ class Publisher:
             for part, answer in zip(waiting, answers, strict=True):
                 if isinstance(answer, list):
                     for at, id_ in zip(part, answer, strict=True):
-                        outcomes[at] = delivery.Delivered(codes.OK, {"message_id": id_, **self._place})
+                        response = metadata.noted({"message_id": id_, **self._place}, told[at][1])
+                        outcomes[at] = delivery.Delivered(codes.OK, response)
                 elif answer.dividing and len(part) > 1 and divisions:
                     divisions -= 1
                     halves += [part[: len(part) // 2], part[len(part) // 2 :]]
@@ -146,9 +149,9 @@ class Publisher:
                 outcomes[at] = codes.failed(codes.Code.MESSAGE_TOO_LARGE, f"larger than {MOST_BYTES} bytes")
         return parts(sizes, room)
 
-    def _message(self, event: base.Delivery) -> Any:
+    def _message(self, event: base.Delivery, kept: Mapping[str, str]) -> Any:
         try:
-            return self._library.message(data=event.data, attributes=self._merger.merged(event))
+            return self._library.message(data=event.data, attributes=kept)
         except (ValueError, TypeError):  # a text that UTF-8 does not have
             return None
 

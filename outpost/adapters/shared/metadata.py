@@ -6,10 +6,12 @@ The values are texts. `timestamp` is the time of the delivery, not of the event,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from outpost.adapters import base
 
+LEFT_OUT = "metadata_left_out"  # in the response of an attempt
+MAX_NOTED = 20  # keys that it names
 TIMESTAMP, TIMESTAMP_MS, EVENT_ID, TOPIC = "timestamp", "timestamp-ms", "event-id", "topic"
 
 
@@ -37,6 +39,14 @@ class Merger:
         result.update(self._own)
         result.update(event.metadata)
         return result
+
+
+def noted(response: dict[str, object], left_out: Sequence[str]) -> dict[str, object]:
+    """The `response` of an attempt, with the keys of metadata that its transport could not carry, if there are
+    any."""
+    if left_out:
+        response[LEFT_OUT] = list(left_out[:MAX_NOTED])
+    return response
 
 
 def seconds(now_ns: int) -> str:
