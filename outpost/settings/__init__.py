@@ -160,6 +160,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_user_agent: str = f"Outpost/{VERSION}"
     destinations_allowed_cidrs: tuple[str, ...] = ()
     destinations_allowed_hosts: tuple[str, ...] = ()  # names that are trusted whatever they resolve to
+    destinations_ca_file: str = ""  # authorities that TLS believes beside the system's
     include_millisecond_timestamp: bool = False
     webhook_header_prefix: str = "x-outpost-"
     webhook_event_id_header: str | None = None

@@ -102,6 +102,9 @@ ABOUT = {
     "HTTP_USER_AGENT": "The `User-Agent` of deliveries.",
     "DESTINATIONS_ALLOWED_CIDRS": "Private networks to which deliveries may go, with commas between them.",
     "DESTINATIONS_ALLOWED_HOSTS": "Names that are trusted whatever address they resolve to.",
+    "DESTINATIONS_CA_FILE": (
+        "A file of authorities (PEM) that TLS to destinations of every type believes beside the system's."
+    ),
     "DESTINATIONS_INCLUDE_MILLISECOND_TIMESTAMP": "Adds a time in milliseconds to the metadata of deliveries.",
     "DESTINATIONS_WEBHOOK_HEADER_PREFIX": "What the names of our headers begin with.",
     "DESTINATIONS_WEBHOOK_SIGNATURE_ENCODING": "The encoding of signatures: `hex` or `base64`.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Literal
@@ -221,6 +222,20 @@ def hosts() -> Rule:
         return Broken("must list host names such as broker.internal, without scheme, port or wildcard")
 
     return Rule(parse, ",".join)
+
+
+def ca_file() -> Rule:
+    """The path of a file with certificates in PEM, which is read to see whether it holds some."""
+
+    def parse(given: str) -> str | Broken:
+        path = given.strip()
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except (OSError, ValueError):  # OSError: ssl.SSLError among them
+            return Broken("must be a file that can be read and has certificates in PEM")
+        return path
+
+    return Rule(parse)
 
 
 def header_name() -> Rule:

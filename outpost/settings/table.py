@@ -134,6 +134,7 @@ _REQUESTS = [
         rules.hosts(),
         yaml="destinations.allowed_hosts",
     ),
+    _sets("destinations_ca_file", "DESTINATIONS_CA_FILE", rules.ca_file(), yaml="destinations.ca_file"),
     _sets(
         "include_millisecond_timestamp",
         "DESTINATIONS_INCLUDE_MILLISECOND_TIMESTAMP",

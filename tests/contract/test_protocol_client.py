@@ -17,8 +17,9 @@ import uvloop
 
 from outpost.adapters.egress import guard as egress
 from outpost.adapters.egress import names
-from outpost.adapters.http import client, connection, failures, protocol_client, reading, trust
+from outpost.adapters.http import client, connection, failures, protocol_client, reading
 from outpost.adapters.http import pool as pools
+from outpost.adapters.shared import trust
 from tests.harness import receiver as receivers
 from tests.harness.polling import eventually
 from tests.harness.receiver import Do, Receiver, Take, WaitFor, answer, head
@@ -446,6 +447,7 @@ async def test_a_send_that_waits_for_a_slot_ends_when_the_client_is_closed(
 
 
 def test_the_systems_authorities_are_loaded_once_and_certificates_are_checked() -> None:
-    assert trust.system() is trust.system()
-    assert trust.system().verify_mode == ssl.CERT_REQUIRED
-    assert trust.system().check_hostname
+    for context in (trust.http, trust.plain):
+        assert context() is context()
+        assert context().verify_mode == ssl.CERT_REQUIRED
+        assert context().check_hostname

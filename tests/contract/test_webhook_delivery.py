@@ -747,6 +747,12 @@ async def test_tls_to_an_address_is_checked_against_the_address(
         assert client.Answer(200, b"") == await post(make(trust=trust), receiver.url())
 
 
+def code_of(outcome: client.Answer | client.Unanswered) -> str:
+    """How the fault is called, whatever the sentence on it."""
+    assert isinstance(outcome, client.Unanswered)
+    return outcome.code
+
+
 @pytest.mark.behaviour(86)
 async def test_a_certificate_for_another_name_is_a_tls_error(
     make: ClientMaker,
@@ -755,22 +761,22 @@ async def test_a_certificate_for_another_name_is_a_tls_error(
 ) -> None:
     async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
         sender = make(trust=trust)
-        assert client.Unanswered("tls_error") == await post(sender, receiver.url(host="elsewhere.test"))
-        assert client.Unanswered("tls_error") == await post(sender, receiver.url())
+        assert "tls_error" == code_of(await post(sender, receiver.url(host="elsewhere.test")))
+        assert "tls_error" == code_of(await post(sender, receiver.url()))
         assert receiver.requests == []
 
 
 @pytest.mark.behaviour(86)
 async def test_an_unknown_authority_is_a_tls_error(make: ClientMaker, authority: trustme.CA) -> None:
     async with Receiver(tls=serving(authority, "receiver.test")) as receiver:
-        assert client.Unanswered("tls_error") == await post(make(), receiver.url(host="receiver.test"))
+        assert "tls_error" == code_of(await post(make(), receiver.url(host="receiver.test")))
 
 
 @pytest.mark.behaviour(86)
 async def test_plain_text_where_tls_was_expected_is_a_tls_error(make: ClientMaker) -> None:
     async with Receiver(greeting=[b"HTTP/1.1 400 Bad Request\r\n\r\n", Do.HANG]) as receiver:
         url = receiver.url(host="receiver.test").replace("http:", "https:")
-        assert client.Unanswered("tls_error") == await post(make(), url)
+        assert "tls_error" == code_of(await post(make(), url))
 
 
 async def test_a_trailing_dot_is_no_part_of_the_identity(

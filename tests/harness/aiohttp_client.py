@@ -18,8 +18,9 @@ from multidict import CIMultiDict
 
 from outpost.adapters.egress import guard as egress
 from outpost.adapters.egress import names
-from outpost.adapters.http import client, failures, trust
+from outpost.adapters.http import client, failures
 from outpost.adapters.http import endpoint as endpoints
+from outpost.adapters.shared import trust
 
 IDLE_SECONDS = 15.0  # how long an unused connection is kept
 MAX_LINE_BYTES = 16_384  # a status line or a header's name
@@ -114,7 +115,7 @@ class AiohttpClient:
         connector = _Connector(
             resolver=_Resolver(self._names),
             use_dns_cache=False,
-            ssl=self._trust or trust.system(),
+            ssl=self._trust or trust.http(),
             limit=self._connections,
             keepalive_timeout=IDLE_SECONDS,
         )

@@ -284,7 +284,7 @@ def test_an_error_of_the_connection_has_its_word_until_there_is_a_status() -> No
     reader = reading.Reader(CAP)
     reader.feed(LINE)
     assert RESET == reader.end(ConnectionResetError(104, "reset"))
-    assert client.Unanswered("tls_error") == reader.end(ssl.SSLError(1, "alert"))
+    assert client.Unanswered("tls_error", "alert") == reader.end(ssl.SSLError(1, "alert"))
     reader.feed(b"\r\n")
     assert BROKEN == reader.end(ConnectionResetError(104, "reset"))
     assert client.Answer(200, b"", "late") == reader.late()

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 
+import certifi
 import pytest
 import rich.console
 
@@ -144,6 +145,7 @@ EXAMPLES = [
     ("HTTP_USER_AGENT", "Acme/2 (hooks)", "http_user_agent", "Acme/2 (hooks)"),
     ("DESTINATIONS_ALLOWED_CIDRS", "10.0.0.0/8, ::1", "destinations_allowed_cidrs", ("10.0.0.0/8", "::1/128")),
     ("DESTINATIONS_ALLOWED_HOSTS", "Broker.internal, b", "destinations_allowed_hosts", ("broker.internal", "b")),
+    ("DESTINATIONS_CA_FILE", f" {certifi.where()}\n", "destinations_ca_file", certifi.where()),
     ("DESTINATIONS_INCLUDE_MILLISECOND_TIMESTAMP", "t", "include_millisecond_timestamp", True),
     (PREFIX, "acme-", "webhook_header_prefix", "acme-"),
     (EVENT_ID_HEADER, "X-Id", "webhook_event_id_header", "X-Id"),
@@ -603,3 +605,14 @@ def test_the_environment_is_only_read():
     before = dict(os.environ)
     load()
     assert before == dict(os.environ)
+
+
+@pytest.mark.parametrize("held", [None, b"", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
+def test_a_file_of_authorities_is_read_at_the_start(held, tmp_path):
+    path = tmp_path / "authorities.pem"
+    if held is not None:
+        path.write_bytes(held)
+    with pytest.raises(errors.ConfigurationError) as refused:
+        load({"DESTINATIONS_CA_FILE": str(path)})
+    [problem] = [each for each in refused.value.problems if "CA_FILE" in each]
+    assert "DESTINATIONS_CA_FILE must be a file that can be read and has certificates in PEM" in problem

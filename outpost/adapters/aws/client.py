@@ -124,7 +124,8 @@ class Client:
         loop, turns = asyncio.get_running_loop(), self._shared.aws_builds
         await turns.wait(self._place.tenant)
         try:
-            building = self._shared.threads.submit(_build, self._place, self._timeout_s, self._config)
+            ca_file = self._shared.settings.destinations_ca_file
+            building = self._shared.threads.submit(_build, self._place, self._timeout_s, ca_file, self._config)
         except BaseException:  # the process ends
             turns.passed()
             raise
@@ -195,7 +196,7 @@ _building = threading.Lock()
 _described: set[str] = set()  # services whose description botocore has loaded; it keeps that for good
 
 
-def _build(place: Place, timeout_s: float, config: dict[str, Any]) -> Any:
+def _build(place: Place, timeout_s: float, ca_file: str, config: dict[str, Any]) -> Any:
     """A client, in a thread."""
     from botocore import config as configs
 
@@ -219,7 +220,7 @@ def _build(place: Place, timeout_s: float, config: dict[str, Any]) -> Any:
             ),
         )
     client._endpoint.http_session.close()  # noqa: SLF001 -- botocore has no other way to be given a session
-    client._endpoint.http_session = aws_sockets.Session(timeout_s, MOST_KEPT)  # noqa: SLF001
+    client._endpoint.http_session = aws_sockets.Session(timeout_s, MOST_KEPT, ca_file)  # noqa: SLF001
     if place.service not in _described:
         _described.add(place.service)
         collecting.leave_out_what_is_loaded()

@@ -13,7 +13,7 @@ import ssl
 from outpost.adapters.codes import Code
 from outpost.adapters.egress import addresses
 from outpost.adapters.http import failures
-from outpost.adapters.shared import answers
+from outpost.adapters.shared import answers, tls_faults
 
 _NAMES: dict[Code, tuple[str, ...]] = {
     Code.INVALID_CREDENTIALS: (
@@ -118,6 +118,6 @@ def unconnected(failure: OSError) -> tuple[Code, str]:
         case TimeoutError():
             return Code.TIMEOUT, ""
         case ssl.SSLError():
-            return Code.TLS_ERROR, str(failure)
+            return Code.TLS_ERROR, tls_faults.reason(failure)
         case _:
             return Code(failures.code_of(failure)), ""

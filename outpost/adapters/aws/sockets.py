@@ -21,8 +21,7 @@ from typing import Any
 from botocore import awsrequest, exceptions, httpsession
 
 from outpost.adapters.egress import addresses
-from outpost.adapters.http import trust
-from outpost.adapters.shared import answers
+from outpost.adapters.shared import answers, trust
 
 SHORTEST_S = 0.001  # a time-out of 0 would mean a socket that does not wait
 # Of the answers to one call, heads and bodies together, unless the type says otherwise. They take a few kilobytes,
@@ -240,7 +239,8 @@ class _EncryptedPool(_Pooled, awsrequest.AWSHTTPSConnectionPool):  # type: ignor
 class Session(httpsession.URLLib3Session):  # type: ignore[misc]
     """botocore's HTTP session with such connections, at most `most_kept` of them while they are idle."""
 
-    def __init__(self, timeout_s: float, most_kept: int) -> None:
+    def __init__(self, timeout_s: float, most_kept: int, ca_file: str = "") -> None:
+        self._ca_file = ca_file
         super().__init__(proxies={}, timeout=timeout_s, max_pool_connections=most_kept, socket_options=_OPTIONS)
         self._manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _EncryptedPool}
 
@@ -252,7 +252,7 @@ class Session(httpsession.URLLib3Session):  # type: ignore[misc]
         return answer
 
     def _get_ssl_context(self) -> ssl.SSLContext:
-        return trust.system()
+        return trust.http(self._ca_file)
 
     def _setup_ssl_cert(self, conn: Any, url: str, verify: object) -> None:
         conn.cert_reqs = ssl.CERT_REQUIRED  # by the authorities that the context has

@@ -21,7 +21,7 @@ from outpost.adapters.azure import connection_string as servicebus_string
 from outpost.adapters.codes import Code
 from outpost.adapters.egress import addresses
 from outpost.adapters.http import failures
-from outpost.adapters.shared import answers, tracebacks
+from outpost.adapters.shared import answers, tls_faults, tracebacks
 
 if TYPE_CHECKING:
     from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
@@ -136,6 +136,8 @@ def told_by(exc: BaseException) -> tuple[Code, str]:
             return Code.DNS_ERROR, ""
         case OSError(errno=None) if not isinstance(exc, ssl.SSLError):
             return Code.CONNECTION_RESET, str(exc)  # the library's own, when it finds the end of the stream
+        case ssl.SSLError():
+            return Code.TLS_ERROR, tls_faults.reason(exc)
         case OSError():
             return Code(failures.code_of(exc)), str(exc)
     inner = getattr(exc, "inner_exception", None) or getattr(exc, "inner_error", None)
@@ -153,12 +155,6 @@ def _is_about_the_token(exc: BaseException) -> bool:
     from azure.servicebus._pyamqp.error import AuthenticationException
 
     return isinstance(exc, AuthenticationException)
-
-
-@functools.cache
-def trust() -> ssl.SSLContext:
-    """The system's authorities, for all links of a process."""
-    return ssl.create_default_context()
 
 
 class _Named:

@@ -17,7 +17,7 @@ from outpost import errors
 from outpost.adapters import base, codes, declared, extras
 from outpost.adapters.azure import connection_string as servicebus_string
 from outpost.adapters.azure import link as servicebus_link
-from outpost.adapters.shared import batches, long_lived_client, metadata
+from outpost.adapters.shared import batches, long_lived_client, metadata, trust
 from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 
@@ -77,9 +77,9 @@ class AzureServiceBus(declared.Declared):
             raise errors.Invalid([errors.Problem(f"credentials.{STRING}", parsed)])
         await self._shared.imported("outpost.adapters.azure.frames")
         await self._shared.imported("azure.servicebus.aio")
-        trust = self._trust or servicebus_link.trust()
+        context = self._trust or trust.plain(self._shared.settings.destinations_ca_file)
         merger = self._metadata(destination)
-        return Publisher(self._shared, destination.tenant, parsed, destination.config["name"], merger, trust)
+        return Publisher(self._shared, destination.tenant, parsed, destination.config["name"], merger, context)
 
 
 def build(shared: shared_.Shared) -> AzureServiceBus:

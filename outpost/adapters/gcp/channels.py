@@ -80,10 +80,13 @@ def plain(addresses: Sequence[str], host: str, port: int) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(target(addresses, port), options=_options(f"{_spelt(host)}:{port}"))
 
 
-def secure(addresses: Sequence[str], host: str, port: int, roots: bytes | None = None) -> grpc.aio.Channel:
-    """A channel with TLS to `host`, which has `addresses`. `roots`: PEM, where it is not gRPC's own list."""
+def secure(
+    addresses: Sequence[str], host: str, port: int, roots: bytes | None = None, added: bytes = b""
+) -> grpc.aio.Channel:
+    """A channel with TLS to `host`, which has `addresses`. `roots`: PEM, where it is not gRPC's own list;
+    `added`: PEM beside it."""
     options = (*_options(_spelt(host)), ("grpc.ssl_target_name_override", host))
-    return grpc.aio.secure_channel(target(addresses, port), _credentials(roots), options=options)
+    return grpc.aio.secure_channel(target(addresses, port), _credentials(roots, added), options=options)
 
 
 def code_of(status: grpc.StatusCode, text: str) -> codes.Code:
@@ -117,9 +120,9 @@ def _options(authority: str) -> tuple[tuple[str, str | int], ...]:
 
 
 @functools.lru_cache(maxsize=2)
-def _credentials(roots: bytes | None) -> grpc.ChannelCredentials:
+def _credentials(roots: bytes | None, added: bytes) -> grpc.ChannelCredentials:
     """The roots are always said: for none, gRPC would look into GRPC_DEFAULT_SSL_ROOTS_FILE_PATH."""
-    return grpc.ssl_channel_credentials(roots or _bundled())
+    return grpc.ssl_channel_credentials((roots or _bundled()) + added)
 
 
 def _bundled() -> bytes:

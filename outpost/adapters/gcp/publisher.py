@@ -38,12 +38,14 @@ GRACE_S = 3.0  # what the sends beside one that was cut off get to end, before t
 
 
 class Service(msgspec.Struct, frozen=True):
-    """Where Pub/Sub is. `tls` goes with a token; `roots`: PEM, where it is not the list that comes with gRPC."""
+    """Where Pub/Sub is. `tls` goes with a token; `roots`: PEM, where it is not the list that comes with gRPC;
+    `added`: PEM beside that list."""
 
     host: str
     port: int
     tls: bool = True
     roots: bytes | None = None
+    added: bytes = b""
 
 
 class Library(NamedTuple):
@@ -214,7 +216,7 @@ class Publisher:
         service = self._service
         found = await self._names.of(service.host)
         if service.tls:
-            return self._library.channels.secure(found, service.host, service.port, service.roots)
+            return self._library.channels.secure(found, service.host, service.port, service.roots, service.added)
         return self._library.channels.plain(found, service.host, service.port)
 
     async def _shut(self, channel: grpc.aio.Channel) -> None:

@@ -11,11 +11,14 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 
+import msgspec
+
 from outpost import errors
 from outpost.adapters import base, declared, extras
 from outpost.adapters.gcp import key as gcp_key
 from outpost.adapters.gcp import publisher as gcp_publisher
 from outpost.adapters.shared import resources as shared_
+from outpost.adapters.shared import trust
 
 TYPE = "gcp_pubsub"
 AUDIENCE = "https://pubsub.googleapis.com/"
@@ -62,6 +65,9 @@ class PubSub(declared.Declared):
             service = parsed
         else:
             tokens = _tokens(destination.credentials.get("service_account_json", ""))
+        added = trust.added(self._shared.settings.destinations_ca_file) if service.tls else b""
+        if added:
+            service = msgspec.structs.replace(service, added=added)
         if self._library is None:
             self._library = await asyncio.get_running_loop().run_in_executor(
                 self._shared.threads, gcp_publisher.load

@@ -14,7 +14,7 @@ import msgspec
 
 from outpost import errors
 from outpost.adapters import base
-from outpost.adapters.http import trust
+from outpost.adapters.shared import trust
 
 CREDENTIAL = "token"
 NAME, ID = "source_name", "source_id"  # what is kept of the source
@@ -45,15 +45,15 @@ def source_of(token: str) -> str | None:
     return source.decode("ascii") if colon and _ID.fullmatch(source) else None
 
 
-async def verify(save: base.Save, api_url: str) -> base.Verified:
-    """What Hookdeck says of a token that is not the stored one."""
+async def verify(save: base.Save, api_url: str, ca_file: str = "") -> base.Verified:
+    """What Hookdeck says of a token that is not the stored one. `ca_file`: see trust.http."""
     token = save.credentials.get(CREDENTIAL, "")
     source = source_of(token)
     if source is None or _stored(save, token):
         return base.NOT_VERIFIED
     try:
         async with asyncio.timeout(base.VERIFY_S):
-            name = await _name(f"{api_url}/2025-01-01/sources/{source}/managed/verify", token)
+            name = await _name(f"{api_url}/2025-01-01/sources/{source}/managed/verify", token, ca_file)
     except TimeoutError:
         name = _unverified(_UNSAID)
     if isinstance(name, errors.Problem):
@@ -87,7 +87,7 @@ def problem(rule: str) -> errors.Problem:
     return errors.Problem(f"credentials.{CREDENTIAL}", rule)
 
 
-async def _name(url: str, token: str) -> str | errors.Problem:
+async def _name(url: str, token: str, ca_file: str) -> str | errors.Problem:
     """What Hookdeck calls the source, or why `token` cannot be saved. The caller ends it at its deadline."""
     import httpx  # takes 100 ms, and few processes save a token
 
@@ -95,7 +95,7 @@ async def _name(url: str, token: str) -> str | errors.Problem:
     said = b""
     try:
         async with (
-            httpx.AsyncClient(trust_env=False, verify=trust.system(), timeout=base.VERIFY_S) as http,
+            httpx.AsyncClient(trust_env=False, verify=trust.http(ca_file), timeout=base.VERIFY_S) as http,
             http.stream("GET", url, headers=headers) as answer,
         ):
             if answer.is_client_error and answer.status_code != LATER:

@@ -37,7 +37,8 @@ class Hookdeck(declared.Declared):
 
     async def verify(self, save: base.Save) -> base.Verified:
         """Asks Hookdeck about a token that is not the stored one."""
-        return await hookdeck_save.verify(save, self._shared.settings.hookdeck_api_url)
+        settings = self._shared.settings
+        return await hookdeck_save.verify(save, settings.hookdeck_api_url, settings.destinations_ca_file)
 
     def prepare(self, save: base.Save) -> base.Prepared:
         """Only a token that Hookdeck knows is stored, with what it says of the source."""

@@ -7,9 +7,10 @@ import ssl
 
 from outpost.adapters.egress import guard as egress
 from outpost.adapters.egress import names
-from outpost.adapters.http import client, failures, pool, trust
+from outpost.adapters.http import client, failures, pool
 from outpost.adapters.http import connection as connections
 from outpost.adapters.http import endpoint as endpoints
+from outpost.adapters.shared import trust
 
 MAX_REMEMBERED = 10_000  # origins whose last good address is known
 
@@ -39,7 +40,7 @@ class Connector:
         addresses = await self._addresses(endpoint)
         if isinstance(addresses, client.Unanswered):
             return addresses
-        code: client.Code = "network_error"
+        why = failures.CLOSED
         for tried, address in enumerate(addresses):
             now = self._loop.time()
             share = (deadline - now) / (len(addresses) - tried)
@@ -47,14 +48,14 @@ class Connector:
                 async with asyncio.timeout(share if tried + 1 < len(addresses) else None):
                     connection = await self._attempt(endpoint, address, deadline - now)
             except TimeoutError as exc:
-                code = "timeout" if exc.errno is None else failures.code_of(exc)
+                why = failures.TIMEOUT if exc.errno is None else failures.unanswered(exc)
             except (OSError, ValueError) as exc:  # ValueError: a name that TLS cannot encode
-                code = failures.code_of(exc)
+                why = failures.unanswered(exc)
             else:
                 if len(addresses) > 1:
                     self._remember(endpoint.origin, address)
                 return connection
-        return client.Unanswered(code)
+        return why
 
     async def _addresses(self, endpoint: endpoints.Endpoint) -> tuple[str, ...] | client.Unanswered:
         if endpoint.literal:
@@ -83,7 +84,7 @@ class Connector:
                     lambda: connection,
                     address,
                     endpoint.port,
-                    ssl=self._context or trust.system(),
+                    ssl=self._context or trust.http(),
                     server_hostname=endpoint.host.rstrip("."),
                     ssl_handshake_timeout=max(seconds, 0) + 1,
                 )

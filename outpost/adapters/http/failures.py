@@ -7,15 +7,16 @@ import ssl
 from typing import Final
 
 from outpost.adapters.http import client
+from outpost.adapters.shared import tls_faults
 
+UNREADABLE: Final = "The receiver's answer could not be read"
 BLOCKED: Final = client.Unanswered("blocked_address", final=True)  # the URL has the address itself
 BLOCKED_NAME: Final = client.Unanswered("blocked_address")  # a resolver said so, and may say otherwise later
 TIMEOUT: Final = client.Unanswered("timeout")
 UNRESOLVED: Final = client.Unanswered("dns_error")
 EARLY: Final = client.Unanswered("early_answer", "The answer came before the whole request was sent")
+NOT_READ: Final = client.Unanswered("network_error", UNREADABLE)
 CLOSED: Final = client.Unanswered("network_error")  # by ourselves
-
-UNREADABLE: Final = "The receiver's answer could not be read"
 
 _BY_ERRNO: dict[int, client.Code] = {
     errno.ECONNREFUSED: "connection_refused",
@@ -28,6 +29,11 @@ _BY_ERRNO: dict[int, client.Code] = {
     errno.EHOSTDOWN: "network_unreachable",
     errno.ETIMEDOUT: "timeout",
 }
+
+
+def unanswered(exc: BaseException | None) -> client.Unanswered:
+    """What `exc` means: the word, and for TLS the reason."""
+    return client.Unanswered(code_of(exc), tls_faults.reason(exc) if isinstance(exc, ssl.SSLError) else "")
 
 
 def unreadable(reason: str = "") -> client.Unanswered:

@@ -119,7 +119,7 @@ class Reader:
                 self._keep(piece)
             if self._is_too_much(piece):
                 self._reason = "it has more beside its body than any answer needs"
-                self._result = self._cut("network_error", "broken")
+                self._result = self._cut(failures.NOT_READ, "broken")
         return self._result
 
     def _parse(self, piece: bytes | memoryview) -> None:
@@ -130,7 +130,7 @@ class Reader:
             self.reusable = False
             if self._result is None:
                 if self._odd or self.status or self._reason:
-                    self._result = self._cut("network_error", "broken")
+                    self._result = self._cut(failures.NOT_READ, "broken")
                 else:
                     self._odd = True
                     self._interim = 0
@@ -157,7 +157,7 @@ class Reader:
             pass
         else:
             return
-        self._result = self._cut("network_error", "broken")
+        self._result = self._cut(failures.NOT_READ, "broken")
 
     def _keep(self, piece: bytes | memoryview) -> bytearray:
         """What came of heads that are not complete."""
@@ -189,22 +189,20 @@ class Reader:
         """The answer where the connection is over, by the peer's hang-up or by `exc`."""
         if self.status and self._close_delimits and exc is None:
             return client.Answer(self.status, bytes(self._body), "", self._retry_after)
-        return self._cut(failures.code_of(exc), "broken")
+        return self._cut(failures.unanswered(exc), "broken")
 
     def late(self) -> client.Answer | client.Unanswered:
         """The answer where there is no more time."""
-        return self._cut("timeout", "late")
+        return self._cut(failures.TIMEOUT, "late")
 
     def close(self) -> None:
         """Lets go of the parser, which holds on to this object."""
         self._parser = None
 
-    def _cut(self, code: client.Code, fault: client.BodyFault) -> client.Answer | client.Unanswered:
+    def _cut(self, why: client.Unanswered, fault: client.BodyFault) -> client.Answer | client.Unanswered:
         if self.status:
             return client.Answer(self.status, b"", fault, self._retry_after)
-        if code == "network_error" and (self._odd or self._reason):
-            return failures.unreadable(self._reason)
-        return client.Unanswered(code)
+        return failures.unreadable(self._reason) if why is failures.NOT_READ else why
 
     # Called by the parser. An exception makes feed_data raise an HttpParserError.
 

@@ -14,7 +14,7 @@ from aiokafka import errors as theirs
 
 from outpost.adapters import codes
 from outpost.adapters.egress import addresses
-from outpost.adapters.shared import answers
+from outpost.adapters.shared import answers, tls_faults
 
 NONE = 0
 UNKNOWN_TOPIC = 3
@@ -79,6 +79,8 @@ def met(exc: Exception, broker: str) -> Failure:
             return Failure(codes.Code.DNS_ERROR, f"{broker} has no address")
         case answers.AnswerTooLarge() as too_large:
             return Failure(codes.Code.ANSWER_TOO_LARGE, f"{broker}: {too_large}")
+        case ssl.SSLError() as fault:
+            return Failure(codes.Code.TLS_ERROR, f"{broker}: {tls_faults.reason(fault)}")
         case OSError() | EOFError() as fault:
             return Failure(_of_network(fault), f"{broker}: {str(fault) or type(fault).__name__}")
         case theirs.KafkaConnectionError():

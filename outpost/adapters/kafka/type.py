@@ -6,7 +6,6 @@ headers. This file is what needs no library; `kafka_publisher` and what it uses 
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import re
 import ssl
@@ -15,7 +14,7 @@ from collections.abc import Callable, Mapping
 from outpost import errors
 from outpost.adapters import base, declared, extras, fields
 from outpost.adapters.shared import resources as shared_
-from outpost.adapters.shared import templates
+from outpost.adapters.shared import templates, trust
 
 TYPE = "kafka"
 DEFAULT_PORT = 9092
@@ -40,7 +39,7 @@ class Kafka(declared.Declared):
 
     def __init__(self, shared: shared_.Shared, unavailable: str = "") -> None:
         super().__init__(TYPE, shared, unavailable)
-        self.trust: Callable[[], ssl.SSLContext] = _system
+        self.trust: Callable[[], ssl.SSLContext] = lambda: trust.plain(shared.settings.destinations_ca_file)
 
     def completed(
         self, config: dict[str, str], credentials: dict[str, str]
@@ -118,12 +117,6 @@ class Kafka(declared.Declared):
 def build(shared: shared_.Shared) -> Kafka:
     """The type; says what to install where the library is missing."""
     return Kafka(shared, extras.missing(TYPE, "aiokafka", "kafka"))
-
-
-@functools.cache
-def _system() -> ssl.SSLContext:
-    """The system's authorities, one context for all: each takes 15 ms and half a megabyte."""
-    return ssl.create_default_context()
 
 
 def _listed(brokers: str) -> list[str]:

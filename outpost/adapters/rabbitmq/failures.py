@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Sequence
 
 from aiormq import exceptions
@@ -10,7 +11,7 @@ from aiormq import exceptions
 from outpost.adapters import base, codes
 from outpost.adapters.egress import addresses as judged
 from outpost.adapters.http import failures
-from outpost.adapters.shared import answers
+from outpost.adapters.shared import answers, tls_faults
 from outpost.domain import delivery
 
 CONNECTION_FORCED, ACCESS_REFUSED = 320, 403  # AMQP's reply codes
@@ -67,6 +68,8 @@ def reason(exc: Exception, routing_key: str = "") -> tuple[codes.Code, str]:
             return _of_connection(exc), words(exc)
         case TimeoutError():
             return codes.Code.TIMEOUT, ""
+        case ssl.SSLError():
+            return codes.Code.TLS_ERROR, tls_faults.reason(exc)
         case OSError():
             return codes.Code(failures.code_of(exc)), str(exc)
         case RuntimeError() if type(exc) is RuntimeError:  # closed meanwhile

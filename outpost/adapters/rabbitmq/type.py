@@ -6,7 +6,6 @@ Delivered means that the broker has confirmed the message and had a queue for it
 
 from __future__ import annotations
 
-import functools
 import re
 import ssl
 import urllib.parse
@@ -17,6 +16,7 @@ import msgspec
 from outpost import errors
 from outpost.adapters import base, declared, extras
 from outpost.adapters.shared import resources as shared_
+from outpost.adapters.shared import trust
 
 TYPE = "rabbitmq"
 PORT, TLS_PORT = 5672, 5671
@@ -99,7 +99,7 @@ class RabbitMQ(declared.Declared):
             vhost=place.vhost,
             username=destination.credentials.get("username", ""),
             password=destination.credentials.get("password", ""),
-            tls=(self._context or _trusted()) if tls else None,
+            tls=(self._context or trust.plain(self._shared.settings.destinations_ca_file)) if tls else None,
         )
         return rabbitmq_publisher.Publisher(
             login,
@@ -113,9 +113,3 @@ class RabbitMQ(declared.Declared):
 def build(shared: shared_.Shared) -> RabbitMQ:
     """The type as the settings want it."""
     return RabbitMQ(shared, extras.missing(TYPE, "aiormq", "rabbitmq"))
-
-
-@functools.cache
-def _trusted() -> ssl.SSLContext:
-    """The system's authorities; building it takes 15 ms. Not the one of HTTP, which offers HTTP to the server."""
-    return ssl.create_default_context()

@@ -17,7 +17,7 @@ from outpost.adapters.egress import addresses, names
 from outpost.adapters.egress import guard as egress
 from outpost.adapters.http import client as clients
 from outpost.adapters.http import protocol_client
-from outpost.adapters.shared import turns
+from outpost.adapters.shared import trust, turns
 
 
 class Shared:
@@ -35,6 +35,7 @@ class Shared:
             self.names,
             max_body_bytes=settings.webhook_max_response_body_bytes,
             connections=settings.delivery_max_concurrency,
+            trust=trust.http(settings.destinations_ca_file),
         )
 
     @functools.cached_property
