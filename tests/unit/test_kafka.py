@@ -13,7 +13,9 @@ from aiokafka import errors as theirs
 
 from outpost import settings as settings_
 from outpost.adapters import base, codes, extras
+from outpost.adapters.kafka import batch as kafka_batch
 from outpost.adapters.kafka import errors as kafka_errors
+from outpost.adapters.kafka import partition as kafka_partition
 from outpost.adapters.kafka import partitioners
 from outpost.adapters.kafka import type as kafka
 from outpost.adapters.shared import resources as shared_
@@ -258,3 +260,99 @@ def test_of_several_failures_the_one_of_a_broker_that_answered_counts():
     denied = kafka_errors.Failure(codes.Code.AUTH_FAILED, "three")
     assert denied is kafka_errors.most_telling([refused, denied, blocked])
     assert refused is kafka_errors.most_telling([blocked, refused])
+
+
+def kafka_event(id_: str, size: int = 10) -> Any:
+    return kafka_batch.Event(id_, b"key", b"x" * size, [], 0.0)
+
+
+def in_doubt(unsettled: Any, partition: Any, *events: Any) -> list[Any]:
+    """The batches that are given up when a batch of these events is in doubt."""
+    partition.waiting.extend(events)
+    batch = partition.taken((7, 0))
+    unsettled.sent(partition, batch)
+    given_up: list[Any] = unsettled.doubt(partition, batch)
+    for event in events:
+        event.done.cancel()
+    return given_up
+
+
+async def test_a_batch_in_doubt_goes_out_again_as_it_was_before_anything_else():
+    partition, unsettled = kafka_partition.Partition(3), kafka_partition.Unsettled()
+    partition.waiting.extend([kafka_event("a"), kafka_event("b")])
+    first = partition.taken((7, 0))
+    assert first is not None
+    partition.written(first)
+    assert [] == in_doubt(unsettled, partition, kafka_event("c"))
+    partition.waiting.append(kafka_event("d"))
+    doubted = partition.taken((7, 0))
+    assert doubted is not None
+    assert doubted is partition.taken((8, 0))
+    assert (2, ["c"]) == (doubted.sequence, [event.id for event in doubted.events])
+    assert unsettled.attach(kafka_event("x")) is None
+    again = kafka_event("c")
+    assert unsettled.attach(again) is partition
+    assert unsettled.attach(kafka_event("c")) is None, "an attempt waits for it already"
+    assert (True, [again]) == (partition.wanted, doubted.events)
+    partition.written(doubted)
+    unsettled.settle(partition, doubted, written=True)
+    assert not unsettled.was_written("c"), "whoever waits hears it"
+    following = partition.taken((7, 0))
+    assert following is not None
+    assert (3, ["d"]) == (following.sequence, [event.id for event in following.events])
+    assert ((8, 0), 0) == (renewed(partition).producer, renewed(partition).sequence)
+
+
+def renewed(partition: Any) -> Any:
+    """A batch of one event under another producer number."""
+    partition.waiting.append(kafka_event("e"))
+    return partition.taken((8, 0))
+
+
+async def test_what_is_written_after_its_attempt_ended_is_told_once_to_the_next_one():
+    partition, unsettled = kafka_partition.Partition(0), kafka_partition.Unsettled()
+    in_doubt(unsettled, partition, kafka_event("a"), kafka_event("b"))
+    assert not unsettled.was_written("a")
+    batch = partition.doubt
+    assert batch is not None
+    unsettled.settle(partition, batch, written=True)
+    assert [True, False, True] == [unsettled.was_written(id_) for id_ in ("a", "a", "b")]
+    assert partition.doubt is None
+    assert 0 == unsettled._bytes
+
+
+async def test_batches_in_doubt_have_a_bound_and_the_oldest_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kafka_partition, "MAX_DOUBT_BYTES", 3_000)
+    unsettled = kafka_partition.Unsettled()
+    partitions = [kafka_partition.Partition(number) for number in range(4)]
+    given_up = [in_doubt(unsettled, each, kafka_event(f"e{each.number}", 1_200)) for each in partitions]
+    assert [[], [], ["e0"], ["e1"]] == [[e.id for b in some for e in b.events] for some in given_up]
+    assert [None, None] == [each.doubt for each in partitions[:2]]
+    assert unsettled._bytes <= 3_000
+    assert {"e2", "e3"} == set(unsettled._events)
+
+
+async def test_an_attempt_that_comes_before_the_answer_to_the_last_one_waits_for_that():
+    partition, unsettled = kafka_partition.Partition(0), kafka_partition.Unsettled()
+    first = kafka_event("a")
+    partition.waiting.append(first)
+    batch = partition.taken((7, 0))
+    assert batch is not None
+    unsettled.sent(partition, batch)
+    assert unsettled.attach(kafka_event("a")) is None
+    first.done.cancel()
+    again = kafka_event("a")
+    assert unsettled.attach(again) is partition
+    assert [again] == batch.events
+    unsettled.settle(partition, batch, written=True)
+    assert not unsettled.was_written("a")
+    assert {} == unsettled._events
+
+
+async def test_what_is_remembered_as_written_has_a_bound(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kafka_partition, "MAX_WRITTEN", 2)
+    partition, unsettled = kafka_partition.Partition(0), kafka_partition.Unsettled()
+    in_doubt(unsettled, partition, *(kafka_event(id_) for id_ in "abc"))
+    assert partition.doubt is not None
+    unsettled.settle(partition, partition.doubt, written=True)
+    assert [False, True, True] == [unsettled.was_written(id_) for id_ in "abc"]

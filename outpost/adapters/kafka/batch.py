@@ -5,56 +5,56 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-import msgspec
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from outpost.adapters.kafka import wire as kafka_wire
+from outpost.adapters.kafka import errors as kafka_errors
 from outpost.domain import delivery
 
 BATCH_BYTES = 262_144  # of one partition; brokers take 1 MB unless told otherwise. A larger event goes alone
-SEQUENCES = 1 << 31  # sequence numbers begin anew after so many
+NO_PRODUCER = (-1, -1)
+
+Producer = tuple[int, int]  # number and epoch
 
 
 class Event:
-    """One event on its way; `done` gets its outcome, and is cancelled where nobody waits any more."""
+    """One event on its way; `done` gets its outcome, and is cancelled where nobody waits any more. `failure` is
+    what it met last."""
 
-    __slots__ = ("alone", "deadline", "done", "headers", "key", "moves", "partition", "value")
+    __slots__ = ("alone", "deadline", "done", "failure", "headers", "id", "key", "moves", "value")
 
-    def __init__(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]], deadline: float) -> None:
+    def __init__(
+        self, id_: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]], deadline: float
+    ) -> None:
+        self.id = id_
         self.key = key
         self.value = value
         self.headers = headers
         self.deadline = deadline
         self.done: asyncio.Future[delivery.Outcome] = asyncio.get_running_loop().create_future()
-        self.partition = 0
         self.alone = False
         self.moves = 0
-
-
-class Link(msgspec.Struct):
-    """What is thrown away as one. `producer` is number and epoch, None where there is none."""
-
-    connection: kafka_wire.Connection
-    producer: tuple[int, int] | None
-    sequences: dict[int, int]  # the next one by partition
+        self.failure: kafka_errors.Failure | None = None
 
 
 class Batch:
-    """Events of one partition, as they go out."""
+    """Events of one partition, as they go out. `producer` is None where the broker gives no numbers; `sequence` is
+    that of the first of them. `in_doubt`: it went out, and may have been written or not."""
 
-    def __init__(self, link: Link, first: Event) -> None:
-        self.link = link
-        self.partition = first.partition
+    def __init__(self, first: Event, producer: Producer | None, sequence: int) -> None:
+        self.producer = producer
+        self.sequence = sequence
         self.events: list[Event] = []
         self.encoded = b""
+        self.in_doubt = False
         self._closed = False
+        number, epoch = producer or NO_PRODUCER
         self._builder = DefaultRecordBatchBuilder(
             magic=2,
             compression_type=0,
             is_transactional=0,
-            producer_id=-1,
-            producer_epoch=-1,
-            base_sequence=-1,
+            producer_id=number,
+            producer_epoch=epoch,
+            base_sequence=-1 if producer is None else sequence,
             batch_size=BATCH_BYTES,
         )
         self.add(first)
@@ -72,22 +72,20 @@ class Batch:
         self._closed = event.alone
         return True
 
+    def encode(self) -> None:
+        """As it goes out, however often."""
+        self.encoded = bytes(self._builder.build())
+        del self._builder
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody still waits for one of them."""
+        return any(not event.done.done() for event in self.events)
+
     @property
     def moves(self) -> int:
         """How often one of them was sent before, in vain."""
         return max(event.moves for event in self.events)
-
-    def encode(self) -> None:
-        """As it goes out, under the next sequence number of the link's producer."""
-        if self.link.producer is not None:
-            sequence = self.link.sequences.get(self.partition, 0)
-            self._builder.set_producer_state(*self.link.producer, sequence)
-        self.encoded = bytes(self._builder.build())
-
-    def written(self) -> None:
-        """The sequence numbers are used up."""
-        used = self.link.sequences.get(self.partition, 0) + len(self.events)
-        self.link.sequences[self.partition] = used % SEQUENCES
 
 
 def end(events: Iterable[Event], outcome: delivery.Outcome) -> None:

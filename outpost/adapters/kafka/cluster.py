@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import random
 from collections.abc import Sequence
 
@@ -30,10 +31,15 @@ class View(msgspec.Struct, frozen=True):
     partitions: tuple[int, ...]
     leaders: tuple[Broker | None, ...]
 
-    def place(self, key: bytes, partitioner: partitioners.Partitioner) -> tuple[int, Broker | None]:
-        """The partition that `key` belongs to, and its leader."""
-        index = partitioner(key, len(self.partitions))
-        return self.partitions[index], self.leaders[index]
+    def place(self, key: bytes, partitioner: partitioners.Partitioner) -> int:
+        """The number of the partition that `key` belongs to."""
+        return self.partitions[partitioner(key, len(self.partitions))]
+
+    def leader(self, number: int) -> Broker | None:
+        """Who leads a partition; None if nobody does now, or it is not there any more."""
+        at = bisect.bisect_left(self.partitions, number)
+        there = at < len(self.partitions) and self.partitions[at] == number
+        return self.leaders[at] if there else None
 
 
 class Cluster:

@@ -18,6 +18,7 @@ from outpost.adapters.shared import answers, tls_faults
 
 NONE = 0
 UNKNOWN_TOPIC = 3
+NOT_LEADER = 6
 NOT_AVAILABLE = 5  # LEADER_NOT_AVAILABLE: no leader now, as just after a topic was made
 _CODES: Mapping[int, codes.Code] = {
     3: codes.Code.TOPIC_NOT_FOUND,  # UNKNOWN_TOPIC_OR_PARTITION
