@@ -127,7 +127,8 @@ async def delete_one(request: Call) -> Response[schemas.Success]:
     responses=openapi.errors(401, 404, 422, 503),
 )
 async def enable(request: Call) -> Response[schemas.Destination]:
-    """Enable a destination. What was published while it was disabled is not delivered afterwards."""
+    """Enable a destination. What was published while it was disabled is delivered where `POST /retry` asks for it,
+    and not by itself."""
     return await _set_disabled(request, None)
 
 

@@ -7,11 +7,13 @@ from litestar import Response, post
 
 from outpost import errors
 from outpost.api import auth, bodies, openapi, paths, schemas
-from outpost.api.deps import Call
+from outpost.api.deps import Call, Deps
 from outpost.commands import publish
 from outpost.commands import retry as commands
 from outpost.domain import times
+from projections.config import query as config
 from projections.logs import deliveries, rows
+from projections.logs import store as stores
 
 LOOKS = 3  # at the log tables, where the log was trimmed between a look and the request
 
@@ -28,7 +30,8 @@ _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 )
 async def retry(request: Call) -> Response[schemas.Success]:
     """Retry a delivery, now. 202 means that the request is in the log; an automatic attempt that waits takes place
-    at once instead. The destination must have been matched when the event was published."""
+    at once instead. The destination must have been there when the event was published, and must take the event
+    now: one that was disabled then, and so was not matched, gets it once it is enabled."""
     deps = request.deps
     body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
     wanted = commands.wanted(body, refuses_unknown=deps.refuses_unknown)
@@ -43,6 +46,8 @@ async def retry(request: Call) -> Response[schemas.Success]:
             lambda seen: seen is not None and seen.event is not None,
         )
         if found is None or found.event is None:
+            found = await _unmatched(deps, store, wanted)
+        if found is None or found.event is None:
             raise errors.NotFound("event")
         event = _published(found.event, wanted.destination_id)
         try:
@@ -53,6 +58,20 @@ async def retry(request: Call) -> Response[schemas.Success]:
         else:
             break
     return Response(schemas.Success(), status_code=202, headers=paths.written(actor, position))
+
+
+async def _unmatched(deps: Deps, store: stores.Store, wanted: commands.Wanted) -> deliveries.Found | None:
+    """An event that did not match the destination though it was there, as it does where that was disabled. None
+    for a destination that was made later: events of before are not its own."""
+    found = await deliveries.undelivered(store, wanted.event_id, wanted.destination_id, wanted.tenant_id)
+    if found is None or found.event is None:
+        return None
+    state = await config.fresh(deps.log, found.event.tenant_id)
+    present = state.destinations.get(wanted.destination_id)
+    if present is None or present.created_ms >= found.event.accepted_ms:
+        return None
+    made = msgspec.structs.replace(found.delivery, created=present.created)
+    return msgspec.structs.replace(found, delivery=made)
 
 
 def _published(row: rows.EventRow, destination: str) -> publish.Publish:

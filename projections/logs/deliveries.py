@@ -31,6 +31,22 @@ async def newest(
     return None if found is None else Found(_delivery(found), _event(found))
 
 
+async def undelivered(
+    source: store.Store,
+    event_id: str,
+    destination_id: str,
+    tenant: str | None = None,
+) -> Found | None:
+    """The newest event with this id that did not match the destination, as a delivery that was closed before its
+    first attempt; which making of the destination it is of is left to the caller. Raises
+    errors.StoreUnavailable."""
+    async with source.acquire() as connection:
+        found = await connection.fetchrow(
+            sql.STATEMENTS["undelivered"], event_id, tenant, destination_id, write.PROJECTION
+        )
+    return None if found is None else Found(_delivery(found), _event(found))
+
+
 def _delivery(r: asyncpg.Record) -> requests.Delivery:
     return requests.Delivery(
         tenant=r["tenant_id"],

@@ -100,6 +100,19 @@ LEFT JOIN event e ON e.accepted_at = d.event_accepted_at AND e.partition = d.par
 ORDER BY d.event_accepted_at DESC, d.partition DESC, d.event_seq DESC, d.accepted_at DESC, d.seq DESC
 LIMIT 1
 
+-- name: undelivered
+-- The newest event with the id $1 (of tenant $2; NULL: of any) that did not match the destination $3, and how far `dlv`
+-- is projected by $4.
+SELECT e.accepted_at AS event_accepted_at, e.partition, e.seq AS event_seq, e.tenant_id, e.event_id, e.time AS e_time,
+       e.topic AS e_topic, e.eligible_for_retry, e.metadata, e.matched_destination_ids,
+       convert_to(e.data, 'UTF8') AS data, c.ms AS seen_ms, c.seq AS seen_seq, $3 AS destination_id,
+       0 AS destination_created, 0 AS last, true AS closed, 0 AS manual_attempts
+FROM event e
+JOIN checkpoint c ON c.projection = $4 AND c.stream = 'dlv' AND c.partition = e.partition
+WHERE e.event_id = $1 AND ($2::text IS NULL OR e.tenant_id = $2) AND NOT $3::text = ANY(e.matched_destination_ids)
+ORDER BY e.accepted_at DESC, e.partition DESC, e.seq DESC
+LIMIT 1
+
 -- name: tables
 -- Columns of the tables and views of this schema.
 SELECT table_name, column_name FROM information_schema.columns

@@ -299,3 +299,41 @@ async def test_retries_go_on_from_the_log_whatever_the_log_store_has_of_it(
         assert [(1, False, "success")] == await world.shown()
         await world.api.close()
     await store.close()
+
+
+async def test_an_event_of_while_its_destination_was_disabled_is_sent_once_it_is_enabled(quick: World):
+    """It matched nothing, and 202 must not have been its end. The retries of an event follow as usual."""
+    await quick.node.disable(TENANT, DESTINATION)
+    await quick.publish()
+
+    async def asked(status: int) -> httpx.Response | None:
+        answer = await quick.retry()
+        return answer if answer.status_code == status else None
+
+    refused = await eventually(lambda: asked(400), SOON_S)
+    assert refused is not None
+    assert "Destination is disabled" == refused.json()["message"]
+    assert [] == await quick.made()
+    await quick.node.enable(TENANT, DESTINATION)
+    quick.receiver.then(FAILING)
+    await quick.accepted()
+    await nodes.quiet(quick.node.log)
+    assert [(1, True, "failed", "auto"), (2, False, "succeeded", "none")] == [
+        (number, manual, {"success": "succeeded"}.get(status, status), following)
+        for number, manual, status, following in await quick.made()
+    ]
+    assert [b'{"a":1}'] * 2 == [request.body for request in quick.receiver.requests]
+
+
+async def test_a_destination_that_did_not_match_is_told_so(world: World):
+    await world.node.patch(TENANT, DESTINATION, filter={"data": {"a": 2}})
+    await world.publish()
+
+    async def refused() -> httpx.Response | None:
+        answer = await world.retry()
+        return answer if answer.status_code == 400 else None
+
+    answer = await eventually(refused, SOON_S)
+    assert answer is not None
+    assert "destination does not match event" == answer.json()["message"]
+    assert [] == await world.log()
