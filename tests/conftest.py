@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.harness import servers
@@ -37,7 +39,13 @@ ALONE = ("cluster", "crash", "hostile")  # each test of these starts what it nee
 
 def pytest_configure() -> None:
     """A shell without job control starts background commands with SIGINT ignored, and every process that a test
-    starts would inherit that and never end at its Ctrl-C."""
+    starts would inherit that and never end at its Ctrl-C.
+
+    Hypothesis draws the same examples each time, so that a run does not fail by chance, and gives each as long as
+    a busy machine needs. `HYPOTHESIS_PROFILE=explore` draws others."""
+    hypothesis.settings.register_profile("outpost", deadline=None, derandomize=True)
+    hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "outpost"))
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -38,7 +38,7 @@ def test_the_fold_of_the_log_is_what_is_live_after_every_step(
     with asyncio.Runner() as runner:
         log = worlds.open_log(server)
 
-        @settings(max_examples=LIVES, deadline=None, suppress_health_check=[*HealthCheck], database=None)
+        @settings(max_examples=LIVES, suppress_health_check=[*HealthCheck], database=None)
         @given(CHOICES)
         def lives(choices: list[tuple[int, int]]) -> None:
             runner.run(_live(delivery_world.World(log, worlds.Clock(log)), choices))

@@ -22,7 +22,7 @@ from tests.hostile.attackers import brokers, brokers_kafka, brokers_pubsub, brok
 
 LIMIT_S = 0.3  # of one attempt; a service that falls silent takes all of it
 ENDS_S = 60.0
-fuzzed = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+fuzzed = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 NUMBERS = st.one_of(
     st.integers(0, 300), st.sampled_from([2**15 - 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1]), st.just(0xCE)

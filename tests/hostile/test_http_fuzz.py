@@ -80,7 +80,7 @@ def whole_or_cut(sent: bytes, step: int) -> list[bytes]:
     return [sent[at : at + step] for at in range(0, len(sent), step)] if step else [sent]
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @example(sent=framing.REFUSED[0].sent, step=0)
 @example(sent=post() * 3, step=7)
 @example(sent=b"\r\n\r\n\r\n", step=1)
@@ -92,7 +92,7 @@ def test_any_bytes_are_answered_well_or_not_at_all(fuzzed: Fuzzed, sent: bytes, 
         assert answer.status in (100, 200, 202, 400, 401, 408, 413, 414, 417, 431)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(bodies=st.lists(st.binary(max_size=200), min_size=1, max_size=5), step=st.sampled_from([0, 1, 13]))
 def test_good_requests_are_answered_each_in_its_turn(fuzzed: Fuzzed, bodies: list[bytes], step: int) -> None:
     sent = b"".join(post(body) + get(b"/%d" % number) for number, body in enumerate(bodies))

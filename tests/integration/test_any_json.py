@@ -31,7 +31,7 @@ async def deliver(redis: servers.RedisServer, sent: dict[str, bytes]) -> dict[st
 def test_any_json_object_arrives_byte_for_byte(session_servers: servers.Session):
     with asyncio.Runner() as runner:
 
-        @settings(max_examples=5, deadline=None, suppress_health_check=[*HealthCheck], database=None)
+        @settings(max_examples=5, suppress_health_check=[*HealthCheck], database=None)
         @given(st.lists(json_texts.OBJECTS, min_size=30, max_size=40))
         @example(ODD)
         def arrives(texts: list[bytes]) -> None:

@@ -48,7 +48,7 @@ def flushes(draw: st.DrawFn) -> list[base.Task]:
 
 
 @given(flushes(), st.integers(chunk.LEAST_CHUNK_BYTES, chunk.CHUNK_BYTES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_packed_is_read_in_order_within_the_limits(tasks: list[base.Task], limit: int) -> None:
     packed = CODEC.pack(tasks, 5, limit)
     assert tasks == [task for each in packed for task in each.tasks]
@@ -115,7 +115,7 @@ def test_any_cut_is_refused() -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_bytes_of_anybody_are_refused(message: bytes) -> None:
     with pytest.raises(chunk.Refused):
         CODEC.read(message)

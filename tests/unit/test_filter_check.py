@@ -107,7 +107,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.text("$ab.", min_size=1, max_size=4), JSON, min_size=1, max_size=3))
 def test_a_key_of_any_form_can_be_asked_for(data: dict[str, Any]):
     """With a dollar sign more where it begins with one: each key is asked for by what stands behind it."""

@@ -32,7 +32,7 @@ SCHEMAS = st.recursive(
 
 ORDERED = st.integers() | st.floats(allow_nan=False) | st.text(alphabet="aZé🙂", max_size=3)
 
-bounded = settings(max_examples=200, deadline=None)
+bounded = settings(max_examples=200)
 
 
 def table():

@@ -6,7 +6,7 @@ import contextlib
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
@@ -328,7 +328,6 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(FIELDS, JSON | st.just("user.created")))
 def test_no_body_makes_a_form_fail_in_another_way(body: dict[str, object]) -> None:
     try:

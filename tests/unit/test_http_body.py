@@ -80,7 +80,6 @@ def test_what_is_no_chunk_is_refused(step: int, sent: bytes) -> None:
         read(body.Chunked(), sent, step)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.integers(1, 40), st.binary(max_size=20))
 def test_chunks_of_any_sizes_come_out_whole(chunks: list[bytes], step: int, rest: bytes) -> None:
     sent = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
@@ -92,7 +91,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @example(sent=b"1\r\n00", step=1)
 @given(st.lists(PIECES, max_size=12).map(b"".join), st.integers(1, 9))
 def test_chunks_that_are_taken_are_those_that_h11_takes(sent: bytes, step: int) -> None:

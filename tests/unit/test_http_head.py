@@ -132,7 +132,7 @@ HEADS = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.filter_too_much], deadline=None)
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
 @example(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 03")
 @example(b"POST / HTTP/1.1\r\nHost: h\r\nX: \xff\r\nTransfer-Encoding: Chunked")
 @example(b"POST / HTTP/1.1\r\nHost:")

@@ -50,7 +50,7 @@ def published(data: bytes) -> bytes:
     return forms.publish_request(body_of(data), Settings(), 0).data
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(json_texts.OBJECTS)
 @example(b'{"a":"\\ud800"}')
 @example(b'{"a":"\\udc00"}')
@@ -62,7 +62,7 @@ def test_any_object_is_taken_and_kept_byte_for_byte(data: bytes) -> None:
     assert data == published(data)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(json_texts.OBJECTS)
 @example(b'{"a":"\\ud800\\udc00\\udc00\\ud800"}')
 @example(b'{"a":"' + b"9" * 5_000 + b'\\"","b":-' + b"8" * 5_000 + b',"c":' + b"7" * 4_400 + b".5}")
@@ -88,7 +88,7 @@ def test_filters_and_templates_see_what_python_reads(data: bytes) -> None:
     assert expected == clean(templates.document(data))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(json_texts.OBJECTS, st.data())
 def test_a_text_that_is_cut_anywhere_is_no_json(data: bytes, draw: st.DataObject) -> None:
     cut = data.rstrip()[: draw.draw(st.integers(0, len(data.rstrip()) - 1))]

@@ -72,7 +72,7 @@ COSTLY = {
 }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(VALUES)
 def test_a_long_text_decodes_to_what_a_short_one_does(value: object) -> None:
     text = json.dumps(value).encode()
@@ -139,7 +139,7 @@ def test_depth_counts_brackets_outside_of_texts(depth: int, refused: bool, aroun
     assert "depth" == caught.value.problems[0].rule
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.recursive(
         st.sampled_from(["", "[", "]}", '"', '\\"[', "\\", "\\\\", '\\\\\\"', "{[", 1, None]),

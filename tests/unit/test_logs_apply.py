@@ -14,7 +14,7 @@ from outpost.log import envelope
 from projections.logs import apply
 from tests.harness import log_entries
 
-bounded = settings(max_examples=150, deadline=None)
+bounded = settings(max_examples=150)
 
 NAMES = st.text(alphabet="abc/@.é", min_size=1, max_size=5)
 EVENTS = st.builds(

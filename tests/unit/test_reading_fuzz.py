@@ -83,7 +83,7 @@ def read(kind: type[reading.Reader], pieces: list[bytes]) -> tuple[object, bool,
     return reader.end(None), False, taken
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     answers, st.lists(st.integers(0, 4_000), max_size=8), st.sampled_from([reading.Reader, reading.HeaderReader])
 )
@@ -103,7 +103,7 @@ def test_an_answer_of_any_structure_is_the_same_in_any_pieces_and_bounded(
         assert read(kind, [said[:taken]])[:2] == (outcome, True)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(answers.filter(bool), st.integers(1, 60))
 def test_what_goes_on_without_end_is_given_up(said: bytes, times: int) -> None:
     """Whatever is repeated, so many bytes are read of one answer and no more."""

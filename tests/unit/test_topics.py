@@ -21,7 +21,7 @@ ENTRIES = st.text(alphabet="ab.*", min_size=1, max_size=6)
 LISTS = st.lists(ENTRIES, min_size=1, max_size=6)
 FILLINGS = st.text(alphabet="abc.*\n", max_size=4)
 
-bounded = settings(max_examples=200, deadline=None)
+bounded = settings(max_examples=200)
 
 
 def reference(pattern: str, topic: str) -> bool:

@@ -86,7 +86,7 @@ def test_the_settings_that_are_urls_or_ports_are_these() -> None:
     template=st.sampled_from(TEMPLATES),
     scheme=st.sampled_from(["postgres", "https", "tcp", "amqps", "rediss"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(secret=f"Qz#{SECRET}", template=TEMPLATES[0], scheme="postgres")
 @example(secret=f"1?Qz=1&{SECRET}", template=TEMPLATES[0], scheme="postgres")
 @example(secret=f"Qz@b?{SECRET}=5", template=TEMPLATES[0], scheme="postgres")
@@ -101,7 +101,7 @@ def test_no_part_of_a_secret_is_told_whatever_stands_around_it(
 
 
 @given(secret=PASSWORDS, template=st.sampled_from(TEMPLATES[:1] + TEMPLATES[2:6]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(secret=f"Qz#{SECRET}", template=TEMPLATES[0])
 @example(secret=f"1/Qz{SECRET}", template=TEMPLATES[0])
 @example(secret=f"1?Qz{SECRET}", template=TEMPLATES[0])

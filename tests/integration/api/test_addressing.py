@@ -172,7 +172,7 @@ def through_all_routes(http: Http, tenant: str, destination: str) -> None:
     assert 200 == http.ask("DELETE", of_tenant)[0]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[*HealthCheck], database=None)
+@settings(max_examples=40, suppress_health_check=[*HealthCheck], database=None)
 @given(tenant=IDS.filter(storable), destination=IDS.filter(storable))
 @example(tenant="a", destination="..a")
 def test_any_id_is_addressed_by_urllib(http: Http, tenant: str, destination: str) -> None:
@@ -184,7 +184,7 @@ def test_odd_ids_are_addressed_by_urllib(http: Http, odd: str) -> None:
     through_all_routes(http, odd, odd)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[*HealthCheck], database=None)
+@settings(max_examples=8, suppress_health_check=[*HealthCheck], database=None)
 @given(st.lists(IDS.filter(storable), min_size=20, max_size=20, unique=True))
 @example(sorted({*ODD}))
 def test_any_id_is_addressed_by_curl(http: Http, ids: list[str]) -> None:
