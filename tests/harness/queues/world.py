@@ -1,4 +1,4 @@
-"""A service with one queue on it, for the suite that every broker passes (`tests/contract/test_queue_brokers.py`)."""
+"""A service with one queue on it, for the suite that every broker passes (test_queue_brokers.py)."""
 
 from __future__ import annotations
 
