@@ -24,6 +24,7 @@ GOOD = together.Report(
     beside_p99_s=0.03,
     max_rss_mb=400,
     worst=[watched_entry.Held(0.0, 0.1, "work")],
+    unit_s=0.0084,
     refused=[],
     counts="",
     assault="",
@@ -56,6 +57,8 @@ def test_every_figure_that_does_not_hold_is_told():
         after=leaked,
     )
     assert 7 == len(bad.problems(timed=False))
+    assert 6 == len(dataclasses.replace(bad, unit_s=0.02).problems(timed=False))  # of a slower machine
+    assert 8 == len(dataclasses.replace(bad, unit_s=0.02).problems(timed=True))
     assert "p99 of the healthy tenant is 31 ms, and 10 ms alone" in bad.problems(timed=True)
 
 
@@ -90,7 +93,7 @@ with pathlib.Path(sys.argv[1]).open("a", buffering=1) as report:
     held, collecting = watched_entry.read(report)
     assert isinstance(held, watched_entry.Held)
     assert "computes" == held.callback
-    assert 0.2 <= held.cpu_s < 0.4
+    assert 0.2 <= held.cpu_s
     assert isinstance(collecting, watched_entry.Held)
     assert re.fullmatch(r"collects, [0-9]+ ms of it collecting garbage", collecting.callback)
 

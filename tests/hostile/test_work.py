@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.harness import process, watched_entry
+from tests.harness import cost, process, watched_entry
 from tests.harness.polling import eventually
 from tests.harness.servers import RedisServer
 from tests.hostile import together
@@ -23,8 +23,8 @@ from tests.hostile.attackers import work
 
 ATTACK_S = 5.0  # `make hostile` goes on for ten minutes
 PAGE_BYTES = 8 * 1024 * 1024
-# Decoding a body of 1 MB is linear and takes up to 50 ms here; slower machines are allowed for.
-MAX_HELD_S = 0.2
+# A body of 1 MB is decoded, checked and written: as much as to read it so often.
+MAX_HELD_UNITS = 20
 
 
 class Served(NamedTuple):
@@ -33,6 +33,7 @@ class Served(NamedTuple):
     target: Target
     client: httpx.AsyncClient
     began: float
+    unit_s: float
 
     def longest(self) -> watched_entry.Held | None:
         """The callback that computed for longest on the loop since the start."""
@@ -48,13 +49,13 @@ async def served(own_redis: RedisServer, postgres_url: str, tmp_path: Path) -> A
     async with server:
         target = Target("127.0.0.1", int(server.url.rsplit(":", 1)[1]), process.KEY)
         async with work._client(target) as client:
-            yield Served(server, report, target, client, time.monotonic())
+            yield Served(server, report, target, client, time.monotonic(), cost.unit_s())
 
 
 def holds_short(served: Served) -> None:
-    longest = served.longest()
-    print(longest)
-    assert longest is None or longest.cpu_s < MAX_HELD_S, longest
+    longest, unit_s = served.longest(), max(served.unit_s, cost.unit_s())
+    print(longest, unit_s)
+    assert longest is None or longest.cpu_s < MAX_HELD_UNITS * unit_s, longest
 
 
 @pytest.mark.parametrize("body", work.COSTLY_BODIES.values(), ids=work.COSTLY_BODIES)
@@ -67,7 +68,7 @@ async def test_costly_bodies_hold_the_loop_for_a_moment_only(served: Served) -> 
     statuses = {}
     for name, make in work.COSTLY_BODIES.items():
         statuses[name] = await work._ask(served.client, "POST", work.PUBLISH, content=make(), headers=work.JSON)
-    refused = ("quotes that open nothing", "one integer", "wrong metadata", "open arrays")
+    refused = ("quotes that open nothing", "wrong metadata", "open arrays")
     assert {name: 422 if name in refused else 202 for name in statuses} == statuses
     holds_short(served)
 

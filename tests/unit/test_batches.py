@@ -11,7 +11,7 @@ from outpost.adapters.shared import batches
 from outpost.domain import delivery
 from tests.harness import cycles
 
-LIMIT_S = 5.0
+LIMIT_S = 60.0  # only what fails waits so long
 
 
 class Wire:
