@@ -50,7 +50,7 @@ class Counts:
 
     async def added(self) -> dict[str, int]:
         """Entries ever added to each stream, over all partitions (`entries-added` of the server)."""
-        totals = dict.fromkeys(partitions.STREAMS, 0)
+        totals: dict[str, int] = dict.fromkeys(partitions.STREAMS, 0)
         for keys in self.log.keys.partitions:
             for stream in partitions.STREAMS:
                 if await self.log.command("EXISTS", keys.stream(stream)):
@@ -61,7 +61,7 @@ class Counts:
 
     async def live(self) -> dict[str, int]:
         """Entries that are in each stream now, over all partitions."""
-        totals = dict.fromkeys(partitions.STREAMS, 0)
+        totals: dict[str, int] = dict.fromkeys(partitions.STREAMS, 0)
         for keys in self.log.keys.partitions:
             for stream in partitions.STREAMS:
                 totals[stream] += await self.log.command("XLEN", keys.stream(stream))

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 from outpost.embedded.process import free_port as free_port
 
@@ -16,7 +16,15 @@ INTERVAL_S = 0.01
 LIMIT_S = 60.0
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], limit: float = LIMIT_S) -> T:
+@overload
+async def eventually(check: Callable[[], Awaitable[T]], limit: float = LIMIT_S) -> T: ...
+
+
+@overload
+async def eventually(check: Callable[[], T], limit: float = LIMIT_S) -> T: ...
+
+
+async def eventually(check: Callable[[], Any], limit: float = LIMIT_S) -> Any:
     """Calls `check`, sync or async, until it returns something true without an AssertionError; returns that.
 
     After `limit` seconds raises the last AssertionError, or one that shows the last value.

@@ -176,6 +176,7 @@ class Outpost:
         """Waits for its end; negative where a signal ended it."""
         await eventually(lambda: self.ended, limit)
         assert self._popen is not None
+        assert self._popen.returncode is not None
         return self._popen.returncode
 
     async def stop(self, limit: float = STOP_LIMIT_S) -> int:

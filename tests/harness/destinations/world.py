@@ -7,7 +7,7 @@ for every test. What a type cannot have it names in `cannot`, with the reason; t
 from __future__ import annotations
 
 import abc
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
@@ -54,8 +54,8 @@ class World(abc.ABC):
     for the session in the class and ended by `end_session`."""
 
     type: str
-    codes: dict[Case, str]  # the code of the failed attempt
-    cannot: dict[Case, str] = {}  # why the type or its stand-in has no such case
+    codes: ClassVar[dict[Case, str]]  # the code of the failed attempt
+    cannot: ClassVar[dict[Case, str]] = {}  # why the type or its stand-in has no such case
     settings: dict[str, Any] = {}  # beside DESTINATIONS_ALLOWED_CIDRS=127.0.0.0/8
     success: str = "OK"
     proxy: toxic.Toxic  # in front of the service; a world sets it when it is entered
