@@ -72,7 +72,10 @@ class FalseService:
         base = f"http://{target.host}:{target.port}/api/v1"
         tenant = f"{TENANT}-{self.type}-{self.name}".replace("_", "-")
         headers = {"Authorization": f"Bearer {target.api_key}"}
-        async with self.opened() as ((config, credentials), _), httpx.AsyncClient(headers=headers) as client:
+        async with (
+            self.opened() as ((config, credentials), _),
+            httpx.AsyncClient(headers=headers, timeout=seconds + 60) as client,
+        ):
             made = {"type": self.type, "topics": ["*"], "config": config, "credentials": credentials}
             event = {"tenant_id": tenant, "topic": "order.created", "data": {"n": 1}}
             with contextlib.suppress(httpx.HTTPError):

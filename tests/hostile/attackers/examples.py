@@ -12,6 +12,7 @@ import httpx
 from tests.hostile.attack import Target
 
 PIECE = b"x" * 65_536
+ANSWER_S = 60.0  # for any answer, beside every other attack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class EndlessAnswers:
 
     async def _publish(self, target: Target, port: int) -> None:
         base, headers = f"http://{target.host}:{target.port}/api/v1", {"Authorization": f"Bearer {target.api_key}"}
-        async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=False, timeout=ANSWER_S) as client:
             config = {"url": f"http://127.0.0.1:{port}/"}
             await client.put(f"/tenants/{self.tenant}")
             made = {"type": "webhook", "topics": ["*"], "config": config}
