@@ -96,6 +96,7 @@ async def test_an_object_arrives_without_metadata_that_it_cannot_carry(world: s3
     told = {"small": "1", "token": "x" * 2_100, "trace": "y" * 500, "more": "z" * 1_900}
     event = base.Delivery("evt_1", "t", TIME, told, DATA, 1)
     [outcome] = await send(adapter, target.config, target.credentials, event)
+    assert outcome.response is not None
     assert ("OK", ["token", "more"]) == (outcome.code, outcome.response["metadata_left_out"])
     [arrived] = await world.arrived(target, 1)
     assert DATA == arrived.body

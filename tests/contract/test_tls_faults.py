@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,8 +66,8 @@ def destination(type_: str, port: int) -> base.OpenDestination:
     return base.OpenDestination("t1", "d1", type_, config, credentials, {})
 
 
-async def sent(type_: str, port: int, **options: object) -> delivery.Outcome:
-    chosen = {"destinations_allowed_cidrs": ("127.0.0.0/8",), **options}
+async def sent(type_: str, port: int, **options: Any) -> delivery.Outcome:
+    chosen: dict[str, Any] = {"destinations_allowed_cidrs": ("127.0.0.0/8",), **options}
     types = registry.build(settings_.Settings(**chosen))
     adapter = types.get(type_)
     assert adapter is not None

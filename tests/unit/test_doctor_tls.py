@@ -29,7 +29,7 @@ def test_a_file_that_is_not_there_is_a_problem(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_machine_without_authorities_is_one_unless_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    none = ssl.DefaultVerifyPaths(None, None, "SSL_CERT_FILE", "", "SSL_CERT_DIR", "")
+    none = ssl.DefaultVerifyPaths(None, None, "SSL_CERT_FILE", "", "SSL_CERT_DIR", "")  # type: ignore[arg-type]
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: none)
     assert "SSL_CERT_FILE" not in os.environ
     assert "problem" == tls.look(Settings()).severity
