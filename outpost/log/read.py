@@ -107,7 +107,7 @@ async def exactly(
         ("XRANGE", log.keys.partitions[w.partition].stream(_stream(w)), w.entry_id, w.entry_id) for w in wanted
     ]
     with failing(reading, len(wanted)):
-        replies, size = await log.plainly_measured(commands)
+        replies, size = await log.pipeline_measured(commands)
     found = [_entries(reply, w.stream, w.partition) for w, reply in zip(wanted, replies, strict=True)]
     _learned([entry for entries in found for entry in entries], size, reading, len(wanted))
     return [entries[0] if entries else None for entries in found]
@@ -115,22 +115,17 @@ async def exactly(
 
 async def heads(log: client.Log, places: Sequence[tuple[partitions.Stream, int]]) -> list[positions.Position]:
     """The last id that each stream ever gave, trimmed or not (`0-0`: none yet)."""
-    with client.mapped_errors():
-        pipe = log.redis.pipeline(transaction=False)
-        for stream, p in places:
-            pipe.execute_command("XINFO", "STREAM", log.keys.partitions[p].stream(stream))
-        replies = await pipe.execute(raise_on_error=False)
-        result = []
-        for (stream, p), reply in zip(places, replies, strict=True):
-            if isinstance(reply, Exception):
-                if "no such key" not in str(reply):
+    commands = [("XINFO", "STREAM", log.keys.partitions[p].stream(stream)) for stream, p in places]
+    result = []
+    for (stream, p), reply in zip(places, await log.pipeline_each(commands), strict=True):
+        if isinstance(reply, Exception):
+            if "no such key" not in str(reply):
+                with client.mapped_errors():
                     raise reply
-                result.append(positions.Position(stream, p, 0, 0))
-                continue
-            info = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
-            last = info[b"last-generated-id"]
-            result.append(positions.of_entry(stream, p, last))
-        return result
+            result.append(positions.Position(stream, p, 0, 0))
+        else:
+            result.append(positions.of_entry(stream, p, reply["last-generated-id"]))
+    return result
 
 
 @contextlib.contextmanager

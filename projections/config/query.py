@@ -5,6 +5,7 @@ Callers that must see every acknowledged write run `catch_up.to_head` first; `fr
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Sequence
 from typing import Any
@@ -43,7 +44,9 @@ async def load(log: client.Log, wanted: Sequence[str]) -> list[tenants.TenantSta
 
 
 async def _hashes(log: client.Log, wanted: Sequence[str]) -> list[dict[bytes, bytes]]:
-    return await _replies(log, [("HGETALL", key) for key in await _keys(log, wanted)])
+    """Each is a request of its own: an answer has at most 80 MiB, and a tenant may have 16 of them."""
+    keys = await _keys(log, wanted)
+    return [reply for [reply] in await asyncio.gather(*(log.pipeline([("HGETALL", key)]) for key in keys))]
 
 
 async def _keys(log: client.Log, wanted: Sequence[str]) -> list[str]:
@@ -126,11 +129,7 @@ async def _page(log: client.Log, key: str, descending: bool, after: Listed | Non
     offset = 0
     while len(found) < limit:
         reply = await log.command(command, key, start, edge, "WITHSCORES", "LIMIT", offset, limit)
-        pairs = (
-            reply
-            if reply and isinstance(reply[0], (list, tuple))
-            else list(zip(reply[::2], reply[1::2], strict=True))
-        )
+        pairs = zip(reply[::2], reply[1::2], strict=True)
         page = [Listed(int(float(score)), member.decode()) for member, score in pairs]
         found += [item for item in page if after is None or (item < after if descending else item > after)]
         if len(page) < limit:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from outpost.log import position as positions
 from outpost.log import read
-from outpost.log.redis import client
+from outpost.log.redis import client, shapes
 from projections import base
 
 
@@ -48,5 +48,4 @@ async def oldest_unread_ms(log: client.Log, checkpoints: base.Checkpoints) -> in
     ]
     *found, clock = await log.pipeline([*commands, ("TIME",)])
     oldest = [positions.entry_key(entries[0][0])[0] for entries in found if entries]
-    now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-    return max(now_ms - min(oldest), 0) if oldest else 0
+    return max(shapes.clock_ms(clock) - min(oldest), 0) if oldest else 0

@@ -64,4 +64,4 @@ async def test_they_share_the_work_and_nothing_is_lost_or_doubled(
         for name in ("append", "open", "begin", "record"):
             both = (sha(ROOT, name), sha(other, name))
             assert 2 == len({*both})
-            assert [1, 1] == await counts.log.command("SCRIPT EXISTS", *both), name
+            assert [1, 1] == await counts.log.command("SCRIPT", "EXISTS", *both), name

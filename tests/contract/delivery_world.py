@@ -303,7 +303,7 @@ class World:
     # -- losing the group, and repairing
 
     async def lose_group(self) -> None:
-        await self.log.command("XGROUP DESTROY", self.keys.evt, partitions.GROUP)
+        await self.log.command("XGROUP", "DESTROY", self.keys.evt, partitions.GROUP)
         self.whole = False
         self.losses += 1
 

@@ -138,7 +138,7 @@ async def test_answers_of_receivers_are_recorded_a_few_megabytes_at_a_time(
     parts = Parts(log)
     made = parts.worker()
     texts = _finished(made, parts, 60, RESPONSE)
-    await log.plainly([("ZADD", log.keys.partitions[P].due, 1e15, text) for text in texts])
+    await log.pipeline([("ZADD", log.keys.partitions[P].due, 1e15, text) for text in texts])
     await _recorded(made)
     assert 60 == await log.command("XLEN", log.keys.partitions[P].dlv)
     assert max(traffic.requests) <= batching.CALL_BYTES + SLACK
@@ -329,7 +329,7 @@ async def test_records_that_take_longer_than_the_time_out_shrink_until_they_pass
     parts = Parts(slow_log)
     made = parts.worker()
     texts = _finished(made, parts, 8, RESPONSE)
-    await log.plainly([("ZADD", log.keys.partitions[P].due, 1e15, text) for text in texts])
+    await log.pipeline([("ZADD", log.keys.partitions[P].due, 1e15, text) for text in texts])
     await _recorded(made)
     assert 8 == await log.command("XLEN", log.keys.partitions[P].dlv)
 

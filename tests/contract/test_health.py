@@ -77,7 +77,7 @@ async def test_a_log_of_another_make_is_refused_and_left_as_it_is(
 
 @both
 async def test_a_server_that_evicts_is_refused_whatever_loss_is_accepted(own_log: client.Log) -> None:
-    await own_log.command("CONFIG SET", "maxmemory-policy", "allkeys-lru")
+    await own_log.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     for durability in ("always", "always-by-provider", "accept-loss"):
         assert "set maxmemory-policy to noeviction" in await _refusal(own_log, durability)
 
@@ -94,7 +94,7 @@ async def test_a_server_that_evicts_is_refused_whatever_loss_is_accepted(own_log
 async def test_a_server_that_could_lose_a_write_is_refused_unless_that_is_said_to_be_all_right(
     own_log: client.Log, option: str, value: str, words: str
 ) -> None:
-    await own_log.command("CONFIG SET", option, value)
+    await own_log.command("CONFIG", "SET", option, value)
     refusal = await _refusal(own_log)
     assert all(part in refusal for part in (words, "REDIS_DURABILITY=accept-loss"))
     for durability in ("always-by-provider", "accept-loss"):
@@ -105,7 +105,7 @@ async def test_a_server_that_could_lose_a_write_is_refused_unless_that_is_said_t
 async def test_a_server_that_denies_config_is_refused_unless_the_provider_is_trusted(
     own_redis: RedisServer, own_log: client.Log
 ) -> None:
-    await own_log.command("ACL SETUSER", "app", "on", ">hunter2", "~*", "+@all", "-config")
+    await own_log.command("ACL", "SETUSER", "app", "on", ">hunter2", "~*", "+@all", "-config")
     address = client.RedisAddress(own_redis.host, own_redis.port, username="app", password="hunter2")
     log = client.open_log(address)
     refusal = await _refusal(log)
@@ -117,7 +117,7 @@ async def test_a_server_that_denies_config_is_refused_unless_the_provider_is_tru
 
 @both
 async def test_every_problem_is_told_at_once_one_a_line(own_log: client.Log) -> None:
-    await own_log.command("CONFIG SET", "maxmemory-policy", "volatile-ttl", "appendfsync", "everysec")
+    await own_log.command("CONFIG", "SET", "maxmemory-policy", "volatile-ttl", "appendfsync", "everysec")
     await own_log.command("HSET", own_log.keys.meta, "partitions", "8", "format_version", "3")
     assert 4 == len((await _refusal(own_log)).splitlines())
 

@@ -37,7 +37,7 @@ both = pytest.mark.parametrize("own_redis", REDIS_KINDS, indirect=True)
 
 async def test_a_script_that_was_flushed_is_loaded_again_and_every_call_answered(log: client.Log) -> None:
     await worlds.append_items(log, worlds.item("e1"))
-    await log.command("SCRIPT FLUSH")
+    await log.command("SCRIPT", "FLUSH")
     batches = {p: [worlds.item(tenant=f"t{p}")] for p in range(partitions.PARTITIONS)}
     answers = await append.append(log, "evt", batches, worlds.window())
     assert [*batches] == [answers[p][0].position.partition for p in batches]
@@ -45,7 +45,7 @@ async def test_a_script_that_was_flushed_is_loaded_again_and_every_call_answered
 
 async def test_many_callers_at_once_each_get_their_own_answers(log: client.Log) -> None:
     async def one(n: int) -> None:
-        await log.command("SCRIPT FLUSH")
+        await log.command("SCRIPT", "FLUSH")
         [answer] = await worlds.append_items(log, worlds.item(f"e{n}", f"admin/r{n}"))
         assert isinstance(answer, append.Appended)
         [found] = await log.pipeline([("XRANGE", log.keys.partitions[P].evt, *[answer.position.entry_id] * 2)])
@@ -72,18 +72,18 @@ async def test_a_command_that_cannot_be_packed_leaves_the_next_ones_their_own_an
 ) -> None:
     for name in ("a", "b", "c"):
         await log.command("SET", name, name)
-    await log.plainly([("PING",)])
+    await log.pipeline([("PING",)])
     with pytest.raises((TypeError, UnicodeEncodeError)):
-        await log.plainly([("GET", "a"), ("GET", bad)])  # type: ignore[list-item]
-    found = await asyncio.gather(*(log.plainly([("GET", name)]) for name in ("a", "b", "c")))
+        await log.pipeline([("GET", "a"), ("GET", bad)])  # type: ignore[list-item]
+    found = await asyncio.gather(*(log.pipeline([("GET", name)]) for name in ("a", "b", "c")))
     assert [[b"a"], [b"b"], [b"c"]] == found
 
 
 async def test_a_write_that_fails_leaves_nobody_who_takes_the_answer_of_another(
     log: client.Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await log.plainly([("PING",)])
-    connection = log._wire._connection
+    await log.pipeline([("PING",)])
+    connection = log._commands._connection
     assert connection is not None
 
     def fails(data: bytes) -> None:
@@ -92,9 +92,9 @@ async def test_a_write_that_fails_leaves_nobody_who_takes_the_answer_of_another(
     with monkeypatch.context() as patch:
         patch.setattr(connection, "_transport", _Failing(connection._transport, fails))
         with pytest.raises(errors.StoreUnavailable):
-            await log.plainly([("GET", "a")])
+            await log.pipeline([("GET", "a")])
     assert connection.closed
-    assert [b"PONG"] == await log.plainly([("PING",)])
+    assert [b"PONG"] == await log.pipeline([("PING",)])
 
 
 class _Failing:
@@ -108,12 +108,12 @@ class _Failing:
 
 
 async def test_what_a_server_says_unasked_is_nobodys_answer(log: client.Log) -> None:
-    await log.plainly([("PING",)])
-    connection = log._wire._connection
+    await log.pipeline([("PING",)])
+    connection = log._commands._connection
     assert connection is not None
     connection.data_received(b"+nobody asked\r\n")
     assert connection.closed
-    assert [b"PONG"] == await log.plainly([("PING",)])
+    assert [b"PONG"] == await log.pipeline([("PING",)])
 
 
 async def test_a_script_that_fails_is_our_error_and_says_no_payload(
@@ -139,7 +139,7 @@ async def test_a_full_store_says_so_and_nothing_is_half_written(own_log: client.
     used = [keys.evt, keys.dlv, keys.due, keys.want, keys.ver]
     before = await log.pipeline([("DUMP", key) for key in used])
     size = await log.command("DBSIZE")
-    await log.command("CONFIG SET", "maxmemory", 1)
+    await log.command("CONFIG", "SET", "maxmemory", 1)
     with pytest.raises(errors.StoreFull):
         await worlds.append_items(log, worlds.item("e1", following=1), worlds.item("e2"))
     with pytest.raises(errors.StoreFull):
@@ -155,7 +155,7 @@ async def test_a_full_store_says_so_and_nothing_is_half_written(own_log: client.
         (await tasks.open_entries(log, opening, 5)).whole()
     assert before == await log.pipeline([("DUMP", key) for key in used])
     assert size == await log.command("DBSIZE")
-    await log.command("CONFIG SET", "maxmemory", 0)
+    await log.command("CONFIG", "SET", "maxmemory", 0)
     assert {P: [True]} == (await tasks.open_entries(log, opening, 5)).whole()
     assert f"1/{entry_id}/d@1" in await worlds.due(log)
     answers = await worlds.append_items(log, worlds.item("e1", following=1), worlds.item("e2"))

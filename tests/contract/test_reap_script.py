@@ -30,8 +30,7 @@ async def _event(log: client.Log) -> str:
 
 async def _consumers(log: client.Log, p: int = worlds.P) -> dict[str, int]:
     found = await log.command("XINFO", "CONSUMERS", log.keys.partitions[p].evt, partitions.GROUP)
-    rows = [m if isinstance(m, dict) else dict(zip(m[::2], m[1::2], strict=True)) for m in found]
-    return {row[b"name"].decode(): row[b"pending"] for row in rows}
+    return {row["name"].decode(): row["pending"] for row in found}
 
 
 async def _slots(log: client.Log) -> set[str]:

@@ -34,7 +34,7 @@ async def _is_marked(log: client.Log) -> bool:
 
 
 async def _lose_the_group(log: client.Log) -> None:
-    await log.command("XGROUP DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
+    await log.command("XGROUP", "DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
 
 
 async def _mend(
@@ -68,7 +68,7 @@ async def test_a_group_that_is_there_is_left_alone_and_its_mark_told_until_it_is
 
 
 async def test_another_group_on_the_stream_is_not_taken_for_the_dispatcher_s(log: client.Log) -> None:
-    await log.command("XGROUP CREATE", log.keys.partitions[P].evt, "other", "$", "MKSTREAM")
+    await log.command("XGROUP", "CREATE", log.keys.partitions[P].evt, "other", "$", "MKSTREAM")
     assert "0-0" == repair.head_of((await repair.regroup(log, [P]))[P])
 
 

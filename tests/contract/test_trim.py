@@ -169,9 +169,9 @@ async def test_nothing_goes_while_the_group_is_missing_or_due_is_being_mended(lo
         case "no stream":
             await log.command("DEL", keys.evt)
         case _:
-            await log.command("XGROUP DESTROY", keys.evt, partitions.GROUP)
+            await log.command("XGROUP", "DESTROY", keys.evt, partitions.GROUP)
     if how == "another group":
-        await log.command("XGROUP CREATE", keys.evt, "other", "$")
+        await log.command("XGROUP", "CREATE", keys.evt, "other", "$")
     assert NOTHING == await _trim(log, **checkpoints)
     assert 2 == len(await _ids(log, "dlv"))
 
@@ -215,9 +215,8 @@ async def test_entries_added_are_those_trimmed_and_those_there(
         done = await _trim(log, evt=positions.entry_key(ids[count // 2]))
         gone = trim.Trimmed(gone.evt + done.evt, gone.dlv + done.dlv)
         for stream, trimmed in (("evt", gone.evt), ("dlv", gone.dlv)):
-            reply = await log.command("XINFO", "STREAM", log.keys.partitions[P].stream(stream))
-            info = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
-            assert (added, trimmed) == (info[b"entries-added"], added - info[b"length"])
+            info = await log.command("XINFO", "STREAM", log.keys.partitions[P].stream(stream))
+            assert (added, trimmed) == (info["entries-added"], added - info["length"])
         assert gone.evt == added - count + count // 2 + 1
         assert gone.dlv == gone.evt
 
@@ -230,7 +229,7 @@ async def test_live_tasks_stay_in_due_when_their_events_go_and_through_a_lost_gr
     assert {_task(ids[0], 2), _task(ids[2])} == before.keys()
     assert trim.Trimmed(3, 2) == await _trim(log)
     assert before == await worlds.due(log)
-    await log.command("XGROUP DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
+    await log.command("XGROUP", "DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
     assert 0 == await driver.mend_if_needed(log)
     assert before == await worlds.due(log)
 
@@ -241,11 +240,11 @@ async def test_a_lost_group_brings_nothing_back_that_was_closed_before_a_trim(lo
     for entry_id in ids[:3]:
         await worlds.record(log, _task(entry_id), succeeded=True)
     await _trim(log, evt=positions.entry_key(ids[0]))
-    await log.command("XGROUP DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
+    await log.command("XGROUP", "DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
     assert 0 == await driver.mend_if_needed(log)
     assert [_task(ids[3])] == [*await worlds.due(log)]
     await log.command("DEL", log.keys.partitions[P].due)
-    await log.command("XGROUP DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
+    await log.command("XGROUP", "DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
     assert 1 == await driver.mend_if_needed(log)
     assert [_task(ids[3])] == [*await worlds.due(log)]
 
@@ -256,7 +255,7 @@ async def test_of_a_trimmed_event_the_fold_knows_what_its_last_attempt_said(log:
     before = await worlds.due(log)
     assert trim.Trimmed(2, 0) == await _trim(log, dlv=(0, 1))
     await log.command("DEL", log.keys.partitions[P].due)
-    await log.command("XGROUP DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
+    await log.command("XGROUP", "DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
     assert 1 == await driver.mend_if_needed(log)
     after = await worlds.due(log)
     assert [_task(ids[0], 2)] == [*after]  # the other one is known to `due` alone, and that was lost
@@ -278,7 +277,7 @@ async def test_a_pass_that_ends_between_the_two_streams_is_gone_on_with(
         with pytest.raises(errors.StoreUnavailable):
             await _trim(log)
     assert (0, 2) == (len(await _ids(log, "evt")), len(await _ids(log, "dlv")))
-    await log.command("XGROUP DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
+    await log.command("XGROUP", "DESTROY", log.keys.partitions[P].evt, partitions.GROUP)
     assert 0 == await driver.mend_if_needed(log)
     assert [_task(ids[2])] == [*await worlds.due(log)]
     assert trim.Trimmed(0, 2) == await _trim(log)

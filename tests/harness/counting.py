@@ -55,8 +55,7 @@ class Counts:
             for stream in partitions.STREAMS:
                 if await self.log.command("EXISTS", keys.stream(stream)):
                     info = await self.log.command("XINFO", "STREAM", keys.stream(stream))
-                    info = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
-                    totals[stream] += info[b"entries-added"]
+                    totals[stream] += info["entries-added"]
         return totals
 
     async def live(self) -> dict[str, int]:

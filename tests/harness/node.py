@@ -191,8 +191,7 @@ async def pending(log: client.Log) -> int:
     for keys in log.keys.partitions:
         if await log.command("EXISTS", keys.evt):
             with contextlib.suppress(errors.GroupMissing):
-                told = await log.command("XPENDING", keys.evt, partitions.GROUP)
-                total += told["pending"] if isinstance(told, dict) else told[0]
+                total += (await log.command("XPENDING", keys.evt, partitions.GROUP))[0]
     return total
 
 
@@ -202,12 +201,10 @@ async def unread(log: client.Log) -> bool:
         if not await log.command("EXISTS", keys.evt):
             continue
         groups = await log.command("XINFO", "GROUPS", keys.evt)
-        groups = [g if isinstance(g, dict) else dict(zip(g[::2], g[1::2], strict=True)) for g in groups]
         if not groups:
             return True
         info = await log.command("XINFO", "STREAM", keys.evt)
-        info = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
-        if positions.entry_key(groups[0][b"last-delivered-id"]) < positions.entry_key(info[b"last-generated-id"]):
+        if positions.entry_key(groups[0]["last-delivered-id"]) < positions.entry_key(info["last-generated-id"]):
             return True
     return False
 

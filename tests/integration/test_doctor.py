@@ -177,9 +177,9 @@ async def _a_table_less(world: World) -> None:
 
 async def _snapshot_failed(world: World) -> None:
     """As on a full disk: what it writes cannot take its place."""
-    [folder] = (await world.log.redis.config_get("dir")).values()
+    [folder] = (await world.log.command("CONFIG", "GET", "dir")).values()
     await asyncio.to_thread(_make_folder, folder)
-    await world.log.command("CONFIG SET", "save", "3600 1")
+    await world.log.command("CONFIG", "SET", "save", "3600 1")
     await world.log.command("SET", "x", "y")
     await world.log.command("BGSAVE")
     limit = time.monotonic() + 60
@@ -198,11 +198,11 @@ REJECTED = "INSERT INTO log_rejected (stream, partition, ms, seq, reason, fields
 @pytest.mark.parametrize(
     ("damage", "severity", "about", "words"),
     [
-        (_command("CONFIG SET", "appendfsync", "everysec"), "problem", "redis", "appendfsync is everysec"),
-        (_command("CONFIG SET", "maxmemory-policy", "allkeys-lru"), "problem", "redis", "evicts keys"),
+        (_command("CONFIG", "SET", "appendfsync", "everysec"), "problem", "redis", "appendfsync is everysec"),
+        (_command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), "problem", "redis", "evicts keys"),
         (_command("REPLICAOF", "127.0.0.1", 1), "problem", "redis", "Redis is a replica"),
-        (_command("CONFIG SET", "maxmemory", 0), "warn", "memory", "no maxmemory"),
-        (_command("CONFIG SET", "maxmemory", 1_000_000), "problem", "memory", "publishing is refused in 16"),
+        (_command("CONFIG", "SET", "maxmemory", 0), "warn", "memory", "no maxmemory"),
+        (_command("CONFIG", "SET", "maxmemory", 1_000_000), "problem", "memory", "publishing is refused in 16"),
         (_snapshot_failed, "problem", "redis", "cannot write to its disk"),
         (_command("HSET", "outpost:meta", "partitions", 8), "problem", "redis", "made with partitions 8"),
         (_nobody_delivers, "problem", "processes", "none of the role delivery"),

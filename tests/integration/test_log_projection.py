@@ -13,6 +13,7 @@ from outpost import errors, pacing
 from outpost.domain import events
 from outpost.log import batching
 from outpost.log import partition as partitions
+from outpost.log.redis import shapes
 from projections import runner
 from projections.logs import migrate, projector, write
 from projections.logs import store as stores
@@ -81,7 +82,8 @@ async def test_every_entry_becomes_one_row_at_its_position(log, store):
     assert (36, 36, 36, 18) == tuple(len(rows[name]) for name in ("event", "attempt", "change", "rejected"))
     expected = []
     for partition in {partitions.partition_of(t) for t in TENANTS}:
-        for entry_id, fields in await log.redis.xrange(log.keys.partitions[partition].evt):
+        for entry_id, flat in await log.command("XRANGE", log.keys.partitions[partition].evt, "-", "+"):
+            fields = shapes.pairs(flat)
             ms, seq = map(int, entry_id.split(b"-"))
             if fields[b"top"] != b"nul\0":
                 expected.append((ms, partition, seq, fields[b"id"].decode(), fields[b"d"].decode()))
@@ -286,7 +288,7 @@ async def test_a_log_that_went_back_behind_a_checkpoint_halts_before_anything_is
     await log_entries.append_event(log70, log_entries.event("t1", "e1"), "1800000000000-0")
     await project(log70, store)
     before = await log_entries.rows(store)
-    await log70.redis.flushall()
+    await log70.command("FLUSHALL")
     await log_entries.append_event(log70, log_entries.event("t1", "e2"), "1700000000000-0")
     await log_entries.append_event(log70, log_entries.event("t2", "e3"), "1900000000000-0")
     made = projector.LogProjector(log70, store, 100)
@@ -301,7 +303,7 @@ async def test_a_log_that_went_back_behind_a_checkpoint_halts_before_anything_is
 async def test_a_log_that_was_overtaken_after_it_went_back_halts_too(log70, store):
     await log_entries.append_event(log70, log_entries.event("t1", "e1"), "1800000000000-0")
     await project(log70, store)
-    await log70.redis.flushall()
+    await log70.command("FLUSHALL")
     for entry_id in ("1700000000000-0", "1900000000000-0"):
         await log_entries.append_event(log70, log_entries.event("t1", "e2"), entry_id)
     made = projector.LogProjector(log70, store, 100)
@@ -312,7 +314,7 @@ async def test_a_log_that_was_overtaken_after_it_went_back_halts_too(log70, stor
 async def test_a_trimmed_stream_is_no_reason_to_halt(log70, store):
     at = await log_entries.append_event(log70, log_entries.event("t1", "e1"))
     await project(log70, store)
-    await log70.redis.xtrim(log70.keys.partitions[at.partition].evt, maxlen=0, approximate=False)
+    await log70.command("XTRIM", log70.keys.partitions[at.partition].evt, "MAXLEN", 0)
     assert 0 == await project(log70, store)
     later = await log_entries.append_event(log70, log_entries.event("t1", "e2"))
     assert 1 == await project(log70, store)
@@ -327,8 +329,7 @@ async def test_a_restart_between_two_reads_is_noticed_and_the_log_judged_again(o
     assert 1 == await made.step()
     await own_redis.client().flushall()
     own_redis.restart()
-    await log.redis.connection_pool.disconnect()
-    await log._blocking.close()
+    await log.disconnect()
     await log_entries.append_event(log, log_entries.event("t1", "e2"), "1700000000000-0")
     await log_entries.append_event(log, log_entries.event("t1", "e3"), "1900000000000-0")
     while await made.step():

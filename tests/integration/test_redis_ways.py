@@ -84,7 +84,7 @@ async def refusal(url: str) -> str:
             await boot_checks.check(log, Settings())
         # What runs per batch goes another way; it is told of alike.
         with pytest.raises(errors.StoreUnavailable):
-            await log.plainly([("PING",)]) if "blind" not in url else await log.plainly([("INFO",)])
+            await log.pipeline([("PING",)]) if "blind" not in url else await log.pipeline([("INFO",)])
     finally:
         await log.close()
     assert "hunter2" not in str(caught.value)
@@ -119,13 +119,13 @@ async def test_certificates_are_verified_unless_the_url_says_otherwise(
     for words in ("?ssl_cert_reqs=none", "?skip_verify=true"):
         log = log_of(tls_redis.url(login, words=words))
         assert [] == await boot_checks.problems(log, Settings())
-        assert [b"PONG"] == await log.plainly([("PING",)])
+        assert [b"PONG"] == await log.pipeline([("PING",)])
         await log.close()
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_redis.authority))
     connection.tls_context.cache_clear()
     log = log_of(tls_redis.url(login))
     assert [] == await boot_checks.problems(log, Settings())
-    assert [b"PONG"] == await log.plainly([("PING",)])
+    assert [b"PONG"] == await log.pipeline([("PING",)])
     await log.close()
     context = connection.tls_context(verify=True)
     assert not context.verify_flags & connection.ssl.VERIFY_X509_STRICT

@@ -8,7 +8,7 @@ from outpost.cli.doctor import findings as say
 from outpost.cli.doctor.findings import Finding
 from outpost.log.delivery import consumers
 from outpost.log.operator import inspect
-from outpost.log.redis import client
+from outpost.log.redis import client, shapes
 from outpost.log.upkeep import lag, trim
 
 LATE_MS = 5_000  # events are opened within a second
@@ -71,8 +71,7 @@ def _groups(groups: list[inspect.GroupState]) -> list[Finding]:
 async def _late(log: client.Log, groups: list[inspect.GroupState], *, alive: bool) -> list[Finding]:
     """Events that wait to be opened, and tasks whose time has passed, in each partition that has old ones."""
     waits = await lag.each(log)
-    seconds, micros = await log.command("TIME")
-    past = int(seconds) * 1000 + int(micros) // 1000 - TOO_LATE_MS
+    past = shapes.clock_ms(await log.command("TIME")) - TOO_LATE_MS
     overdue = await log.pipeline([("ZCOUNT", keys.due, "-inf", past) for keys in log.keys.partitions])
     found = []
     for group, wait, late in zip(groups, waits, overdue, strict=True):

@@ -7,7 +7,7 @@ from outpost.cli.doctor.findings import Finding
 from outpost.log import checkpoint, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
-from outpost.log.redis import client
+from outpost.log.redis import client, shapes
 from outpost.log.upkeep import lag
 from projections.config import catch_up
 from projections.logs import history, store, write
@@ -47,8 +47,8 @@ async def _late(log: client.Log, starts: dict[int, str]) -> int:
     """The age in ms of the oldest entry of `cfg` behind `starts`."""
     keys = [(log.keys.partitions[p].cfg, start) for p, start in starts.items()]
     reads = [("XRANGE", key, f"({start}", "+", "COUNT", 1) for key, start in keys]
-    *found, (seconds, micros) = await log.pipeline([*reads, ("TIME",)])
-    now = int(seconds) * 1000 + int(micros) // 1000
+    *found, clock = await log.pipeline([*reads, ("TIME",)])
+    now = shapes.clock_ms(clock)
     return max((now - positions.entry_key(entries[0][0])[0] for entries in found if entries), default=0)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from outpost.cli.doctor import findings as say
 from outpost.cli.doctor.findings import Finding
 from outpost.log import append, budget
-from outpost.log.redis import boot_checks, client, guard
+from outpost.log.redis import boot_checks, client, guard, shapes
 from outpost.log.upkeep import usage
 from outpost.settings import Settings
 
@@ -27,8 +27,8 @@ async def look(log: client.Log, settings: Settings) -> list[Finding]:
     found += await _disk(log, info)
     found += await _memory(log, settings)
     before = time.time()
-    clock = await log.command("TIME")
-    found.append(clock_of("Redis", int(clock[0]) * 1000 + int(clock[1]) // 1000, before, time.time()))
+    now_ms = shapes.clock_ms(await log.command("TIME"))
+    found.append(clock_of("Redis", now_ms, before, time.time()))
     if not await log.command("EXISTS", log.keys.meta):
         text = f"no process has started on the log {log.keys.namespace!r} yet"
         found.append(say.warn("log", text, "start one, or check REDIS_DATABASE and DEPLOYMENT_ID"))

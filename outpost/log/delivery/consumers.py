@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outpost.log import partition as partitions
-from outpost.log.redis import client
+from outpost.log.redis import client, shapes
 
 LEASE_MS = 10_000
 RENEW_MS = 3_000
@@ -39,9 +39,8 @@ async def _lease(log: client.Log, holder: str, lease_ms: int, name: str) -> str 
 async def ended(log: client.Log) -> list[str]:
     """Names whose lease is over and that were not reaped yet. Raises errors.StoreUnavailable."""
     time, slots = await log.pipeline([("TIME",), ("HGETALL", log.keys.slots)])
-    now = int(time[0]) * 1000 + int(time[1]) // 1000
-    pairs = slots.items() if isinstance(slots, dict) else zip(slots[::2], slots[1::2], strict=True)
-    left_ms = {name.decode(): int(held.rpartition(b" ")[2]) - now for name, held in pairs}
+    now = shapes.clock_ms(time)
+    left_ms = {name.decode(): int(held.rpartition(b" ")[2]) - now for name, held in slots.items()}
     return [name for name, left in left_ms.items() if not 0 < left <= LONGEST_LEASE_MS]
 
 

@@ -13,7 +13,7 @@ import msgspec
 from outpost.log import batching, read
 from outpost.log import partition as partitions
 from outpost.log import position as positions
-from outpost.log.redis import client
+from outpost.log.redis import client, shapes
 
 Place = tuple[partitions.Stream, int]
 
@@ -67,7 +67,7 @@ async def streams(log: client.Log) -> list[StreamState]:
         commands += [("XINFO", "STREAM", _key(log, place)), ("MEMORY", "USAGE", _key(log, place))]
     replies = await log.pipeline(commands) if commands else []
     return [
-        _stream_state(place, _pairs(info), memory)
+        _stream_state(place, info, memory)
         for place, info, memory in zip(places, replies[::2], replies[1::2], strict=True)
     ]
 
@@ -92,8 +92,7 @@ async def groups(log: client.Log) -> list[GroupState]:
 
 async def _group_state(log: client.Log, partition: int, *, exists: bool) -> GroupState:
     keys = log.keys.partitions[partition]
-    seconds, micros = (await log.pipeline([("TIME",)]))[0]
-    now = int(seconds) * 1000 + int(micros) // 1000
+    now = shapes.clock_ms(await log.command("TIME"))
     mend, due, due_now, following = await log.pipeline(
         [
             ("EXISTS", keys.mend),
@@ -103,7 +102,7 @@ async def _group_state(log: client.Log, partition: int, *, exists: bool) -> Grou
         ]
     )
     found = await log.command("XINFO", "GROUPS", keys.evt) if exists else []
-    group = next((g for g in map(_pairs, found) if g["name"] == partitions.GROUP.encode()), None)
+    group = next((g for g in found if g["name"] == partitions.GROUP.encode()), None)
     members = await log.command("XINFO", "CONSUMERS", keys.evt, partitions.GROUP) if group else []
     return GroupState(
         partition=partition,
@@ -114,7 +113,7 @@ async def _group_state(log: client.Log, partition: int, *, exists: bool) -> Grou
         due=due,
         due_now=due_now,
         next_in_ms=max(0, int(float(following[1])) - now) if following else None,
-        consumers=tuple(Consumer(m["name"].decode(), m["pending"], m["idle"]) for m in map(_pairs, members)),
+        consumers=tuple(Consumer(m["name"].decode(), m["pending"], m["idle"]) for m in members),
     )
 
 
@@ -177,9 +176,3 @@ def _key(log: client.Log, place: Place) -> str:
 def _place(item: read.Read) -> Place:
     stream: partitions.Stream = next(name for name in partitions.STREAMS if name == item.position.stream)
     return stream, item.position.partition
-
-
-def _pairs(flat: Any) -> dict[str, Any]:
-    """What `XINFO` answers, by name."""
-    pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-    return {name.decode() if isinstance(name, bytes) else name: value for name, value in pairs}

@@ -14,7 +14,7 @@ import redis.exceptions
 from outpost import errors, ids
 from outpost.log import marks
 from outpost.log import partition as partitions
-from outpost.log.redis import client
+from outpost.log.redis import client, shapes
 from outpost.settings import Settings
 
 FORMAT_VERSION = 1  # of keys and entries
@@ -80,13 +80,9 @@ async def prepare(log: client.Log) -> Meta:
     """Makes `meta` where it is missing, atomically and once. Raises errors.StartRefused if it was made by another
     version, and errors.StoreUnavailable."""
     fields = MADE_WITH | {"namespace_id": ids.new_id("uuidv4")}
-    with client.mapped_errors():
-        pipe = log.redis.pipeline(transaction=True)
-        for name, value in fields.items():
-            pipe.execute_command("HSETNX", log.keys.meta, name, value)
-        pipe.execute_command("HGETALL", log.keys.meta)
-        replies = await pipe.execute()
-    meta = {name.decode(): value.decode() for name, value in replies[-1].items()}
+    made_with = [("HSETNX", log.keys.meta, name, value) for name, value in fields.items()]
+    *_, done = await log.pipeline([("MULTI",), *made_with, ("HGETALL", log.keys.meta), ("EXEC",)])
+    meta = {name.decode(): value.decode() for name, value in shapes.pairs(done[-1]).items()}
     found = _meta_problems(log, meta)
     if found:
         raise errors.StartRefused("\n".join(found))
@@ -128,13 +124,20 @@ def _durability_problems(info: dict[str, Any], fsync: str | None) -> list[str]:
 
 async def _fsync_policy(log: client.Log) -> str | None:
     """None where the server does not say; managed ones deny CONFIG."""
-    with client.mapped_errors():
-        try:
-            reply: dict[Any, Any] = await log.redis.config_get("appendfsync")
-        except redis.exceptions.ResponseError:  # NOPERM, or an unknown command
-            return None
-    values = [value.decode() if isinstance(value, bytes) else str(value) for value in reply.values()]
-    return values[0] if values else None
+    policy = (await config(log, "appendfsync") or {}).get("appendfsync")
+    return None if policy is None else str(policy)
+
+
+async def config(log: client.Log, *names: str) -> dict[str, str] | None:
+    """These settings of Redis; None where it denies `CONFIG`. Raises errors.StoreUnavailable."""
+    [reply] = await log.pipeline_each([("CONFIG", "GET", *names)])
+    if isinstance(reply, redis.exceptions.ResponseError):  # NOPERM, or an unknown command
+        return None
+    if isinstance(reply, Exception):
+        with client.mapped_errors():
+            raise reply
+    found: dict[str, str] = reply
+    return found
 
 
 def _meta_problems(log: client.Log, meta: dict[str, str]) -> list[str]:

@@ -1,39 +1,34 @@
-"""The way to Redis: the scripts, the clients, and the border where foreign errors become ours.
+"""The way to Redis: scripts and commands, and the border where foreign errors become ours.
 
-What runs per batch of events (scripts, stream reads) goes through `wire`; everything else through redis-py, whose
-own retries are off: a command that is sent twice writes twice. Blocking reads have connections of their own, and
-scripts with much to send have one, so that nothing waits behind them.
+There are two doors. Scripts and plain commands are pipelined: many callers share a connection. Reads that may
+block have a connection each. Scripts with much to send, and plain commands, have pipelined connections of their
+own, so that small calls of scripts never wait behind them. Nothing is sent twice by itself: a command that is sent
+twice writes twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib.resources
-import socket
 import ssl
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Self, TypeVar
 
 import msgspec
-import redis.asyncio
 import redis.exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from outpost import errors
 from outpost.log import batching
 from outpost.log import partition as partitions
 from outpost.log.redis import connection as wire
-from outpost.log.redis import log_identity
+from outpost.log.redis import log_identity, shapes
 
 COMMAND_TIMEOUT_S = 3.0  # a command that takes longer has failed; what it did is found out by asking again
 BLOCK_MS = 1_000  # how long a blocking read waits for entries; also how long a loop takes to see a stop
 BLOCKING_TIMEOUT_S = BLOCK_MS / 1000 + 5.0
 CONFIG_ENTRIES = 500  # of `cfg`, by one read and one `advance`
 LARGE_CALL_BYTES = 262_144  # a call of scripts from this size on goes over the connection of large ones
-CONNECTIONS = 32  # a process never has more commands under way than its few loops
 CLUSTER = (
     "it is in cluster mode, where a script may not touch keys of several slots: use a server, or a plan of your "
     "provider, without cluster mode"
@@ -103,9 +98,9 @@ class Log:
     def __init__(self, address: RedisAddress, keys: partitions.Keys) -> None:
         self.keys = keys
         self.pin = log_identity.LogIdentity(keys.meta)
-        self.redis = _client(address, self.pin)
         self._wire = wire.Wire(address, COMMAND_TIMEOUT_S, self.pin)
         self._large_calls = wire.Wire(address, COMMAND_TIMEOUT_S, self.pin)
+        self._commands = wire.Wire(address, COMMAND_TIMEOUT_S, self.pin)
         self._blocking = wire.WirePool(address, COMMAND_TIMEOUT_S, self.pin)
         # What was learned of the size of config entries, for everybody who catches up with them.
         self.config_reading = batching.Reading(CONFIG_ENTRIES, batching.CALL_BYTES)
@@ -160,36 +155,31 @@ class Log:
         return replies
 
     async def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Plain commands in one round trip. Raises errors.StoreUnavailable."""
+        """Plain commands in one round trip; `shapes` says in which form they are answered. Raises
+        errors.StoreUnavailable."""
+        return await self._good(await self.pipeline_each(commands))
+
+    async def pipeline_each(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        """As `pipeline`, but an error that is the reply to a single command is a value of its own."""
+        found, _ = await self._exchange(commands)
+        return [shapes.shaped(command, reply) for command, reply in zip(commands, found, strict=True)]
+
+    async def pipeline_measured(self, commands: Sequence[Sequence[Arg]]) -> tuple[list[Any], int]:
+        """As `pipeline`, for commands whose replies have no other shape than Redis sends, with about how many
+        bytes the replies are."""
+        found, size = await self._exchange(commands)
+        return await self._good(found), size
+
+    async def _exchange(self, commands: Sequence[Sequence[Arg]]) -> tuple[list[Any], int]:
+        packed = wire.pack(commands)
         try:
-            pipe = self.redis.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command)
-            replies = await pipe.execute(raise_on_error=False)  # raised by it, an error would quote the command
+            return await self._commands.exchange(packed, len(commands), COMMAND_TIMEOUT_S)
         except Exception as exc:  # noqa: BLE001 -- as in `_replies`
             await self._fail(exc)
-        return await self._good(replies)
-
-    async def plainly(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """As `pipeline`, in plain lists and bytes and at a tenth of its cost: for what is read per batch of
-        events. Raises errors.StoreUnavailable."""
-        return (await self.plainly_measured(commands))[0]
 
     async def command(self, *args: Arg) -> Any:
         """One plain command. Raises errors.StoreUnavailable."""
-        try:
-            return await self.redis.execute_command(*args)  # type: ignore[no-untyped-call]
-        except Exception as exc:  # noqa: BLE001 -- as in `_replies`
-            await self._fail(exc)
-
-    async def plainly_measured(self, commands: Sequence[Sequence[Arg]]) -> tuple[list[Any], int]:
-        """As `plainly`, with about how many bytes the replies are."""
-        packed = wire.pack(commands)
-        try:
-            replies, size = await self._wire.exchange(packed, len(commands), COMMAND_TIMEOUT_S)
-        except Exception as exc:  # noqa: BLE001 -- as in `_replies`
-            await self._fail(exc)
-        return await self._good(replies), size
+        return (await self.pipeline([args]))[0]
 
     async def wait(self, *args: Arg) -> Any:
         """One command that may block for `BLOCK_MS`, as plain lists and bytes. Raises errors.StoreUnavailable."""
@@ -222,24 +212,18 @@ class Log:
 
     async def disconnect(self) -> None:
         """Drops every connection; the next commands dial anew. What is under way gets errors.StoreUnavailable."""
-        await self._wire.close()
-        await self._large_calls.close()
-        await self._blocking.close()
-        with contextlib.suppress(redis.exceptions.RedisError, OSError):
-            await self.redis.connection_pool.disconnect(inuse_connections=False)
+        for way in (self._wire, self._large_calls, self._commands, self._blocking):
+            await way.close()
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self.redis.aclose()
-        await self._wire.close()
-        await self._large_calls.close()
-        await self._blocking.close()
+        await self.disconnect()
 
 
 @contextlib.contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Turns what redis-py raises into errors.StoreUnavailable, or errors.StoreRefused where asking again would not
-    help; the text is the kind of failure only."""
+    """Turns what a connection raises into errors.StoreUnavailable, or errors.StoreRefused where asking again would
+    not help; the text is the kind of failure only."""
     try:
         yield
     except redis.exceptions.OutOfMemoryError as exc:
@@ -285,50 +269,3 @@ def _tls_advice(exc: BaseException) -> str:
 def open_log(address: RedisAddress, deployment_id: str = "") -> Log:
     """The log of a deployment; connects at the first command."""
     return Log(address, partitions.keys_of(deployment_id))
-
-
-async def _greet(pin: log_identity.LogIdentity, connection: redis.asyncio.connection.AbstractConnection) -> None:
-    """What a new connection begins with: what redis-py does, then whether this is our log."""
-    await connection.on_connect()
-    if pin.expected is not None:
-        await connection.send_command(*pin.question)
-        pin.check(await connection.read_response())
-
-
-def _client(address: RedisAddress, pin: log_identity.LogIdentity) -> redis.asyncio.Redis:
-    common: dict[str, Any] = {
-        "username": address.username,
-        "password": address.password,
-        "db": address.database,
-        "protocol": 2,
-        "socket_timeout": COMMAND_TIMEOUT_S,
-        "retry": Retry(NoBackoff(), 0),
-        "decode_responses": False,
-        "redis_connect_func": functools.partial(_greet, pin),
-    }
-    connection: type[redis.asyncio.Connection | redis.asyncio.UnixDomainSocketConnection]
-    if address.unix_socket:
-        connection = redis.asyncio.UnixDomainSocketConnection
-        common["path"] = address.unix_socket
-    else:
-        connection = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
-        common |= {
-            "host": address.host,
-            "port": address.port,
-            "socket_connect_timeout": COMMAND_TIMEOUT_S,
-            "socket_keepalive": True,
-            "socket_keepalive_options": {
-                option: value for level, option, value in wire.KEEPALIVE if level == socket.IPPROTO_TCP
-            },
-        }
-        if address.tls:
-            common |= {
-                "ssl_min_version": ssl.TLSVersion.TLSv1_2,
-                "ssl_exclude_verify_flags": [ssl.VERIFY_X509_STRICT],  # as `wire.tls_context`
-                "ssl_cert_reqs": "required" if address.tls_verify else "none",
-                "ssl_check_hostname": address.tls_verify,
-            }
-    pool = redis.asyncio.BlockingConnectionPool(
-        connection_class=connection, max_connections=CONNECTIONS, timeout=COMMAND_TIMEOUT_S, **common
-    )
-    return redis.asyncio.Redis.from_pool(pool)  # closing it closes the pool

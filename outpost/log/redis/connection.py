@@ -85,6 +85,8 @@ _KINDS: dict[str, type[redis.exceptions.RedisError]] = {
 
 
 def _error(text: str) -> redis.exceptions.RedisError:
+    if text.startswith("ERR AUTH"):  # a password, where the default user has none
+        return redis.exceptions.AuthenticationError(text)
     return _KINDS.get(text.partition(" ")[0], redis.exceptions.ResponseError)(text)
 
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import redis.exceptions
-
 from outpost import errors, pacing, telemetry
-from outpost.log.redis import client
+from outpost.log.redis import boot_checks, client
 
 EVERY_S = 1.0
 
@@ -55,14 +53,5 @@ async def cannot_write(log: client.Log, info: dict[str, Any]) -> bool:
         return True
     if info.get("rdb_last_bgsave_status", "ok") == "ok":
         return False
-    with client.mapped_errors():
-        try:
-            found = await log.redis.config_get("stop-writes-on-bgsave-error", "save")
-        except redis.exceptions.ResponseError:
-            return False
-    told = {_text(name): _text(value) for name, value in found.items()}
+    told = await boot_checks.config(log, "stop-writes-on-bgsave-error", "save") or {}
     return told.get("stop-writes-on-bgsave-error") == "yes" and bool(told.get("save"))
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

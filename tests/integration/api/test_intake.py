@@ -12,6 +12,7 @@ import pytest
 from outpost import errors
 from outpost.commands import intake
 from outpost.log import append
+from outpost.log.redis import shapes
 from outpost.queue import broker
 from tests.harness.api_server import Api
 from tests.harness.polling import eventually
@@ -30,7 +31,8 @@ class Running:
         """Tenant and id of every event in the log."""
         found = []
         for keys in self.api.log.keys.partitions:
-            for _, fields in await self.api.log.redis.xrange(keys.evt):
+            for _, flat in await self.api.log.command("XRANGE", keys.evt, "-", "+"):
+                fields = shapes.pairs(flat)
                 found.append((fields[b"ten"].decode(), fields[b"id"].decode()))
         return sorted(found)
 

@@ -207,8 +207,8 @@ async def test_an_id_that_several_tenants_use_is_told_apart_by_the_tenant(api: R
 async def test_of_an_id_that_was_used_twice_the_newest_event_is_retried(api: RetryApi) -> None:
     await api.attempted("e1", "d")
     for keys in api.log.keys.partitions:  # the window is over
-        for bucket in await api.log.redis.keys(f"{keys.evt.removesuffix('evt')}idem:*"):
-            await api.log.redis.delete(bucket)
+        for bucket in await api.log.command("KEYS", f"{keys.evt.removesuffix('evt')}idem:*"):
+            await api.log.command("DEL", bucket)
     second = await api.attempted("e1", "d")
     await api.retry("e1", "d")
     assert [f"2/{second.entry_id}/d"] == [task.rpartition("@")[0] for task in await node.due(api.log)]
@@ -276,7 +276,7 @@ async def test_a_retry_asked_for_at_once_waits_for_the_attempt_to_be_in_the_log_
     await log_entries.append(api.log, "dlv", "acme", entry)
     await tasks.open_entries(api.log, {0: []}, 1)
     second = str(delivery.TaskId(2, at.entry_id, "d", await api.created("d")))
-    await api.log.redis.zadd(api.log.keys.partitions[at.partition].due, {second: node.now_ms() + 60_000})
+    await api.log.command("ZADD", api.log.keys.partitions[at.partition].due, node.now_ms() + 60_000, second)
     asking = asyncio.create_task(api.retry("e1", "d"))
     await api.project()
     assert 202 == (await asking).status_code
