@@ -87,7 +87,7 @@ async def test_more_messages_than_a_call_carries_are_sent_and_received(
     made = await ready(service, opened)
     bodies = [b"%d " % n + b"x" * (n * 97 % 5_000) for n in range(150)]
     assert [True] * len(bodies) == await made.send(bodies)
-    found = []
+    found: list[broker.Received] = []
     while len(found) < len(bodies):
         part = await made.receive(64, 2.0)
         assert len(part) <= 64
