@@ -65,5 +65,5 @@ def failed(code: Code, text: str = "", secrets: Iterable[str] = (), *, final: bo
 def cleaned(text: str, secrets: Iterable[str]) -> str:
     """`text` without `secrets`, in one line, cut to `MOST_TEXT` characters. Of a longer text only the first
     `MAX_READ_CHARACTERS` are looked at."""
-    kept = redaction.of(tuple(secrets)).cut(text, MAX_READ_CHARACTERS)
+    kept = redaction.of(tuple(secrets)).cut(text, MAX_READ_CHARACTERS, words=True)
     return " ".join(kept.split())[:MOST_TEXT]

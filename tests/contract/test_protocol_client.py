@@ -409,6 +409,27 @@ async def test_every_request_on_a_connection_has_its_own_deadline(make: ClientMa
     assert receiver.connections == 1
 
 
+@pytest.mark.case(12)
+async def test_of_eight_addresses_the_last_is_reached_and_asked_first_next_time(
+    make: ClientMaker, receiver: Receiver
+) -> None:
+    receiver.always(answer(200, b"", "Connection: close"))
+    sender = make(lookup=lambda _: [*(f"127.0.0.{last}" for last in range(2, 9)), "127.0.0.1"])
+    tried: list[str] = []
+    assert OK == await post(sender, receiver.url(host="many.test"))
+    assert sender._bound is not None
+    attempt = sender._bound.connector._attempt
+
+    async def counted(endpoint: object, address: str, seconds: float) -> connection.Connection:
+        tried.append(address)
+        return await attempt(endpoint, address, seconds)  # type: ignore[arg-type]
+
+    sender._bound.connector._attempt = counted  # type: ignore[method-assign,assignment]
+    assert OK == await post(sender, receiver.url(host="many.test"))
+    assert ["127.0.0.1"] == tried
+
+
+@pytest.mark.case(12)
 async def test_the_address_that_answered_is_asked_first_next_time(make: ClientMaker, receiver: Receiver) -> None:
     asked: list[str] = []
     receiver.always(answer(200, b"", "Connection: close"))

@@ -163,3 +163,21 @@ def test_a_redactor_does_not_print_what_it_knows() -> None:
     made = redactor(TOKEN)
     made.text("anything")
     assert TOKEN not in repr(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("connection refused by the exchange orders", "connection refused by the exchange ***"),
+        ("reconnect: connect, connected; orders-eu reorders", "reconnect: ***, connected; ***-eu reorders"),
+        ("orders", "***"),
+        ("user=orders&password=connect", "user=***&password=***"),
+        ("user%3Dorders%26connect", "user%3D***%26***"),
+        ("hunter2x xhunter2", "***x x***"),
+        ("xcorrecthorsebatteryx", "x***x"),
+    ],
+)
+def test_a_short_word_in_an_error_is_masked_as_a_word_and_not_in_others(text: str, told: str):
+    secrets = ("connect", "orders", "hunter2", "correcthorsebattery")
+    assert told == redaction.of(secrets).text(text, words=True)
+    assert {"error": told} == redaction.of(secrets).outcome(delivery.Failed("ERR", {"error": text})).response

@@ -121,11 +121,14 @@ class Publisher:
             if answer.code == "blocked_address":
                 return codes.failed(codes.Code.BLOCKED_ADDRESS, final=answer.final)
             return codes.failed(codes.Code.ERROR, f"Request failed: {answer.text or answer.code}")
+        text, remark = bodies.text(answer, self._max_body_bytes)
         response: dict[str, object] = {
             "status_code": answer.status,
-            "body": bodies.text(answer, self._max_body_bytes),
+            "body": text,
             "headers": shown_headers(answer.headers),
         }
+        if remark:
+            response["error"] = remark
         if 200 <= answer.status < 300:
             return delivery.Delivered(str(answer.status), response)
         asked_ms = None

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from outpost.adapters.http import client
+from outpost.adapters.http import client, codings
 
+_TOO_LARGE = "Response body exceeded {} bytes and was not stored"
 _FAULT = {
     "late": "Response body did not arrive before the delivery timeout and was not stored",
     "broken": "Response body ended early and was not stored",
 }
 
 
-def text(answer: client.Answer, max_bytes: int) -> str:
-    """What came, as UTF-8. `max_bytes` is the client's cap, which the sentence names."""
-    if not answer.fault:
-        return answer.body.decode("utf-8", "replace")
-    if answer.fault == "too_large":
-        return f"Response body exceeded {max_bytes} bytes and was not stored"
-    return _FAULT[answer.fault]
+def text(answer: client.Answer, max_bytes: int) -> tuple[str, str]:
+    """What came, as UTF-8, and a sentence on its content coding where that could not be undone. `max_bytes` is the
+    client's cap, which the sentence on a larger one names."""
+    if answer.fault:
+        return _TOO_LARGE.format(max_bytes) if answer.fault == "too_large" else _FAULT[answer.fault], ""
+    if not answer.coding:
+        return answer.body.decode("utf-8", "replace"), ""
+    try:
+        body, remark = codings.unpacked(answer, max_bytes)
+    except codings.TooLarge:
+        return _TOO_LARGE.format(max_bytes or codings.MAX_UNPACKED_BYTES), ""
+    return body.decode("utf-8", "replace"), remark

@@ -28,13 +28,14 @@ Code = Literal[
 class Answer(msgspec.Struct, frozen=True):
     """A response whose head came. `fault` says why `body` is empty though there was one: over the cap, not there
     before the deadline, or cut short. `retry_after` is the header of that name as it came; `headers` are all of
-    them in their order, where the endpoint wants them."""
+    them in their order, where the endpoint wants them; `coding` is Content-Encoding as it came."""
 
     status: int
     body: bytes
     fault: BodyFault = ""
     retry_after: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    coding: bytes = b""
 
 
 class Unanswered(msgspec.Struct, frozen=True):

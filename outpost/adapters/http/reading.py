@@ -39,6 +39,7 @@ class Reader:
         "_announced",
         "_body",
         "_close_delimits",
+        "_coding",
         "_fed",
         "_folds",
         "_interim",
@@ -81,6 +82,7 @@ class Reader:
         self._announced = False  # whether the head speaks of a body
         self._body: bytes | bytearray = b""
         self._retry_after = b""
+        self._coding = b""
         self._fed = 0  # bytes of this answer
         self._useful = 0  # of them, up to the last that ended a head or were body
         self._folds = 0
@@ -188,8 +190,14 @@ class Reader:
     def end(self, exc: BaseException | None) -> client.Answer | client.Unanswered:
         """The answer where the connection is over, by the peer's hang-up or by `exc`."""
         if self.status and self._close_delimits and exc is None:
-            return client.Answer(self.status, bytes(self._body), "", self._retry_after)
+            return self._whole()
         return self._cut(failures.unanswered(exc), "broken")
+
+    def _whole(self) -> client.Answer:
+        body = bytes(self._body)
+        if self._coding:
+            return client.Answer(self.status, body, "", self._retry_after, coding=self._coding)
+        return client.Answer(self.status, body, "", self._retry_after)
 
     def late(self) -> client.Answer | client.Unanswered:
         """The answer where there is no more time."""
@@ -212,6 +220,7 @@ class Reader:
         self._close_delimits = True
         self._announced = False
         self._retry_after = b""
+        self._coding = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(name) < _SHORTEST_NAME:
@@ -225,6 +234,8 @@ class Reader:
                 self._close_delimits = not value.rstrip().lower().endswith(b"chunked")
             case b"keep-alive":
                 self.keep_seconds = _timeout_in(value)
+            case b"content-encoding" if not self.status:
+                self._coding = b"%b,%b" % (self._coding, value) if self._coding else value
             case b"retry-after" if not self.status:  # not a trailer
                 self._retry_after = value
 
@@ -261,7 +272,7 @@ class Reader:
 
     def on_message_complete(self) -> None:
         if self.status:
-            self._result = client.Answer(self.status, bytes(self._body), "", self._retry_after)
+            self._result = self._whole()
 
 
 class HeaderReader(Reader):

@@ -18,6 +18,7 @@ from outpost.adapters.shared import escapes
 from outpost.domain import delivery
 
 MASK = "***"
+ERROR = "error"  # the field of a response that has a sentence
 WITHHELD = "The text was not stored: it could not be cleared of the destination's secrets"
 
 # Shorter values are not looked for: they would cut ordinary words out of texts.
@@ -35,6 +36,9 @@ COMMON_WORDS = frozenset(
     text/plain text/html utf-8
     """.split()  # noqa: SIM905 -- a list would have a line for each word
 )
+# In a sentence on an error, a shorter value of nothing but letters is looked for as a word: within a longer one it
+# is that word's, as the user `connect` in `connection refused`.
+MIN_LETTERS_IN_WORDS = 12
 MAX_SECRETS = 256  # of one destination
 MAX_SECRET_CHARACTERS = 16_384  # of all secrets of one destination; servers take no longer heads
 MAX_FOUND = 1_000  # secrets in one text
@@ -71,25 +75,29 @@ class Redactor:
         for key, value in response.items():
             if isinstance(value, int) or (isinstance(value, str) and len(value) < MIN_SECRET_LENGTH):
                 continue
-            cleared = self._value(value)
+            cleared = (
+                self.text(value, words=True) if key == ERROR and isinstance(value, str) else self._value(value)
+            )
             if cleared is not value:
                 changed[key] = cleared
         return msgspec.structs.replace(outcome, response={**response, **changed}) if changed else outcome
 
-    def text(self, text: str) -> str:
-        """`text` with a mask in the place of every secret; the same object where there is none."""
-        return self.cut(text, len(text))
+    def text(self, text: str, *, words: bool = False) -> str:
+        """`text` with a mask in the place of every secret; the same object where there is none. `words`: see
+        `cut`."""
+        return self.cut(text, len(text), words=words)
 
-    def cut(self, text: str, limit: int) -> str:
+    def cut(self, text: str, limit: int, *, words: bool = False) -> str:
         """The first `limit` characters of `text`, with a mask in the place of every secret that begins there. What
-        is behind a secret that the limit divides is not looked at, so the length of `text` does not count."""
+        is behind a secret that the limit divides is not looked at, so the length of `text` does not count.
+        `words`: a short word is not looked for within longer ones."""
         secrets = self._secrets
         if secrets is not None:
             self._learn(secrets())
         window = text if len(text) <= limit else text[: limit + self._longest * LONGEST_ESCAPE]
         if len(window) < MIN_SECRET_LENGTH:
             return window[:limit]
-        found = NOWHERE if self._is_clear(window) else self._found(window)
+        found = NOWHERE if self._is_clear(window) else self._found(window, words=words)
         if found is None:
             return WITHHELD
         if not found:
@@ -115,7 +123,7 @@ class Redactor:
                 return False
         return True
 
-    def _found(self, text: str) -> list[tuple[int, int]] | None:
+    def _found(self, text: str, *, words: bool) -> list[tuple[int, int]] | None:
         """Where secrets stand, overlapping ones too; None where that would take too long to say."""
         if self._overfull:
             return None
@@ -129,7 +137,8 @@ class Redactor:
             for secret in self._wanted:
                 at = decoding.text.find(secret)
                 while at >= 0:
-                    found.append(decoding.origin(at, at + len(secret)))
+                    if not (words and _is_within_a_word(decoding.text, secret, at)):
+                        found.append(decoding.origin(at, at + len(secret)))
                     if len(found) > MAX_FOUND:
                         return None
                     at = decoding.text.find(secret, at + 1)
@@ -156,6 +165,14 @@ class Redactor:
 def is_secret(text: str) -> bool:
     """Whether a value is looked for in texts: it is long enough, and not one of the `COMMON_WORDS`."""
     return len(text) >= MIN_SECRET_LENGTH and text.lower() not in COMMON_WORDS
+
+
+def _is_within_a_word(text: str, secret: str, at: int) -> bool:
+    """Whether `secret`, which stands at `at`, is a short word and a part of a longer one there."""
+    if len(secret) >= MIN_LETTERS_IN_WORDS or not secret.isalpha():
+        return False
+    end = at + len(secret)
+    return text[at - 1 : at].isalpha() or text[end : end + 1].isalpha()
 
 
 @functools.lru_cache(maxsize=256)

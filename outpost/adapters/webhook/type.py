@@ -154,8 +154,10 @@ class Publisher:
         answer = await self._client.post(self._endpoint, headers, event.data, deadline)
         if isinstance(answer, clients.Unanswered):
             return codes.failed(codes.Code(answer.code), answer.text, final=answer.final)
-        text = bodies.text(answer, self._options.max_body_bytes)
+        text, remark = bodies.text(answer, self._options.max_body_bytes)
         response: dict[str, object] = {"status": answer.status, "body": text}
+        if remark:
+            response["error"] = remark
         if 200 <= answer.status < 300:
             return delivery.Delivered(str(answer.status), response)
         gone = answer.status == GONE
