@@ -174,7 +174,8 @@ class EventPage(msgspec.Struct):
 
 
 class Attempt(msgspec.Struct):
-    """One try to deliver an event. `event`, `response_data` and `destination` are there if asked for and known."""
+    """One try to deliver an event; `latency_ms` is the time from sending to the answer or the error. `event`,
+    `response_data` and `destination` are there if asked for and known."""
 
     id: str
     tenant_id: str
@@ -186,6 +187,7 @@ class Attempt(msgspec.Struct):
     destination_type: str
     event_id: str
     destination_id: str
+    latency_ms: int | None = None
     event: Event | UnsetType = UNSET
     response_data: Object | UnsetType = UNSET
     destination: Destination | UnsetType = UNSET

@@ -84,6 +84,7 @@ def attempt(row: rows.AttemptRow, prefix: str, target: schemas.Destination | Non
         destination_type=row.destination_type,
         event_id=row.event_id,
         destination_id=row.destination_id,
+        latency_ms=row.latency_ms,
         event=UNSET if row.event is None else event(row.event),
         response_data=UNSET if row.response_data is None else msgspec.Raw(row.response_data),
         destination=UNSET if target is None else target,

@@ -47,6 +47,7 @@ ATTEMPT_COLUMNS = (
     "manual",
     "response_data",
     "next",
+    "latency_ms",
 )
 CHANGE_COLUMNS = (
     "accepted_at",
@@ -160,6 +161,7 @@ def _attempt_row(at: Placed, entry: events.DeliveryEntry, detail: events.Attempt
         detail.manual,
         None if response == _NULL else response.decode(),
         detail.next,
+        detail.took_ms,
     )
 
 

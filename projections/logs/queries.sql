@@ -64,7 +64,7 @@ LIMIT 1
 -- A page of attempts. {response} is the column or NULL.
 SELECT a.accepted_at, a.partition, a.seq, a.time, a.tenant_id, a.event_id, a.destination_id,
        a.destination_created, a.destination_type, a.topic, a.status, a.code, a.attempt_number, a.manual,
-       {response} AS response_data, a.event_accepted_at, a.event_seq
+       {response} AS response_data, a.event_accepted_at, a.event_seq, a.latency_ms
 FROM attempt a
 WHERE {where}
 ORDER BY a.time {dir}, a.accepted_at {dir}, a.partition {dir}, a.seq {dir}

@@ -24,7 +24,7 @@ _DATA = "convert_to(data, 'UTF8') AS data"
 _EVENT_COLUMNS = f"""accepted_at, partition, seq, time, tenant_id, event_id, topic, eligible_for_retry, metadata,
     matched_destination_ids, {_DATA}"""
 _ATTEMPT_COLUMNS = """accepted_at, partition, seq, time, tenant_id, event_id, destination_id, destination_created,
-    destination_type, topic, status, code, attempt_number, manual,
+    destination_type, topic, status, code, attempt_number, manual, latency_ms,
     convert_to(response_data, 'UTF8') AS response_data"""
 _EVENT_OF_ATTEMPT = f"""event_accepted_at, event_seq, e_tenant_id, e_time, e_topic, eligible_for_retry, metadata,
     matched_destination_ids, {_DATA}"""
@@ -276,4 +276,5 @@ def _attempt(r: asyncpg.Record) -> rows.AttemptRow:
         r["manual"],
         r["response_data"],
         event,
+        r["latency_ms"],
     )

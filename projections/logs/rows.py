@@ -89,6 +89,7 @@ class AttemptRow(msgspec.Struct, frozen=True):
     manual: bool
     response_data: bytes | None
     event: EventRow | None = None
+    latency_ms: int | None = None
 
     @property
     def place(self) -> paging.Place:

@@ -45,7 +45,7 @@ async def run(function, settings):
 async def test_plan_apply_and_verify_from_nothing(any_postgres_url, capsys):
     settings = Settings(postgres_url=any_postgres_url)
     assert 0 == await run(command.plan, settings)
-    names = ("0001_log_tables", "0002_delivery_changes", "0003_log_identity")
+    names = ("0001_log_tables", "0002_delivery_changes", "0003_log_identity", "0004_attempt_latency")
     wanted = [f"would apply {name} to schema outpost" for name in names]
     assert wanted == capsys.readouterr().out.splitlines()
     assert 1 == await run(command.verify, settings)
@@ -116,16 +116,17 @@ async def test_rows_of_the_first_schema_and_of_an_older_process_are_kept_by_the_
                 pass
             for parent in ("event_g1", "attempt_g1"):
                 await stray_rows.make_tables(connection, store.schema, parent, [TODAY])
-    old = [column for column in apply.ATTEMPT_COLUMNS if column != "next"]
+    old = [column for column in apply.ATTEMPT_COLUMNS if column not in ("next", "latency_ms")]
     entry = events.DeliveryEntry("attempt.failed", "t1", "e1", delivery.TaskId(1, "5-0", "d", 1), "w", DETAIL)
-    made = [apply.apply([apply.Placed(0, TODAY_MS, n, entry)]).attempts[0][:-1] for n in range(2)]
+    made = [apply.apply([apply.Placed(0, TODAY_MS, n, entry)]).attempts[0][:-2] for n in range(2)]
     async with store.acquire() as connection:
         await connection.copy_records_to_table("attempt_g1", records=made[:1], columns=old)
     assert later == await migrate.apply_pending(store)
     assert 8 * 3 - 2 == len(await ensure(store))
     async with store.acquire() as connection:
         await connection.copy_records_to_table("attempt_g1", records=made[1:], columns=old)
-    assert [(0, "none"), (1, "none")] == await log_entries.table(store, "attempt", "seq, next")
+    found = await log_entries.table(store, "attempt", "seq, next, latency_ms")
+    assert [(0, "none", None), (1, "none", None)] == found
 
 
 async def test_who_waits_for_the_schema_goes_on_when_it_is_there(store):

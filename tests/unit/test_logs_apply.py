@@ -142,6 +142,7 @@ def test_an_attempt_becomes_a_row_that_names_the_position_of_its_event():
         "manual": False,
         "response_data": '{"status":200}',
         "next": "none",
+        "latency_ms": 12,
     }
 
 

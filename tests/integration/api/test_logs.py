@@ -212,8 +212,9 @@ async def test_an_attempt_shows_what_was_asked_for(logs: LogApi) -> None:
     (plain,) = (await logs.get("/attempts"))["models"]
     assert set(plain) == {
         "id", "tenant_id", "status", "time", "code", "attempt_number", "manual", "destination_type", "event_id",
-        "destination_id",
+        "destination_id", "latency_ms",
     }  # fmt: skip
+    assert isinstance(plain["latency_ms"], int)
     assert (plain["status"], plain["code"], plain["attempt_number"], plain["manual"]) == (
         "failed",
         "500",
