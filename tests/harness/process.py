@@ -89,8 +89,9 @@ class Outpost:
         }
         self._folder = folder
         self._stderr = folder / f"{next(_numbers)}-{service}.log"
-        # Imports are done already where nothing in the command or the environment could change them.
-        self._is_prepared = CRASH_ENTRY in self._command and "PYTHONPATH" not in environment
+        # Imports are done already, unless the command, the environment or the folder could change them.
+        changed = "PYTHONPATH" in environment or (folder / "outpost").exists()  # another version lies there
+        self._is_prepared = CRASH_ENTRY in self._command and not changed
         self._popen: subprocess.Popen[bytes] | prepared.Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self.url = ""
