@@ -7,9 +7,9 @@ sent, and to see data as filters and templates do.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-import secrets
 
 import msgspec
 
@@ -29,6 +29,7 @@ _LONG_INTEGER = re.compile(
 _INFINITE = b"1e400"
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_any = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_infinite = msgspec.json.Decoder(float_hook=float).decode
 
 
@@ -46,6 +47,17 @@ def members(text: bytes) -> dict[str, bytes]:
         return {hidden.key(key): hidden.shown(bytes(raw)) for key, raw in hidden.members().items()}
 
 
+def check(text: bytes) -> None:
+    """Raises as `msgspec.json.decode` does if `text` is not JSON by its grammar."""
+    try:
+        _decode_any(text)
+    except msgspec.MsgspecError:
+        hidden = _Hidden(text)
+        if not hidden.surrogates:
+            raise
+        hidden.check()
+
+
 def decode(text: bytes) -> object:
     """The value of `text`, which `members` found to be JSON. Halves of surrogate pairs are replacement characters,
     and numbers beyond a float infinite: they equal nothing that a filter may say."""
@@ -53,7 +65,7 @@ def decode(text: bytes) -> object:
         return json_values.decode(text)
     except msgspec.MsgspecError:
         pass
-    backslash = _token(text)
+    backslash = _token(text, b"backslash")
     text = text.replace(b"\\\\", backslash)
     text = _HALF.sub(_NO_CHARACTER, text)
     text = _without_long_integers(text).replace(backslash, b"\\\\")
@@ -66,7 +78,7 @@ class _Hidden:
     were."""
 
     def __init__(self, text: bytes) -> None:
-        self._backslash, self._escape = _token(text), _token(text)
+        self._backslash, self._escape = _token(text, b"backslash"), _token(text, b"escape")
         hidden = text.replace(b"\\\\", self._backslash)
         self._broken = _BROKEN.search(hidden) is not None
         self._text = hidden
@@ -79,6 +91,12 @@ class _Hidden:
             raise msgspec.DecodeError("a broken escape")
         return _decode_members(self._text)
 
+    def check(self) -> None:
+        """Raises if the text is no JSON."""
+        if self._broken:
+            raise msgspec.DecodeError("a broken escape")
+        _decode_any(self._text)
+
     def key(self, key: str) -> str:
         return str(json.loads(self.shown(msgspec.json.encode(key))))
 
@@ -86,11 +104,12 @@ class _Hidden:
         return part.replace(self._escape, b"\\u").replace(self._backslash, b"\\\\")
 
 
-def _token(text: bytes) -> bytes:
-    """A word that is not in `text`, and no JSON outside of a string."""
-    token = b"x" + secrets.token_hex(4).encode()
+def _token(text: bytes, use: bytes) -> bytes:
+    """A word that is not in `text`, and no JSON outside of a string. It is made of a digest of the text, which
+    nobody can write into it."""
+    token = b"x" + hashlib.blake2b(text, digest_size=8, person=use).hexdigest().encode()
     while token in text:
-        token = b"x" + secrets.token_hex(4).encode()
+        token += b"x"
     return token
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from outpost import json_grammar
 from outpost.domain import events
 
 EVENT_COLUMNS = (
@@ -70,7 +71,6 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NULL = bytes(events.NO_RESPONSE)
 _DAY_MS = 86_400_000
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Placed(NamedTuple):
@@ -208,7 +208,7 @@ def _whole_ms(text: str) -> int:
 def _json_text(data: bytes) -> str:
     """The payload as text; it is put as it is into the answers of the API, so it has to be JSON."""
     try:
-        _check_json(data)
+        json_grammar.check(data)
         return data.decode()
     except (ValueError, RecursionError) as exc:
         raise _Unfit("d: is not JSON in UTF-8") from exc

@@ -102,6 +102,8 @@ def test_what_is_no_json_is_refused_beside_anything(value: bytes, beside: bytes)
     with pytest.raises(errors.Invalid) as caught:
         published(b'{"a":' + value + beside + b"}")
     assert [("body", "json")] == [(problem.path, problem.rule) for problem in caught.value.problems]
+    with pytest.raises(msgspec.MsgspecError):
+        json_grammar.check(b'{"a":' + value + beside + b"}")
 
 
 @pytest.mark.parametrize("name", ["tenant_id", "id", "topic", "destination_id"])
