@@ -50,7 +50,7 @@ _BY_REASON = {
     "CA_MD_TOO_WEAK": _WEAK,
     "UNEXPECTED_EOF_WHILE_READING": "The server ended the connection while TLS was being set up",
 }
-_LIBRARY = re.compile(r"^\[[^\]]*\]\s*|\s*\(_ssl\.c:\d+\)")
+_LIBRARY = re.compile(r"^\[[^\]]{0,100}\] ?| ?\(_ssl\.c:[0-9]{1,6}\)")
 
 
 def reason(exc: ssl.SSLError) -> str:
