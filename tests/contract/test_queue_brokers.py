@@ -10,11 +10,11 @@ import pytest
 
 from outpost.queue import broker, chunk, chunked
 from tests.harness.polling import eventually
-from tests.harness.queues import memory, rabbitmq, world
+from tests.harness.queues import memory, rabbitmq, sqs, world
 from tests.unit.test_chunk import SECRET, an_event, tasks_of
 from tests.unit.test_chunked_queue import Lanes
 
-WORLDS: dict[str, type[world.World]] = {"memory": memory.World, "rabbitmq": rabbitmq.World}
+WORLDS: dict[str, type[world.World]] = {"memory": memory.World, "rabbitmq": rabbitmq.World, "sqs": sqs.World}
 
 
 @pytest.fixture(params=WORLDS)

@@ -13,10 +13,10 @@ import pytest
 
 from outpost import settings as settings_
 from outpost.adapters import base
-from outpost.adapters.aws import client as aws_client
 from outpost.adapters.aws import eventbridge as aws_eventbridge
 from outpost.adapters.aws import kinesis as aws_kinesis
 from outpost.adapters.aws import s3 as aws_s3
+from outpost.adapters.aws import sessions
 from outpost.adapters.aws import sqs as aws_sqs
 from outpost.adapters.egress import addresses
 from outpost.adapters.egress import guard as egress
@@ -110,7 +110,7 @@ def environment(trap: receiver.Receiver, tmp_path: Path, monkeypatch: pytest.Mon
         named[f"AWS_ENDPOINT_URL_{service}"] = url
     for name, value in named.items():
         monkeypatch.setenv(name, value)
-    aws_client._session.cache_clear()  # made for this test, in this environment
+    sessions.of_destinations.cache_clear()  # made for this test, in this environment
 
 
 async def _sent(shared: shared_.Shared, type_: str, **config: str) -> delivery.Outcome:

@@ -1,18 +1,18 @@
 """One publisher's client of one AWS service: botocore in the threads that all types share, under our deadlines.
 
-The credentials are the tenant's, always. Nothing of this process's own is read: no variable of the environment,
-no config or credentials file, no instance metadata; nor does the SDK try again by itself. A call that is cut off
+The credentials are the tenant's, always, and nothing of this process's own is read; only a queue of the operator's
+may be opened over a session that does (`sessions`). Nor does the SDK try again by itself. A call that is cut off
 takes its connection with it; the client has no other state, so its other calls go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
-import logging
-import threading
 import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +20,8 @@ import msgspec
 from outpost import collecting
 from outpost.adapters import codes
 from outpost.adapters.aws import errors as aws_errors
+from outpost.adapters.aws import sessions
+from outpost.adapters.egress import addresses
 from outpost.adapters.shared import long_lived_client, tracebacks
 from outpost.adapters.shared import resources as shared_
 from outpost.adapters.shared import turns as turns_
@@ -68,19 +70,39 @@ class Refusal(msgspec.Struct, frozen=True):
     name: str = ""
 
 
+class Own(msgspec.Struct, frozen=True):
+    """What a client has in the place of what all destinations of a process share; as `resources.Shared`."""
+
+    addresses: addresses.Addresses
+    threads: concurrent.futures.ThreadPoolExecutor
+    timeout_s: float
+    ca_file: str = ""
+    aws_builds: turns_.Turns = msgspec.field(default_factory=turns_.Turns)
+
+
 class Client:
-    """Built at first use. An answer may have `max_answer_bytes`, aws_sockets.MAX_ANSWER_BYTES where it is None;
-    `config` is further `botocore.config.Config` of the type."""
+    """Built at first use. `session` is another one than that of destinations; where it has a chain, the chain's
+    credentials are used and none of `place`. An answer may have `max_answer_bytes`, aws_sockets.MAX_ANSWER_BYTES
+    where it is None; `config` is further `botocore.config.Config` of the type."""
 
     def __init__(
-        self, shared: shared_.Shared, place: Place, *, max_answer_bytes: int | None = None, **config: Any
+        self,
+        shared: shared_.Shared | Own,
+        place: Place,
+        *,
+        session: sessions.Session | None = None,
+        max_answer_bytes: int | None = None,
+        **config: Any,
     ) -> None:
         self._max_answer_bytes = max_answer_bytes
-        self._shared = shared
+        self._threads = shared.threads
+        self._turns = shared.aws_builds
+        self._ca_file = shared.ca_file
         self._addresses = shared.addresses.for_tenant(place.tenant)
         self._place = place
+        self._session = session
         self._config = config
-        self._timeout_s = shared.settings.delivery_timeout_ms / 1000
+        self._timeout_s = shared.timeout_s
         self._held = long_lived_client.LongLivedClient(self._open, self._shut, self._timeout_s)
         self._calls: set[Any] = set()
 
@@ -96,7 +118,8 @@ class Client:
         except ConnectionError:  # closed
             return Refusal(codes.failed(codes.Code.NETWORK_ERROR))
         except Exception as exc:  # noqa: BLE001 -- botocore's own, on what it was to be built from
-            return Refusal(codes.failed(codes.Code.ERR, str(exc), self._place.secrets))
+            code, _ = _broken(exc)
+            return Refusal(codes.failed(code, str(exc), self._place.secrets))
 
     async def close(self) -> None:
         """Cuts off what is under way."""
@@ -114,24 +137,31 @@ class Client:
         call = aws_sockets.Call(self._addresses, loop, deadline, max_bytes)
         self._calls.add(call)
         try:
-            ask = functools.partial(_ask, call, self._place, getattr(client, operation), parameters)
-            return await loop.run_in_executor(self._shared.threads, ask)
+            ask = functools.partial(
+                _ask, call, self._secrets, self._place.host, getattr(client, operation), parameters
+            )
+            return await loop.run_in_executor(self._threads, ask)
         finally:
             self._calls.discard(call)
             call.cut()
 
     async def _open(self) -> Any:
-        loop, turns = asyncio.get_running_loop(), self._shared.aws_builds
+        loop, turns = asyncio.get_running_loop(), self._turns
         await turns.wait(self._place.tenant)
         try:
-            ca_file = self._shared.settings.destinations_ca_file
-            building = self._shared.threads.submit(_build, self._place, self._timeout_s, ca_file, self._config)
+            session = self._session or sessions.of_destinations()
+            building = self._threads.submit(
+                _build, self._place, self._timeout_s, self._ca_file, session, self._config
+            )
         except BaseException:  # the process ends
             turns.passed()
             raise
         # The thread goes on when this is cancelled, and its turn lasts until it has ended.
         building.add_done_callback(functools.partial(_pass_on, loop, turns))
         return await asyncio.wrap_future(building)
+
+    def _secrets(self) -> tuple[str, ...]:
+        return self._place.secrets if self._session is None else self._session.secrets()
 
     async def _shut(self, client: Any) -> None:
         client.close()
@@ -143,7 +173,9 @@ def _pass_on(loop: asyncio.AbstractEventLoop, turns: turns_.Turns, _: object) ->
         loop.call_soon_threadsafe(turns.passed)
 
 
-def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> dict[str, Any] | Refusal:
+def _ask(
+    call: Any, secrets: Callable[[], tuple[str, ...]], host: str, method: Any, parameters: dict[str, Any]
+) -> dict[str, Any] | Refusal:
     """In a thread. Raises nothing that is ours or botocore's."""
     from botocore import exceptions
 
@@ -155,23 +187,23 @@ def _ask(call: Any, place: Place, method: Any, parameters: dict[str, Any]) -> di
             return answered
     except exceptions.ClientError as exc:
         tracebacks.clear(exc)
-        return _refused(exc, place)
+        return _refused(exc, secrets())
     except Exception as exc:  # noqa: BLE001 -- whatever it is, there was no answer
         code, text = _broken(exc) if call.failure is None else aws_errors.unconnected(call.failure)
         tracebacks.clear(exc)
-        final = code is codes.Code.BLOCKED_ADDRESS and call.refuses(place.host)
-        return Refusal(codes.failed(code, text, place.secrets, final=final))
+        final = code is codes.Code.BLOCKED_ADDRESS and call.refuses(host)
+        return Refusal(codes.failed(code, text, secrets() if text else (), final=final))
     finally:
         call.failure = None  # its traceback has this frame
 
 
-def _refused(exc: Any, place: Place) -> Refusal:
+def _refused(exc: Any, secrets: tuple[str, ...]) -> Refusal:
     error = exc.response.get("Error", {})
     name = str(error.get("Code", ""))
     status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = aws_errors.code_of(name, status, str(error.get("Message", "")))
     request = 400 <= status < 500 and code in (codes.Code.ERR, codes.Code.MESSAGE_TOO_LARGE)
-    return Refusal(codes.failed(code, str(exc), place.secrets), request, name)
+    return Refusal(codes.failed(code, str(exc), secrets), request, name)
 
 
 def _broken(exc: Exception) -> tuple[codes.Code, str]:
@@ -187,28 +219,30 @@ def _broken(exc: Exception) -> tuple[codes.Code, str]:
             return codes.Code.NETWORK_ERROR, ""
         case exceptions.ParamValidationError():
             return codes.Code.ERR, str(exc)
+        case exceptions.NoCredentialsError() | exceptions.PartialCredentialsError() | exceptions.ProfileNotFound():
+            return codes.Code.INVALID_CREDENTIALS, str(exc)
+        case exceptions.CredentialRetrievalError() | exceptions.TokenRetrievalError():
+            return codes.Code.NETWORK_ERROR, "the credentials of this process could not be renewed"
         case _:
             return codes.Code.ERR, type(exc).__name__
 
 
-# botocore's session is not made for several threads. The clients of one process take turns before they come here.
-_building = threading.Lock()
 _described: set[str] = set()  # services whose description botocore has loaded; it keeps that for good
 
 
-def _build(place: Place, timeout_s: float, ca_file: str, config: dict[str, Any]) -> Any:
+def _build(place: Place, timeout_s: float, ca_file: str, session: sessions.Session, config: dict[str, Any]) -> Any:
     """A client, in a thread."""
     from botocore import config as configs
 
     from outpost.adapters.aws import sockets as aws_sockets
 
-    with _building:
-        client = _session().create_client(
+    with session.building:
+        client = session.made.create_client(
             place.service,
             region_name=place.region,
             endpoint_url=place.endpoint or None,
-            aws_access_key_id=place.key,
-            aws_secret_access_key=place.secret,
+            aws_access_key_id=None if session.chain else place.key,
+            aws_secret_access_key=None if session.chain else place.secret,
             aws_session_token=place.session or None,
             verify=True,
             config=configs.Config(
@@ -220,33 +254,15 @@ def _build(place: Place, timeout_s: float, ca_file: str, config: dict[str, Any])
             ),
         )
     client._endpoint.http_session.close()  # noqa: SLF001 -- botocore has no other way to be given a session
-    client._endpoint.http_session = aws_sockets.Session(timeout_s, MOST_KEPT, ca_file)  # noqa: SLF001
+    answers = aws_sockets.Session(timeout_s, MOST_KEPT, ca_file, has_xml=_has_xml(client))
+    client._endpoint.http_session = answers  # noqa: SLF001
     if place.service not in _described:
         _described.add(place.service)
         collecting.leave_out_what_is_loaded()
     return client
 
 
-@functools.cache
-def _session() -> Any:
-    """botocore's session, by which all clients share the descriptions of the services; it knows nothing but
-    botocore's own defaults."""
-    from botocore import configprovider, credentials, handlers, loaders, session, tokens
-
-    for name in ("botocore", "urllib3"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # below that they name hosts, and tell whole requests
-    made = session.Session()
-    defaults = {name: default for name, (_, _, default, _) in made.SESSION_VARIABLES.items()}
-    defaults |= {"config_file": "", "credentials_file": ""}  # no file has that name
-    constants = {name: configprovider.ConstantProvider(value) for name, value in defaults.items()}
-    made.register_component("config_store", configprovider.ConfigValueStore(constants))
-    builtin = loaders.Loader([loaders.Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
-    made.register_component("data_loader", builtin)  # no descriptions from ~/.aws either
-    made._register_client_plugins = lambda _: None  # noqa: SLF001 -- modules that the environment names
-    made.register_component("credential_provider", credentials.CredentialResolver([]))
-    made.register_component("token_provider", tokens.TokenProviderChain([]))
-    made.unregister("before-call", handlers.add_recursion_detection_header)  # which is of the environment
-    # S3 would be asked whether it wants the body, before each of our small ones: a round trip, and a second lost
-    # where a service of the same protocol does not answer that.
-    made.unregister("before-call.s3", handlers.add_expect_header)
-    return made
+def _has_xml(client: Any) -> bool:
+    """Whether its answers are parsed as XML. Those in JSON may hold one as text."""
+    protocol: str = client.meta.service_model.resolved_protocol
+    return protocol != "json"

@@ -237,17 +237,19 @@ class _EncryptedPool(_Pooled, awsrequest.AWSHTTPSConnectionPool):  # type: ignor
 
 
 class Session(httpsession.URLLib3Session):  # type: ignore[misc]
-    """botocore's HTTP session with such connections, at most `most_kept` of them while they are idle."""
+    """botocore's HTTP session with such connections, at most `most_kept` of them while they are idle. `has_xml`:
+    whether answers are parsed as XML."""
 
-    def __init__(self, timeout_s: float, most_kept: int, ca_file: str = "") -> None:
+    def __init__(self, timeout_s: float, most_kept: int, ca_file: str = "", *, has_xml: bool = True) -> None:
         self._ca_file = ca_file
         super().__init__(proxies={}, timeout=timeout_s, max_pool_connections=most_kept, socket_options=_OPTIONS)
+        self._has_xml = has_xml
         self._manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _EncryptedPool}
 
     def send(self, request: Any) -> Any:
         """Raises HTTPClientError for an XML that declares entities, before anybody expands them."""
         answer = super().send(request)
-        if _DECLARATION in answer.content:
+        if self._has_xml and _DECLARATION in answer.content:
             raise exceptions.HTTPClientError(error="the answer declares entities")
         return answer
 

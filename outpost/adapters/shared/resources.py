@@ -38,6 +38,16 @@ class Shared:
             trust=trust.http(settings.destinations_ca_file),
         )
 
+    @property
+    def timeout_s(self) -> float:
+        """Of one attempt."""
+        return self.settings.delivery_timeout_ms / 1000
+
+    @property
+    def ca_file(self) -> str:
+        """Authorities of the operator's, beside those of the system; "" for none."""
+        return self.settings.destinations_ca_file
+
     @functools.cached_property
     def threads(self) -> concurrent.futures.ThreadPoolExecutor:
         """For libraries that block: as many threads as there are send slots, made as they are needed, so that
