@@ -20,12 +20,11 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
-from tests.harness import prepared, servers
+from tests.harness import servers
 from tests.harness.polling import eventually
 
 ROOT = Path(__file__).parents[2]
 KEY = "key-of-the-tests"
-CRASH_ENTRY = "tests.harness.crash_entry"
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 60.0
 PR_SET_PDEATHSIG = 1
@@ -89,10 +88,7 @@ class Outpost:
         }
         self._folder = folder
         self._stderr = folder / f"{next(_numbers)}-{service}.log"
-        # Imports are done already, unless the command, the environment or the folder could change them.
-        changed = "PYTHONPATH" in environment or (folder / "outpost").exists()  # another version lies there
-        self._is_prepared = CRASH_ENTRY in self._command and not changed
-        self._popen: subprocess.Popen[bytes] | prepared.Process | None = None
+        self._popen: subprocess.Popen[bytes] | None = None
         self._session: aiohttp.ClientSession | None = None
         self.url = ""
 
@@ -112,11 +108,6 @@ class Outpost:
 
     def spawn(self) -> None:
         """Starts it."""
-        if self._is_prepared:
-            self._stderr.write_bytes(b"")
-            words = self._command[self._command.index(CRASH_ENTRY) + 1 :]
-            self._popen = prepared.start(words, self._environment, self._folder, self._stderr)
-            return
         with self._stderr.open("wb") as output:
             self._popen = subprocess.Popen(
                 self._command,
@@ -250,4 +241,4 @@ def _command(service: str, crash: Crash | None, changes: Sequence[str], report: 
         return [sys.executable, "-m", "outpost", *serve]
     if crash is not None:
         options += ["--at", crash.at, "--when", crash.when, "--nth", str(crash.nth)]
-    return [sys.executable, "-m", CRASH_ENTRY, *options, "--", *serve]
+    return [sys.executable, "-m", "tests.harness.crash_entry", *options, "--", *serve]
