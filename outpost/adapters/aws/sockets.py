@@ -20,7 +20,7 @@ from typing import Any
 
 from botocore import awsrequest, exceptions, httpsession
 
-from outpost.adapters.egress import addresses
+from outpost.adapters.egress import addresses, connecting
 from outpost.adapters.shared import answers, trust
 
 SHORTEST_S = 0.001  # a time-out of 0 would mean a socket that does not wait
@@ -58,20 +58,13 @@ class Call:
     def connected(self, host: str, port: int) -> socket.socket:
         """A socket to a judged address of `host`; what is left of the time is shared among the addresses. Raises
         OSError."""
-        found = self._judged(host)
-        last: OSError = addresses.Unknown()
-        for number, address in enumerate(found):
-            try:
-                made = socket.create_connection((address, port), self.left() / (len(found) - number))
-            except OSError as exc:
-                last = exc
-                continue
-            made.settimeout(self.left())
-            return made
-        try:
-            raise last
-        finally:
-            del last  # its traceback has this frame
+
+        def connect(address: str, seconds: float) -> socket.socket:
+            return socket.create_connection((address, port), seconds)
+
+        made = connecting.first_reachable_by_thread(self._judged(host), connect, self.left)
+        made.settimeout(self.left())
+        return made
 
     def use(self, used: socket.socket) -> None:
         """The call goes over `used` from now on. Raises OSError where it was cut off meanwhile."""

@@ -8,6 +8,7 @@ the connection is watched here, which is what the private names are for. Two sen
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from outpost import collecting
 from outpost.adapters.azure import connection_string as servicebus_string
 from outpost.adapters.codes import Code
-from outpost.adapters.egress import addresses
+from outpost.adapters.egress import addresses, connecting
 from outpost.adapters.http import failures
 from outpost.adapters.shared import answers, tls_faults, tracebacks
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 READ_AHEAD_BYTES = 262_144  # what a connection that is given up may have received
 _ATTACHED = 3  # the library's LinkState.ATTACHED
-_NEXT_ADDRESS = frozenset({Code.CONNECTION_REFUSED, Code.CONNECTION_RESET, Code.NETWORK_UNREACHABLE})
+_NEXT_ADDRESS = frozenset({Code.CONNECTION_REFUSED, Code.CONNECTION_RESET, Code.NETWORK_UNREACHABLE, Code.TIMEOUT})
 _BY_STATUS = {
     401: Code.INVALID_CREDENTIALS,
     403: Code.ACCESS_DENIED,
@@ -102,25 +103,29 @@ class Link:
 
 
 async def open_link(
-    namespace: servicebus_string.Namespace, entity: str, judged: Sequence[str], trust: ssl.SSLContext
+    namespace: servicebus_string.Namespace,
+    entity: str,
+    judged: Sequence[str],
+    trust: ssl.SSLContext,
+    limit_s: float,
 ) -> Link:
-    """A link to `entity` by the first of the `judged` addresses that answers. Raises what `told_by` knows."""
-    last: Exception = addresses.Unknown()
-    for address in judged:
+    """A link to `entity` by the first of the `judged` addresses that answers, within `limit_s`. Raises what
+    `told_by` knows."""
+
+    async def connect(address: str) -> Link:
         sender, handlers = _sender(namespace, entity, address, trust)
         try:
             await sender.__aenter__()
-            return Link(sender, handlers)
         except BaseException as exc:
             _abort(handlers)
             tracebacks.clear(exc)
-            if not isinstance(exc, Exception) or told_by(exc)[0] not in _NEXT_ADDRESS:
-                raise
-            last = exc
-    try:
-        raise last
-    finally:
-        del last  # its traceback has this frame
+            raise
+        return Link(sender, handlers)
+
+    deadline = asyncio.get_running_loop().time() + limit_s
+    return await connecting.first_reachable(
+        judged, connect, deadline, lambda exc: told_by(exc)[0] in _NEXT_ADDRESS
+    )
 
 
 def told_by(exc: BaseException) -> tuple[Code, str]:

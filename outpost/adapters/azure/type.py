@@ -106,7 +106,7 @@ class Publisher:
         self._entity = entity
         self._merger = merger
         self._trust = trust
-        limit_s = shared.settings.delivery_timeout_ms / 1000
+        self._limit_s = limit_s = shared.settings.delivery_timeout_ms / 1000
         self._held = long_lived_client.LongLivedClient(self._open, servicebus_link.Link.close, limit_s)
         self._together = batches.Batches(self._post, self.max_batch)
 
@@ -121,7 +121,7 @@ class Publisher:
 
     async def _open(self) -> servicebus_link.Link:
         judged = await self._addresses.of(self._namespace.host)
-        return await servicebus_link.open_link(self._namespace, self._entity, judged, self._trust)
+        return await servicebus_link.open_link(self._namespace, self._entity, judged, self._trust, self._limit_s)
 
     async def _post(self, events: list[base.Delivery]) -> list[delivery.Outcome]:
         try:

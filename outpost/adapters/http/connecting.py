@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 
+from outpost.adapters.egress import connecting, names
 from outpost.adapters.egress import guard as egress
-from outpost.adapters.egress import names
 from outpost.adapters.http import client, failures, pool
 from outpost.adapters.http import connection as connections
 from outpost.adapters.http import endpoint as endpoints
@@ -35,27 +35,23 @@ class Connector:
         endpoint: endpoints.Endpoint,
         deadline: float,
     ) -> connections.Connection | client.Unanswered:
-        """An open connection, or why there is none. The caller ends it at `deadline`; an address that does not
-        answer gets its share of the time, no more, while others are left."""
+        """An open connection by `deadline`, or why there is none."""
         addresses = await self._addresses(endpoint)
         if isinstance(addresses, client.Unanswered):
             return addresses
-        why = failures.CLOSED
-        for tried, address in enumerate(addresses):
-            now = self._loop.time()
-            share = (deadline - now) / (len(addresses) - tried)
-            try:
-                async with asyncio.timeout(share if tried + 1 < len(addresses) else None):
-                    connection = await self._attempt(endpoint, address, deadline - now)
-            except TimeoutError as exc:
-                why = failures.TIMEOUT if exc.errno is None else failures.unanswered(exc)
-            except (OSError, ValueError) as exc:  # ValueError: a name that TLS cannot encode
-                why = failures.unanswered(exc)
-            else:
-                if len(addresses) > 1:
-                    self._remember(endpoint.origin, address)
-                return connection
-        return why
+
+        async def attempt(address: str) -> connections.Connection:
+            connection = await self._attempt(endpoint, address, deadline - self._loop.time())
+            if len(addresses) > 1:
+                self._remember(endpoint.origin, address)
+            return connection
+
+        try:
+            return await connecting.first_reachable(addresses, attempt, deadline)
+        except TimeoutError as exc:
+            return failures.TIMEOUT if exc.errno is None else failures.unanswered(exc)
+        except (OSError, ValueError) as exc:  # ValueError: a name that TLS cannot encode
+            return failures.unanswered(exc)
 
     async def _addresses(self, endpoint: endpoints.Endpoint) -> tuple[str, ...] | client.Unanswered:
         if endpoint.literal:

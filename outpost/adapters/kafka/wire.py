@@ -19,6 +19,7 @@ from aiokafka import errors as theirs
 
 from outpost import collecting
 from outpost.adapters.egress import addresses as addresses_
+from outpost.adapters.egress import connecting
 from outpost.adapters.kafka import answers as kafka_answers
 from outpost.adapters.kafka import errors as kafka_errors
 from outpost.adapters.shared import answers, tracebacks
@@ -113,19 +114,7 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]  # untyped
         if not 0 < self._port <= MOST_PORT:
             raise theirs.KafkaProtocolError("no such port")
         found = await self._access.addresses.of(self._host)
-        refusal: OSError = addresses_.Unknown()
-        for address in found:
-            try:
-                async with asyncio.timeout(self._access.limit_s / len(found)):
-                    await self._dial_one(address)
-            except OSError as exc:  # a timeout too
-                refusal = exc
-                continue
-            return
-        try:
-            raise refusal
-        finally:
-            del refusal  # its traceback has this frame
+        await connecting.first_reachable(found, self._dial_one, self._loop.time() + self._access.limit_s)
 
     async def _dial_one(self, address: str) -> None:
         closed = self._loop.create_future()

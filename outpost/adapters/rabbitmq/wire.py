@@ -21,6 +21,7 @@ from aiormq import exceptions, spec
 
 from outpost import collecting
 from outpost.adapters.egress import addresses as judged
+from outpost.adapters.egress import connecting
 from outpost.adapters.rabbitmq import frames as rabbitmq_frames
 from outpost.adapters.shared import tracebacks
 
@@ -117,8 +118,7 @@ async def connect(
     heartbeat_s: int = HEARTBEAT_S,
 ) -> Wire:
     """A connection that is logged in. Raises addresses.Blocked and Unknown, OSError, TimeoutError and aiormq's
-    own; leaves no socket behind when it is cancelled. An address that does not answer gets its share of
-    `limit_s`, no more, while others are left."""
+    own; leaves no socket behind when it is cancelled."""
     sockets = _Sockets(login, known, limit_s, role)
     connection = _Connection(_url(login, heartbeat_s), transport_factory=sockets)
     connection.vhost = login.vhost
@@ -170,21 +170,9 @@ class _Sockets(aiormq.connection.TransportFactory):
     async def create(self, url: yarl.URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         deadline = asyncio.get_running_loop().time() + self._limit_s
         found = await self._known.of(self._login.host)
-        last: OSError = judged.Unknown()
-        for tried, address in enumerate(found):
-            share = (deadline - asyncio.get_running_loop().time()) / (len(found) - tried)
-            try:
-                async with asyncio.timeout(share):
-                    reader, self.writer = await self._open(address)
-            except OSError as exc:  # TimeoutError is one
-                last = exc
-            else:
-                self.frames = rabbitmq_frames.Frames(reader, self.writer.transport.abort, self._role)
-                return self.frames, self.writer  # type: ignore[return-value]  # all that the library uses of one
-        try:
-            raise last
-        finally:
-            del last  # its traceback has this frame
+        reader, writer = await connecting.first_reachable(found, self._open, deadline)
+        self.writer, self.frames = writer, rabbitmq_frames.Frames(reader, writer.transport.abort, self._role)
+        return self.frames, writer  # type: ignore[return-value]  # all that the library uses of one
 
     async def _open(self, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         login = self._login
