@@ -69,7 +69,9 @@ def task_bytes(texts: Sequence[str]) -> int:
 def fan_out_bytes(matched: bytes, count: int) -> int:
     """What an event with so many matches takes beyond `ENTRY_BYTES`: the matches that its mark holds, and the
     tasks that they become. `matched` is the encoded array, which names each destination as its task does."""
-    return len(matched) + max(0, count - 1) * (len(matched) // max(count, 1) + _TASK_HEAD_BYTES + TASK_BYTES)
+    if count <= 1:
+        return len(matched)
+    return len(matched) + (count - 1) * (len(matched) // count + _TASK_HEAD_BYTES + TASK_BYTES)
 
 
 class Budget:

@@ -6,6 +6,7 @@ there ever was (through `domain/upcast`) and names the field and the rule that a
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -104,12 +105,12 @@ def encode_event(event: events.Event) -> list[bytes | str | int]:
     ]
 
 
-_PAYLOAD = (17, 19, 23)  # where metadata, matches and data stand in what `encode_event` returns
+_payload = operator.itemgetter(17, 19, 23)  # metadata, matches and data, in what `encode_event` returns
 
 
 def payload_bytes(fields: Sequence[bytes | str | int]) -> int:
     """The bytes of an encoded event that its publisher decides: metadata, matches and data."""
-    return sum(len(field) for at in _PAYLOAD if isinstance(field := fields[at], bytes))
+    return sum(map(len, _payload(fields)))
 
 
 def encode_matched(matched: Sequence[events.Matched]) -> bytes:

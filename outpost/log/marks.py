@@ -41,7 +41,8 @@ class Window(msgspec.Struct):
         clock that stepped back, and clocks differ by one."""
         now = time.time_ns() // 1_000_000 + self.clock_offset_ms
         if not self.others:
-            return ((self.bucket_ms, now // self.bucket_ms - _BACK),)
+            width = self.bucket_ms
+            return ((width, now // width - _BACK),)
         self.others = {width: until for width, until in self.others.items() if until > now}
         widths = (self.bucket_ms, *(width for width in self.others if width != self.bucket_ms))
         return tuple((width, now // width - _BACK) for width in widths)
