@@ -62,7 +62,7 @@ class Crash(msgspec.Struct, frozen=True):
 
 class Outpost:
     """One process. `changes` are constants of modules that it starts with, as `module:NAME=JSON`; into `report` it
-    writes how long its event loop was held, see `watched_entry`."""
+    writes how long its event loop was held, or with `own_loop` only what it holds, see `watched_entry`."""
 
     def __init__(
         self,
@@ -74,9 +74,10 @@ class Outpost:
         crash: Crash | None = None,
         changes: Sequence[str] = QUICK,
         report: Path | None = None,
+        own_loop: bool = False,
         **environment: str,
     ) -> None:
-        self._command = _command(service, crash, changes, report)
+        self._command = _command(service, crash, changes, report, own_loop=own_loop)
         self._environment = {
             **{k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")},
             **ENVIRONMENT,
@@ -231,11 +232,13 @@ def event(tenant: str, id_: str, **changes: Any) -> dict[str, Any]:
     return {"tenant_id": tenant, "id": id_, "topic": "user.created", "data": {"id": id_}} | changes
 
 
-def _command(service: str, crash: Crash | None, changes: Sequence[str], report: Path | None) -> list[str]:
+def _command(
+    service: str, crash: Crash | None, changes: Sequence[str], report: Path | None, *, own_loop: bool
+) -> list[str]:
     serve = ["serve", "--service", service, "--port", "0"]
     options = [word for change in changes for word in ("--set", change)]
     if report is not None:
-        options = ["--report", str(report), *options]
+        options = ["--report", str(report), *(["--own-loop"] if own_loop else []), *options]
         return [sys.executable, "-m", "tests.harness.watched_entry", *options, "--", *serve]
     if crash is None and not changes:
         return [sys.executable, "-m", "outpost", *serve]

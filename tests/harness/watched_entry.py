@@ -4,6 +4,7 @@
 event loop of asyncio, where every callback passes through `Handle._run`, so that each one is measured by itself:
 in CPU time of its thread, which other processes on a busy machine do not lengthen. Each line of the file is JSON:
 a `Held` for a callback that took `REPORTED_S` or longer, and a `Counts` every `COUNTED_EVERY_S`.
+With `--own-loop` it runs on the event loop of the product, which is not measured: only counts are written.
 """
 
 from __future__ import annotations
@@ -59,14 +60,17 @@ def read(report: Path) -> list[Held | Counts]:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--report", required=True)
+    parser.add_argument("--own-loop", action="store_true")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args(argv)
     crash_entry.change(args.set)
     slow_names.install()  # for the attack by names, which are slow nowhere else
     with Path(args.report).open("a", buffering=1) as report:
-        watch(report)
-        serve.uvloop = types.SimpleNamespace(run=lambda main: asyncio.run(_counted(main, report)))  # type: ignore[assignment]
+        if not args.own_loop:
+            watch(report)
+        run = serve.uvloop.run if args.own_loop else asyncio.run
+        serve.uvloop = types.SimpleNamespace(run=lambda main: run(_counted(main, report)))  # type: ignore[assignment]
         return cli.main(args.command[1:] if args.command[:1] == ["--"] else args.command)
 
 

@@ -39,7 +39,7 @@ RECOVERY_S = 120.0  # until descriptors, tasks and threads are back
 ATTACK_RATE = 100  # events a second of all attacks together
 # What the server keeps for the next delivery or request, whoever it is from: senders and threads of pools, which
 # have bounds of their own, as the connections to the stores have.
-KEPT = {"Senders._loop", "outpost-dns", "outpost-send", "matching", "asyncio"}
+KEPT = {"Senders._loop", "outpost-dns", "outpost-send", "matching", "asyncio", "uvloop"}
 SPARE_DESCRIPTORS, SPARE_TASKS, SPARE_THREADS = 16, 8, 4
 WORST = 5
 SETTINGS = {"LOG_LEVEL": "info", "DELIVERY_TIMEOUT_SECONDS": "5"}
@@ -188,11 +188,13 @@ async def measure(
     attack_s: float,
     nice: int = 0,
     only: Sequence[str] = (),
+    own_loop: bool = False,
 ) -> Report:
     """Starts a server on these stores, measures it for `alone_s` + `attack_s` seconds and until it is at rest. The
-    attacks run at the priority `nice`; `only` names those to run where they are not all."""
+    attacks run at the priority `nice`; `only` names those to run where they are not all. With `own_loop` the
+    server has the event loop of the product, and callbacks are not measured."""
     report = folder / "loop.jsonl"
-    server = process.Outpost(redis, postgres_url, folder, changes=(), report=report, **SETTINGS)
+    server = process.Outpost(redis, postgres_url, folder, changes=(), report=report, own_loop=own_loop, **SETTINGS)
     async with server, receiver.Receiver() as receiving, counting.Counts(redis, postgres_url) as counts:
         healthy = Healthy(server, receiving)
         kept = {receiving.port, redis.port, urlsplit(postgres_url).port or 0}
