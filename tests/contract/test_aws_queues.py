@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from outpost import settings as settings_
@@ -71,6 +72,21 @@ async def test_a_fifo_queue_keeps_the_order_of_a_batch_and_takes_an_event_once(
         (message.body, message.extra["MessageDeduplicationId"]) for message in arrived
     ]
     assert {"tenant-1"} == {message.extra["MessageGroupId"] for message in arrived}
+
+
+@pytest.mark.case(35)
+async def test_an_event_that_somebody_sends_again_arrives_again_within_five_minutes(
+    queues: sqs.World, shared: shared_.Shared
+):
+    target = await queues.queue(queues.fresh("queue") + ".fifo", FifoQueue="true")
+    [event] = _events(b"{}")
+    manual = msgspec.structs.replace(event, attempt=2, manual=True)
+    automatic = msgspec.structs.replace(event, attempt=3)
+    sent = [[event], [automatic], [manual], [manual], [msgspec.structs.replace(manual, attempt=4)]]
+    outcomes = await _sent(aws_sqs.build(shared), target, *sent)
+    assert ["OK"] * 5 == [outcome.code for outcome in outcomes]
+    # The event, and once for each manual retry, however often that goes out.
+    assert 3 == len(await queues.arrived(target, 3))
 
 
 async def test_an_event_for_which_a_queue_refuses_the_whole_batch_fails_alone(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import hypothesis
 from hypothesis import strategies
 
@@ -81,3 +83,20 @@ def test_calls_keep_the_order_leave_nothing_out_and_keep_to_the_limits(sizes: li
     assert list(range(len(sizes))) == [place for call in calls for place in call]
     assert all(0 < len(call) <= LIMITS.entries for call in calls)
     assert all(sum(sizes[place] for place in call) <= LIMITS.bytes for call in calls)
+
+
+async def test_where_events_have_to_stay_in_order_one_call_goes_after_the_other():
+    service = Service(2)
+    told: list[str] = []
+
+    async def ask(values: aws_batch.Values) -> list[delivery.Outcome] | aws_client.Refusal:
+        told.append("asked")
+        await asyncio.sleep(0)
+        answered = await service.ask(values)
+        told.append("answered")
+        return answered
+
+    outcomes = await aws_batch.send(_entries(6, 6, 1, 1, 10), LIMITS, ask, in_order=True)
+    assert ["OK", "OK", "ERR", "OK", "OK"] == [outcome.code for outcome in outcomes]
+    assert ["asked", "answered"] * (len(told) // 2) == told
+    assert [0, 1, 3, 4] == [number for call in service.calls if 2 not in call for number in call]

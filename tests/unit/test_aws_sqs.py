@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from outpost import settings as settings_
 from outpost.adapters import base, codes
 from outpost.adapters.aws import batch as aws_batch
 from outpost.adapters.aws import sqs as aws_sqs
-from outpost.adapters.shared import metadata
+from outpost.adapters.shared import metadata, templates
 from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 
@@ -158,6 +159,69 @@ def test_a_fifo_queue_gets_the_tenant_as_group_and_the_event_id_for_deduplicatio
     entry = _writer("tenant-1").entry(_event())
     assert isinstance(entry, aws_batch.Entry)
     assert ("tenant-1", "evt-1") == (entry.value["MessageGroupId"], entry.value["MessageDeduplicationId"])
+
+
+@pytest.mark.case(35)
+def test_a_manual_retry_has_a_deduplication_id_of_its_own_and_an_automatic_one_keeps_it():
+    def of(event_id: str, attempt: int, *, manual: bool = False) -> str:
+        made = base.Delivery(event_id, "t", "2026-01-02T03:04:05Z", {}, b"{}", attempt, manual)
+        return aws_sqs.deduplication_id(made)
+
+    ids = ["evt-1", "evt-1-2", "e" * 255, "Zo\u00eb 1"]
+    automatic = [{of(name, attempt) for attempt in (1, 2, 11)} for name in ids]
+    assert [1] * len(ids) == [len(found) for found in automatic]
+    assert {"evt-1"} == automatic[0]
+    manual = [of(name, attempt, manual=True) for name in ids for attempt in (2, 3, 12)]
+    assert len(manual) == len(set(manual) - set().union(*automatic))
+    assert manual == [of(name, attempt, manual=True) for name in ids for attempt in (2, 3, 12)]
+    assert all(re.fullmatch("[!-~]{1,128}", text) for text in manual)
+
+
+@pytest.mark.parametrize(
+    ("body", "group"),
+    [
+        (b'{"customer": {"id": "c-1"}}', "c-1"),
+        (b'{"customer": {"id": 7}}', "7"),
+        (b'{"customer": {"id": ""}}', "tenant-1"),
+        (b'{"customer": null}', "tenant-1"),
+        (b"[]", "tenant-1"),
+    ],
+)
+def test_a_template_names_the_group_and_the_tenant_is_it_where_that_finds_nothing(body: bytes, group: str):
+    merger = metadata.Merger({}, milliseconds=False)
+    writer = aws_sqs.Writer(merger, "tenant-1", templates.compiled("data.customer.id"))
+    entry = writer.entry(_event(body))
+    assert isinstance(entry, aws_batch.Entry)
+    assert group == entry.value["MessageGroupId"]
+
+
+def test_a_group_template_that_is_none_is_refused(adapter: aws_sqs.Sqs):
+    config = {"queue_url": QUEUE, "message_group_id_template": "data.["}
+    problems = _prepared(adapter, config, CREDENTIALS).problems
+    assert [errors.Problem("config.message_group_id_template", "pattern")] == problems
+
+
+@pytest.mark.parametrize(
+    ("pasted", "stored"),
+    [
+        (f" {QUEUE}\n", QUEUE),
+        ("arn:aws:sqs:eu-central-1:123456789012:orders", QUEUE),
+        ("\tarn:aws:sqs:eu-central-1:123456789012:orders.fifo ", f"{QUEUE}.fifo"),
+        ("arn:aws-cn:sqs:cn-north-1:1:q", "https://sqs.cn-north-1.amazonaws.com.cn/1/q"),
+        ("arn:aws-us-gov:sqs:us-gov-west-1:1:q", "https://sqs.us-gov-west-1.amazonaws.com/1/q"),
+    ],
+)
+def test_the_name_of_a_queue_as_the_console_shows_it_is_taken(adapter: aws_sqs.Sqs, pasted: str, stored: str):
+    prepared = _prepared(adapter, {"queue_url": pasted}, CREDENTIALS)
+    assert ([], {"queue_url": stored}) == (prepared.problems, prepared.config)
+
+
+@pytest.mark.parametrize(
+    "pasted", ["arn:aws:sns:eu-central-1:1:orders", "arn:aws:sqs:eu-central-1::orders", "arn:"]
+)
+def test_another_arn_is_no_queue(adapter: aws_sqs.Sqs, pasted: str):
+    problems = _prepared(adapter, {"queue_url": pasted}, CREDENTIALS).problems
+    assert [errors.Problem("config.queue_url", "pattern")] == problems
 
 
 @pytest.mark.parametrize("text", ["a b", "\u00e9", "x" * 129, ""])

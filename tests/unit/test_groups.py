@@ -27,7 +27,7 @@ class Service:
         self.under_way: Counter[str] = Counter()
         self.turns = 0
         self.fault: Exception | None = None
-        self.sends = groups.Groups(self.post, most, calls, together=together)
+        self.sends: groups.Groups[base.Delivery] = groups.Groups(self.post, most, calls, together=together)
 
     async def post(self, events: list[base.Delivery], _: float) -> list[delivery.Outcome]:
         names = [event.event_id for event in events]

@@ -1,6 +1,6 @@
 """Many events in calls as large as a service takes them, each event with an outcome of its own.
 
-The calls go out at once. What a service refuses as a whole, for what was asked, is asked again in halves: so an
+The calls go out at once, or one after the other where events have to stay in order. What a service refuses as a whole, for what was asked, is asked again in halves: so an
 event that it never takes fails alone, and costs those beside it no attempt.
 """
 
@@ -39,8 +39,11 @@ Values = list[dict[str, Any]]
 Ask = Callable[[Values], Awaitable[Sequence[delivery.Outcome] | aws_client.Refusal]]
 
 
-async def send(made: Sequence[Entry | delivery.Failed], limits: Limits, ask: Ask) -> list[delivery.Outcome]:
-    """One outcome for each of `made`, in order; what failed already stays as it is, and is not asked for."""
+async def send(
+    made: Sequence[Entry | delivery.Failed], limits: Limits, ask: Ask, *, in_order: bool = False
+) -> list[delivery.Outcome]:
+    """One outcome for each of `made`, in order; what failed already stays as it is, and is not asked for.
+    `in_order`: where that takes several calls, one goes after the other."""
     outcomes: dict[int, delivery.Outcome] = {}
     sizes: dict[int, int] = {}
     values: dict[int, dict[str, Any]] = {}
@@ -52,7 +55,8 @@ async def send(made: Sequence[Entry | delivery.Failed], limits: Limits, ask: Ask
         else:
             sizes[place], values[place] = entry.size, entry.value
     calls = parted(sizes, limits)
-    answered = await asyncio.gather(*(_asked([values[place] for place in call], ask) for call in calls))
+    asking = [_asked([values[place] for place in call], ask) for call in calls]
+    answered = [await each for each in asking] if in_order else await asyncio.gather(*asking)
     for call, found in zip(calls, answered, strict=True):
         outcomes.update(zip(call, found, strict=True))
     return [outcomes[place] for place in range(len(made))]

@@ -12,44 +12,47 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
 
-from outpost.adapters import base, codes
+from outpost.adapters import codes
 from outpost.domain import delivery
 
+T = TypeVar("T")  # an event as its type wants to send it
+
 # Events and the deadline of the call (the loop's clock), which it keeps -> one outcome each, in order.
-Post = Callable[[list[base.Delivery], float], Awaitable[list[delivery.Outcome]]]
+Post = Callable[[list[T], float], Awaitable[list[delivery.Outcome]]]
 
 _TIMEOUT = codes.failed(codes.Code.TIMEOUT)
 _CLOSED = codes.failed(codes.Code.NETWORK_ERROR)
 
 
-class _Waiting:
+class _Waiting(Generic[T]):
     """One event; `done` gets its outcome, and is cancelled where nobody waits any more."""
 
     __slots__ = ("deadline", "done", "event")
 
-    def __init__(self, event: base.Delivery, deadline: float) -> None:
+    def __init__(self, event: T, deadline: float) -> None:
         self.event = event
         self.deadline = deadline
         self.done: asyncio.Future[delivery.Outcome] = asyncio.get_running_loop().create_future()
 
 
-class Groups:
-    """`post` gets at most `most` events; `together`: also several of one group, in their order, where the service
+class Groups(Generic[T]):
+    """`post` gets at most `most` events, which may be lowered meanwhile; `together`: also several of one group, in their order, where the service
     takes or refuses those of one call in their order. At most `calls` are under way at once."""
 
-    def __init__(self, post: Post, most: int, calls: int, *, together: bool) -> None:
+    def __init__(self, post: Post[T], most: int, calls: int, *, together: bool) -> None:
         self._post = post
-        self._most = most
+        self.most = most
         self._calls = calls
         self._together = together
-        self._groups: dict[object, deque[_Waiting]] = {}  # those with events that wait or are under way
+        self._groups: dict[object, deque[_Waiting[T]]] = {}  # those with events that wait or are under way
         self._ready: deque[object] = deque()  # those of them with nothing under way
         self._posting: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def send(
-        self, batch: Sequence[base.Delivery], groups: Sequence[str | None], deadline: float
+        self, batch: Sequence[T], groups: Sequence[str | None], deadline: float
     ) -> list[delivery.Outcome]:
         """One outcome an event, in order, before `deadline`. `groups` has the group of each, None for an event
         that need not keep any order."""
@@ -83,7 +86,7 @@ class Groups:
         self._groups.clear()
         self._post = _closed  # the other one holds the publisher, which holds this
 
-    def _add(self, group: object, each: _Waiting) -> None:
+    def _add(self, group: object, each: _Waiting[T]) -> None:
         line = self._groups.get(group)
         if line is None:
             self._groups[group] = deque([each])
@@ -102,14 +105,14 @@ class Groups:
         self._posting.discard(task)
         self._go_on()
 
-    def _taken(self) -> list[tuple[object, _Waiting]]:
+    def _taken(self) -> list[tuple[object, _Waiting[T]]]:
         """What the next call carries: the fronts of the groups that have nothing under way."""
-        taken: list[tuple[object, _Waiting]] = []
-        while self._ready and len(taken) < self._most:
+        taken: list[tuple[object, _Waiting[T]]] = []
+        while self._ready and len(taken) < self.most:
             group = self._ready.popleft()
             line = self._groups[group]
             before = len(taken)
-            while line and len(taken) < self._most and (self._together or len(taken) == before):
+            while line and len(taken) < self.most and (self._together or len(taken) == before):
                 each = line.popleft()
                 if not each.done.done():
                     taken.append((group, each))
@@ -117,7 +120,7 @@ class Groups:
                 del self._groups[group]
         return taken
 
-    async def _call(self, taken: list[tuple[object, _Waiting]]) -> None:
+    async def _call(self, taken: list[tuple[object, _Waiting[T]]]) -> None:
         deadline = max(each.deadline for _, each in taken)
         outcomes: Sequence[delivery.Outcome] = [_CLOSED] * len(taken)
         try:
@@ -136,10 +139,10 @@ class Groups:
                     self._groups.pop(group, None)
 
 
-def _end(each: _Waiting, outcome: delivery.Outcome) -> None:
+def _end(each: _Waiting[T], outcome: delivery.Outcome) -> None:
     if not each.done.done():
         each.done.set_result(outcome)
 
 
-async def _closed(events: list[base.Delivery], _: float) -> list[delivery.Outcome]:
+async def _closed(events: list[T], _: float) -> list[delivery.Outcome]:
     return [_CLOSED] * len(events)

@@ -66,6 +66,11 @@ def document(data: bytes) -> object:
         return None
 
 
+def of_event(template: Template | None, data: bytes, merged: Mapping[str, str]) -> str | None:
+    """What a template over `data` and `metadata` says of an event; None if it says nothing, or there is none."""
+    return None if template is None else template.text({"metadata": merged, "data": document(data)})
+
+
 def written(value: object) -> str:
     """`value` as Go's %v writes it: numbers as %g, keys in order. Raises TypeError for what is not JSON."""
     match value:
