@@ -1,7 +1,8 @@
 """Many events in calls as large as a service takes them, each event with an outcome of its own.
 
-The calls go out at once, or one after the other where events have to stay in order. What a service refuses as a whole, for what was asked, is asked again in halves: so an
-event that it never takes fails alone, and costs those beside it no attempt.
+The calls go out at once, or one after the other where events have to stay in order. What a service refuses as a
+whole, for what was asked, is asked again in halves: so an event that it never takes fails alone, and costs those
+beside it no attempt.
 """
 
 from __future__ import annotations

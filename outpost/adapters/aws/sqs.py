@@ -2,8 +2,8 @@
 
 Events that wait together go as one SendMessageBatch, in which each message has its own outcome. A FIFO queue gets
 a group, by a template or the tenant, whose events go one call after the other; and the event id for deduplication,
-so that an event that is sent again within five minutes arrives once. A manual retry has another one: somebody wants
-the event to arrive again.
+so that an event that is sent again within five minutes arrives once. A manual retry has another one: somebody
+wants the event to arrive again.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ def url_of(queue: str) -> str:
 
 
 def deduplication_id(event: base.Delivery) -> str:
-    """The event's id, and another one for each manual retry. No event has a line break in its id, so that the id of
-    a retry, which is a digest, is that of no event."""
+    """The event's id, and another one for each manual retry. No event has a line break in its id, so that the id
+    of a retry, which is a digest, is that of no event."""
     return fifo_id(f"{event.event_id}\n{event.attempt}" if event.manual else event.event_id)
 
 

@@ -38,8 +38,9 @@ class _Waiting(Generic[T]):
 
 
 class Groups(Generic[T]):
-    """`post` gets at most `most` events, which may be lowered meanwhile; `together`: also several of one group, in their order, where the service
-    takes or refuses those of one call in their order. At most `calls` are under way at once."""
+    """`post` gets at most `most` events, which may be lowered meanwhile; `together`: also several of one group, in
+    their order, where the service takes or refuses those of one call in their order. At most `calls` are under
+    way at once."""
 
     def __init__(self, post: Post[T], most: int, calls: int, *, together: bool) -> None:
         self._post = post
