@@ -27,7 +27,12 @@ class CursorProblem(msgspec.Struct, frozen=True):
 
 def encode_cursor(resource: Resource, position: str) -> str:
     """The cursor of a place in a list. `position` has 1 to 350 bytes of UTF-8; others could not be read back."""
-    number = int.from_bytes(f"{resource}v{_VERSION}:{position}".encode(), "big")
+    return base62(f"{resource}v{_VERSION}:{position}".encode())
+
+
+def base62(plain: bytes) -> str:
+    """`plain` as a number, in the digits of a cursor."""
+    number = int.from_bytes(plain, "big")
     digits: list[str] = []
     while number:
         number, digit = divmod(number, 62)
@@ -44,7 +49,7 @@ def decode_cursor(resource: Resource, text: str) -> str | CursorProblem:
     if not head[4:].isdecimal():
         return CursorProblem("invalid cursor")
     if head[4:] != _VERSION:
-        return CursorProblem(f"invalid cursor: version mismatch, expected {_VERSION}")
+        return CursorProblem(f"invalid cursor: cursor version mismatch: expected version {_VERSION}")
     return position
 
 

@@ -32,10 +32,11 @@ async def create(request: Call) -> Response[schemas.Destination]:
     """Create a destination."""
     deps = request.deps
     tenant = paths.tenant(request)
-    body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
-    form = destination_forms.destination_form(body, deps.now_ms(), refuses_unknown=deps.refuses_unknown)
     actor = auth.admin()
-    done = await deps.destinations.create(actor, tenant, form)
+    async with paths.tenant_first(deps.log, tenant):
+        body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
+        form = destination_forms.destination_form(body, deps.now_ms(), refuses_unknown=deps.refuses_unknown)
+        done = await deps.destinations.create(actor, tenant, form)
     made = done.after.destinations[done.change.id]
     return Response(
         views.destination(deps, tenant, made), status_code=201, headers=paths.written(actor, done.position)
@@ -58,7 +59,8 @@ async def list_all(request: Call) -> Response[list[schemas.Destination]]:
     tenant = paths.tenant(request)
     query = queries.Query(request.scope["query_string"])
     types, topics = query.many("type"), query.many("topics")
-    query.settle()
+    async with paths.tenant_first(deps.log, tenant):
+        query.settle()
     await request.reads.reserve(request.scope, deps.settings.api_max_page_bytes, tenant)
     state = await config.fresh(deps.log, tenant)
     if state.tenant is None:
@@ -95,12 +97,13 @@ async def get_one(request: Call) -> Response[schemas.Destination]:
 async def update(request: Call) -> Response[schemas.Destination]:
     """Change a destination."""
     deps = request.deps
-    tenant = paths.tenant(request)
-    body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
-    refuses = deps.refuses_unknown
-    form = destination_forms.destination_form(body, deps.now_ms(), patch=True, refuses_unknown=refuses)
+    tenant, destination = paths.tenant(request), paths.named(request, "destination_id")
     actor = auth.admin()
-    done = await deps.destinations.patch(actor, tenant, paths.named(request, "destination_id"), form)
+    async with paths.tenant_first(deps.log, tenant):
+        body = await bodies.read(request.scope, request.receive, deps.settings.api_max_body_bytes)
+        refuses = deps.refuses_unknown
+        form = destination_forms.destination_form(body, deps.now_ms(), patch=True, refuses_unknown=refuses)
+        done = await deps.destinations.patch(actor, tenant, destination, form)
     changed = done.after.destinations[done.change.id]
     return Response(views.destination(deps, tenant, changed), headers=paths.written(actor, done.position))
 

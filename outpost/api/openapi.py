@@ -73,6 +73,11 @@ def body(struct: type[msgspec.Struct], *, required: bool = True) -> dict[str, An
     return {_BODY: struct, _REQUIRED: required}
 
 
+def makes_tenant(opt: dict[str, Any]) -> bool:
+    """Whether the tenant that the path of a handler with this `opt` names need not exist yet."""
+    return opt.get(_BODY) is schemas.TenantUpsert
+
+
 def query(*parameters: dict[str, Any], ignored: tuple[str, ...] = ()) -> dict[str, Any]:
     """For `opt`: the handler reads these query parameters. `ignored` may be given as well, since the path names
     them."""

@@ -7,11 +7,15 @@ segments before them.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import string
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from typing import Any
 from urllib import parse
 
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
 from litestar.types import Scope
 
@@ -20,6 +24,8 @@ from outpost.api.deps import Call
 from outpost.commands import actor as actors
 from outpost.commands import values
 from outpost.log import position as positions
+from outpost.log.redis import client
+from projections.config import query as config
 
 POSITION = "X-Outpost-Position"  # where a write stands in the log; never in a body that a published client models
 REQUEST_ID = "X-Request-Id"
@@ -48,14 +54,34 @@ def to_route(scope: Scope) -> str:
     return path
 
 
-def tenant(request: Call) -> str:
-    """The tenant id. Raises errors.Invalid if no tenant can have it."""
-    return _checked(request, values.text_problem)
+def tenant(request: ASGIConnection[Any, Any, Any, State]) -> str:
+    """The tenant id. Raises errors.NotFound if no tenant can have it."""
+    id_ = _decoded(request.path_params["tenant_id"])
+    if id_ is None or values.text_problem("tenant_id", id_):
+        raise errors.NotFound("tenant")
+    return id_
+
+
+@contextlib.asynccontextmanager
+async def tenant_first(log: client.Log, tenant: str) -> AsyncIterator[None]:
+    """That a tenant does not exist is told before whatever else is wrong with a request: errors.NotFound is raised
+    in the place of errors.Invalid."""
+    try:
+        yield
+    except errors.Invalid:
+        if (await config.fresh(log, tenant)).tenant is None:
+            raise errors.NotFound("tenant") from None
+        raise
 
 
 def new_tenant(request: Call) -> str:
     """The id of a tenant that may be made. Raises errors.Invalid if no tenant may have it."""
-    return _checked(request, values.id_problem)
+    id_ = _decoded(request.path_params["tenant_id"])
+    if id_ is None:
+        raise errors.Invalid([errors.Problem("tenant_id", "utf8")])
+    if problem := values.id_problem("tenant_id", id_):
+        raise errors.Invalid([problem])
+    return id_
 
 
 def named(request: Call, name: str) -> str:
@@ -64,15 +90,6 @@ def named(request: Call, name: str) -> str:
     id_ = _decoded(request.path_params[name])
     if id_ is None:
         raise errors.NotFound(_THINGS[name])
-    return id_
-
-
-def _checked(request: Call, rule: Callable[[str, str], errors.Problem | None]) -> str:
-    id_ = _decoded(request.path_params["tenant_id"])
-    if id_ is None:
-        raise errors.Invalid([errors.Problem("tenant_id", "utf8")])
-    if problem := rule("tenant_id", id_):
-        raise errors.Invalid([problem])
     return id_
 
 

@@ -19,9 +19,13 @@ from litestar.types import Send
 from outpost import errors, telemetry
 from outpost.api import in_place as http_in_place
 from outpost.api import schemas
+from outpost.commands import values
 
 VALIDATION_ERROR = "validation error"
 QUERY = "query."  # how the paths of query parameters begin
+# Rules that are told by their sentence, where nothing else is wrong; others stand in `data`.
+_TOLD = frozenset({"filter", "filters", "future", "rfc3339", "unavailable"})
+_WRONG_TYPE = "type"  # as bad as JSON that cannot be read
 RETRY_AFTER = {"Retry-After": "1"}  # seconds; stores come back within one or are away for longer
 RETRY_LATER = {"Retry-After": "5"}  # about as often as entries leave Redis
 
@@ -103,8 +107,10 @@ def _invalid(exc: errors.Invalid) -> http_in_place.Answer:
     if problems and all(problem.path.startswith(QUERY) for problem in problems):
         return _answer(422, exc.message, {problem.path: problem.sentence() for problem in problems})
     message = exc.message
-    if message == VALIDATION_ERROR and len(problems) == 1 and problems[0].text:
-        message = problems[0].text  # a lone rule with a sentence of its own is told by it
+    if message == VALIDATION_ERROR and any(problem.rule == _WRONG_TYPE for problem in problems):
+        message = values.INVALID_JSON
+    elif message == VALIDATION_ERROR and len(problems) == 1 and problems[0].rule in _TOLD:
+        message = problems[0].sentence()
     return _answer(422, message, [problem.sentence() for problem in problems])
 
 

@@ -5,6 +5,7 @@ Parameters that are wrong are told together; `Query.settle` raises what was foun
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Container, Iterable
 from typing import Literal
@@ -15,7 +16,7 @@ from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 
 from outpost import errors
-from outpost.api import openapi, problems, schemas
+from outpost.api import openapi, paths, problems, schemas
 from outpost.commands import values
 from outpost.domain import times
 from projections.logs import paging, rows
@@ -80,21 +81,22 @@ class Query:
     def tenant(self) -> str | None:
         """The one tenant that a single row is looked for in; None if it may be of any."""
         given = self.many("tenant_id")
-        return given[0] if given else None
+        return given[0] or None if given else None
 
     def time(self, name: str = "time") -> rows.TimeRange:
-        """The bounds `name[gte]` and so on. Raises errors.Refused for an operator that there is none of."""
+        """The bounds `name[gte]` and so on, where they are not empty. Raises errors.Refused for an operator that
+        there is none of."""
         bounds: dict[str, int] = {}
         for key, given in self._values.items():
-            if not (key.startswith(f"{name}[") and key.endswith("]")):
+            if not (key.startswith(f"{name}[") and key.endswith("]") and given[0]):
                 continue
             operator = key[len(name) + 1 : -1]
             if operator not in OPERATORS:
-                supported = ", ".join(OPERATORS)
-                raise errors.Refused(f"{name}: this operator is not supported, use one of {supported}")
+                supported = "'gte', 'lte', 'gt', or 'lt'"
+                raise errors.Refused(f"operator '{values.shown(operator)}' is not supported, use {supported}")
             micros = times.parse_date_or_time(_LOST_PLUS.sub(r"+\1", given[0]))
             if micros is None:
-                self._wrong(key, "rfc3339", "must be an RFC 3339 date-time or a date")
+                self._wrong(key, "rfc3339", "invalid format, expected RFC3339 or YYYY-MM-DD")
             else:
                 bounds[operator] = micros
         return rows.TimeRange(**bounds)
@@ -109,19 +111,19 @@ class Query:
     def tenant_page(self, max_bytes: int) -> paging.PageRequest:
         """The page of the list of tenants, whose limit is strict. Raises errors.Refused for that, or two
         cursors."""
-        limit = TENANT_LIMIT if self.one("limit") is None else self._integer("limit")
-        if limit is None or not 1 <= limit <= TENANT_LIMIT_MAX:
-            text = f"limit must be a whole number from 1 to {TENANT_LIMIT_MAX}"
-            raise errors.Refused(text, {"query.limit": text})
+        limit = self._integer("limit") if self.one("limit") else TENANT_LIMIT
+        if limit is None:
+            raise errors.Refused("invalid limit: must be an integer")
+        if not 1 <= limit <= TENANT_LIMIT_MAX:
+            raise errors.Refused(f"invalid limit: must be between 1 and {TENANT_LIMIT_MAX}")
         return self._page(limit, "created_at", max_bytes)
 
     def _page(self, limit: int, order: str, max_bytes: int) -> paging.PageRequest:
         following, previous = self.one("next") or None, self.one("prev") or None
         if following and previous:
-            text = "cannot specify both 'next' and 'prev' cursors"
-            raise errors.Refused(text, {"query.next": text})
+            raise errors.Refused("cannot specify both 'next' and 'prev' cursors")
         if self.one("order_by") not in (None, "", order):
-            self._wrong("order_by", "oneof", f"must be '{order}'")
+            self._wrong("order_by", "oneof", f"must be one of: [{order}]")
         direction: Literal["asc", "desc"] = "desc"
         match self.one("dir"):
             case "asc":
@@ -140,10 +142,18 @@ class Query:
         self.found.append(errors.Problem(problems.QUERY + name, rule, text=text))
 
 
-def guard(connection: ASGIConnection[object, object, object, State], handler: BaseRouteHandler) -> None:
-    """Refuses parameters that the route does not read, before it does anything. Raises errors.Invalid."""
-    if connection.scope["query_string"] and connection.app.state.deps.refuses_unknown:
-        check_names(connection.scope["query_string"], openapi.parameters(handler.opt))
+async def guard(connection: ASGIConnection[object, object, object, State], handler: BaseRouteHandler) -> None:
+    """Refuses parameters that the route does not read, before it does anything. Raises errors.Invalid, and
+    errors.NotFound for a tenant of the path that does not exist."""
+    deps = connection.app.state.deps
+    if not connection.scope["query_string"] or not deps.refuses_unknown:
+        return
+    refusing = functools.partial(check_names, connection.scope["query_string"], openapi.parameters(handler.opt))
+    if "tenant_id" not in connection.path_params or openapi.makes_tenant(handler.opt):
+        refusing()
+        return
+    async with paths.tenant_first(deps.log, paths.tenant(connection)):
+        refusing()
 
 
 def check_names(query_string: bytes, known: Container[str]) -> None:

@@ -154,7 +154,8 @@ class Published(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """An accepted event. In an attempt it has no `data`, unless that was asked for."""
+    """An accepted event. Without metadata it has no `metadata`; in an attempt it has no `data`, unless that was
+    asked for."""
 
     id: str
     tenant_id: str
@@ -162,7 +163,7 @@ class Event(msgspec.Struct):
     topic: str
     time: Time
     eligible_for_retry: bool
-    metadata: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+    metadata: Object | UnsetType = UNSET
     data: Object | UnsetType = UNSET
 
 

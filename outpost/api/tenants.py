@@ -18,6 +18,7 @@ from projections.config import query as config
 from projections.logs import paging
 
 _CURSOR: cursor.Resource = "tnt"
+_INVALID = "invalid cursor"  # this list says it before every fault of a cursor
 _TAGS = ["Tenants"]
 
 
@@ -111,10 +112,10 @@ def _start(page_request: paging.PageRequest) -> config.Listed | None:
         return None
     position = cursor.decode_cursor(_CURSOR, text)
     if isinstance(position, cursor.CursorProblem):
-        raise errors.Refused(position.message)
+        raise errors.Refused(f"{_INVALID}: {position.message.removeprefix(f'{_INVALID}: ')}")
     created, separator, tenant = position.partition("::")
     if not separator or not created.isascii() or not created.isdecimal() or len(created) > 15:
-        raise errors.Refused("invalid cursor")
+        raise errors.Refused(f"{_INVALID}: invalid timestamp")
     return config.Listed(int(created), tenant)
 
 

@@ -14,6 +14,8 @@ from outpost.domain import times
 from outpost.domain import topics as topic_rules
 from projections.logs import rows
 
+NO_METADATA = "{}"  # as the log tables have it
+
 
 def tenant(deps: Deps, state: tenants.TenantState) -> schemas.Tenant:
     """Raises errors.NotFound if there is no tenant in this state."""
@@ -26,7 +28,7 @@ def tenant(deps: Deps, state: tenants.TenantState) -> schemas.Tenant:
         topics=state.topics(wildcards=deps.settings.topics_allow_wildcards),
         created_at=times.text(state.tenant.created_ms),
         updated_at=times.text(state.tenant.updated_ms),
-        metadata=UNSET if metadata is None else metadata,
+        metadata=metadata or UNSET,
     )
 
 
@@ -53,7 +55,7 @@ def destination(deps: Deps, tenant: str, present: tenants.Destination) -> schema
         target_url=target_url or UNSET,
         filter=present.filter or UNSET,
         delivery_metadata=opened.delivery_metadata if present.delivery_metadata else UNSET,
-        metadata=UNSET if present.metadata is None else present.metadata,
+        metadata=present.metadata or UNSET,
     )
 
 
@@ -66,7 +68,7 @@ def event(row: rows.EventRow) -> schemas.Event:
         topic=row.topic,
         time=times.text(row.time_ms),
         eligible_for_retry=row.eligible_for_retry,
-        metadata=msgspec.Raw(row.metadata),
+        metadata=UNSET if row.metadata == NO_METADATA else msgspec.Raw(row.metadata),
         data=UNSET if row.data is None else msgspec.Raw(row.data),
     )
 

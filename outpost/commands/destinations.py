@@ -298,7 +298,7 @@ def _filter(requested: object, present: dict[str, object] | None, problems: _Pro
         return None
     problem = filters.problem(requested)
     if problem is not None:
-        problems.found.append(errors.Problem("filter", "invalid", text=problem))
+        problems.found.append(errors.Problem("filter", "type", text=problem))
         return None
     assert isinstance(requested, dict)
     problems.found += [_mistake(mistake) for mistake in filter_check.mistakes(requested)]

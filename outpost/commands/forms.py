@@ -101,7 +101,7 @@ def _data_problem(data: bytes) -> errors.Problem | None:
     if not data:
         return errors.Problem("data", "required")
     if data[:1] != b"{":
-        return errors.Problem("data", "type", text=NOT_AN_OBJECT)
+        return errors.Problem("data", "object", text=NOT_AN_OBJECT)
     return None  # JSON by its grammar, as the decoder of the body has found; it is passed on as it is
 
 

@@ -70,14 +70,15 @@ def parse_custom(text: str) -> tuple[dict[str, str], list[errors.Problem]]:
         return {}, [errors.Problem(path, "invalid")]
     problems: list[errors.Problem] = []
     for name, value in headers.items():
+        at = f"{path}.{name.lower()}"  # as it is published
         if not _CUSTOM_NAME.fullmatch(name):
-            problems.append(errors.Problem(f"{path}.{name}", "pattern"))
+            problems.append(errors.Problem(at, "pattern"))
         elif name.lower() in RESERVED:
-            problems.append(errors.Problem(f"{path}.{name}", "forbidden"))
+            problems.append(errors.Problem(at, "forbidden"))
         elif not value:
-            problems.append(errors.Problem(f"{path}.{name}", "required"))
+            problems.append(errors.Problem(at, "required"))
         elif _BAD_VALUE.search(value):
-            problems.append(errors.Problem(f"{path}.{name}", "pattern"))
+            problems.append(errors.Problem(at, "pattern"))
     return headers, problems
 
 

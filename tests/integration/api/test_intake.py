@@ -107,7 +107,7 @@ POISON: Mapping[str, tuple[bytes, str]] = {
     "no tenant": (b'{"topic":"user.created","data":{}}', "tenant_id required"),
     "no topic of ours": (event(1, topic="no.such"), "topic"),
     "no data": (b'{"tenant_id":"acme","topic":"user.created"}', "data required"),
-    "a secret where an object should be": (event(1, data="hunter2"), "data type"),
+    "a secret where an object should be": (event(1, data="hunter2"), "data object"),
     "too large": (event(1, data={"x": "y" * 70_000}), "max_bytes"),
     "no UTF-8": (b'{"tenant_id":"\xff"}', ""),
 }

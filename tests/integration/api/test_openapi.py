@@ -211,7 +211,11 @@ async def test_every_declared_bound_of_a_parameter_is_enforced(api: Api, documen
                 )
                 answer = await api.http.request(method, url, params={name: value})
                 assert answer.status_code in (400, 422), (id_, name, value, answer.text)
-                assert [f"query.{name}"] == list(answer.json()["data"])
+                told = answer.json()
+                limit = (400, "limit") == (answer.status_code, name) and told["message"].startswith(
+                    "invalid limit"
+                )
+                assert limit or [f"query.{name}"] == list(told["data"])
                 asked.add((id_, name))
     lists = ("listEvents", "listAttempts", "listTenantDestinationAttempts", "listTenants")
     assert {(id_, name) for id_ in lists for name in ("dir", "order_by")} | {("listTenants", "limit")} == asked

@@ -111,7 +111,8 @@ async def test_everything_that_is_wrong_with_a_body_is_told(
     api: RetryApi, body: dict[str, object], problems: list[str]
 ) -> None:
     answer = await api.http.post("/retry", json=body)
-    assert (422, "validation error", problems) == told(answer)
+    message = "invalid JSON" if any("type validation" in problem for problem in problems) else "validation error"
+    assert (422, message, problems) == told(answer)
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{", b'{"event_id":"\xff"}', b"[" * 10_000])

@@ -1,0 +1,97 @@
+"""What clients of the published server see alike: queries that are empty, cursors of log lists, slashes at the end
+of a path, metadata that is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from outpost import cursor
+from tests.harness.api_server import WEBHOOK, Api
+from tests.integration.api.test_logs import LogApi, logs  # noqa: F401 - a fixture
+
+DESTINATIONS = "/tenants/acme/destinations"
+LISTS = {"/events": "evt", "/attempts": "att", f"{DESTINATIONS}/d1/attempts": "att"}
+EMPTY = ["limit=", "dir=", "order_by=", "next=", "prev=", "next=&prev="]
+EMPTY_TIMES = ["time[gte]=", "time[lte]=", "time[gt]=", "time[lt]=", "time[any]=", "time="]
+VERSION = "invalid cursor: cursor version mismatch: expected version 01"
+
+
+@pytest.mark.behaviour(33)
+@pytest.mark.parametrize("query", ["", *EMPTY])
+async def test_an_empty_parameter_of_the_tenants_says_nothing(api: Api, query: str) -> None:
+    await api.tenant()
+    answer = await api.http.get(f"/tenants?{query}")
+    assert answer.status_code == 200
+    assert [tenant["id"] for tenant in answer.json()["models"]] == ["acme"]
+    none = {"order_by": "created_at", "dir": "desc", "limit": 20, "next": None, "prev": None}
+    assert answer.json()["pagination"] == none
+
+
+@pytest.mark.behaviour(115)
+async def test_an_empty_parameter_of_a_log_list_says_nothing(logs: LogApi) -> None:  # noqa: F811
+    await logs.destination(id="d1")
+    at = await logs.event("e1")
+    await logs.attempt("e1", at=at, destination="d1")
+    await logs.project()
+    none = {"order_by": "time", "dir": "desc", "limit": 100, "next": None, "prev": None}
+    for path in LISTS:
+        for query in ("", *EMPTY, *EMPTY_TIMES, *(["status=", "include="] if "attempts" in path else [])):
+            found: dict[str, Any] = await logs.get(f"{path}?{query}")
+            assert (len(found["models"]), found["pagination"]) == (1, none), (path, query)
+    assert (await logs.get("/events/e1?tenant_id="))["id"] == "e1"
+    for query in ("topic=", "tenant_id=", "topic[]=", "topic[0]="):  # a value like any other, as published
+        assert (await logs.get(f"/events?{query}"))["models"] == [], query
+
+
+@pytest.mark.behaviour(117)
+async def test_a_cursor_of_a_log_list_that_it_cannot_read_is_told_alike(logs: LogApi) -> None:  # noqa: F811
+    await logs.destination(id="d1")
+    for path, resource in LISTS.items():
+        other: cursor.Resource = "att" if resource == "evt" else "evt"
+        for text, message in (
+            ("garbage!", "invalid cursor"),
+            ("abc123", "invalid cursor"),
+            (cursor.encode_cursor(other, "1::1-1.1"), "invalid cursor"),
+            (cursor.encode_cursor("tnt", "1::acme"), "invalid cursor"),
+            (cursor.base62(f"{resource}v02:1::x".encode()), VERSION),
+        ):
+            for name in ("next", "prev"):
+                answer = await logs.http.get(path, params={name: text})
+                assert (answer.status_code, answer.json()) == (400, {"status": 400, "message": message}), path
+
+
+async def test_a_path_with_a_slash_at_its_end_is_the_path_without(api: Api) -> None:
+    await api.tenant()
+    await api.destination(id="d1")
+    for method, path, body, status in (
+        ("GET", "/topics", None, 200),
+        ("GET", "/tenants", None, 200),
+        ("GET", "/tenants/acme", None, 200),
+        ("PUT", "/tenants/acme", {}, 200),
+        ("GET", DESTINATIONS, None, 200),
+        ("POST", DESTINATIONS, WEBHOOK, 201),
+        ("PATCH", f"{DESTINATIONS}/d1", {}, 200),
+        ("PUT", f"{DESTINATIONS}/d1/disable", None, 200),
+        ("POST", "/publish", {"tenant_id": "acme", "topic": "user.created", "data": {}}, 202),
+        ("DELETE", f"{DESTINATIONS}/d1", None, 200),
+    ):
+        assert (await api.http.request(method, f"{path}/", json=body)).status_code == status, path
+        gone = await api.http.request(method, f"{path}//", json=body)
+        assert (gone.status_code, gone.json()["message"]) == (404, "not found"), path
+    nameless = await api.http.put("/tenants/", json={})
+    assert (nameless.status_code, nameless.json()) == (404, {"status": 404, "message": "not found"})
+
+
+@pytest.mark.parametrize("said", [{}, {"metadata": None}, {"metadata": {}}])
+async def test_a_tenant_and_a_destination_without_metadata_show_none(api: Api, said: dict[str, object]) -> None:
+    made = [await api.http.put("/tenants/acme", json=said), await api.http.get("/tenants/acme")]
+    made += [await api.http.put("/tenants/acme", json=said)]
+    created = await api.http.post(DESTINATIONS, json={**WEBHOOK, "id": "d1", **said})
+    kept = await api.http.patch(f"{DESTINATIONS}/d1", json={"metadata": {"a": "b"}})
+    emptied = await api.http.patch(f"{DESTINATIONS}/d1", json={"metadata": {"a": None}})
+    assert [answer.status_code for answer in (*made, created, kept, emptied)] == [201, 200, 200, 201, 200, 200]
+    assert kept.json()["metadata"] == {"a": "b"}
+    for answer in (*made, created, emptied):
+        assert not {"metadata", "delivery_metadata", "filter"} & answer.json().keys()
