@@ -20,6 +20,7 @@ from outpost import settings as settings_
 from outpost.adapters import base
 from outpost.adapters.egress import addresses
 from outpost.adapters.egress import guard as egress
+from outpost.adapters.gcp import calls as gcp_calls
 from outpost.adapters.gcp import publisher as gcp_publisher
 from outpost.adapters.gcp import type as gcp_pubsub
 from outpost.adapters.shared import resources as shared_
@@ -72,7 +73,7 @@ async def publisher(
     config: dict[str, str],
     credentials: str = "{}",
     *,
-    at: gcp_publisher.Service = gcp_pubsub.GOOGLE,
+    at: gcp_calls.Service = gcp_pubsub.GOOGLE,
     found: list[str] | None = None,
 ) -> Publish:
     """Sends to the destination; `found` are the addresses that any name has."""
@@ -95,8 +96,8 @@ def event(data: bytes = b'{"n":1}', **metadata: str) -> base.Delivery:
     return base.Delivery("evt-1", "order.created", "2026-01-02T03:04:05Z", metadata, data, 1)
 
 
-def at(server: pubsub_server.Server, host: str = NAME) -> gcp_publisher.Service:
-    return gcp_publisher.Service(host, server.port, roots=pubsub.authority().cert_pem.bytes())
+def at(server: pubsub_server.Server, host: str = NAME) -> gcp_calls.Service:
+    return gcp_calls.Service(host, server.port, roots=pubsub.authority().cert_pem.bytes())
 
 
 def emulated(server: pubsub_server.Server) -> dict[str, str]:
@@ -165,7 +166,7 @@ async def test_an_unknown_authority_ends_it_before_a_token_is_sent(
     stack: AsyncExitStack, google: pubsub_server.Server, account: pubsub_server.Account
 ):
     """The roots are then those that come with gRPC."""
-    bundled = gcp_publisher.Service(NAME, google.port)
+    bundled = gcp_calls.Service(NAME, google.port)
     publish = await publisher(stack, CONFIG, pubsub.key_file(account), at=bundled, found=["127.0.0.1"])
     assert ["tls_error"] == words(await publish())
     assert [] == google.requests
@@ -314,6 +315,7 @@ import asyncio, json, sys
 import uvloop
 from outpost import settings
 from outpost.adapters import base
+from outpost.adapters.gcp import calls as gcp_calls
 from outpost.adapters.gcp import publisher as gcp_publisher
 from outpost.adapters.gcp import type as gcp_pubsub
 from outpost.adapters.shared import resources as shared
@@ -323,7 +325,7 @@ async def main():
     made = shared.Shared(settings.Settings(destinations_allowed_cidrs=("127.0.0.0/8",)))
     told = []
     for known in (roots.encode(), None):
-        type_ = gcp_pubsub.PubSub(made, gcp_publisher.Service("127.0.0.1", port, roots=known))
+        type_ = gcp_pubsub.PubSub(made, gcp_calls.Service("127.0.0.1", port, roots=known))
         config = {"project_id": "project-1", "topic": "events"}
         opened = await type_.connect(
             base.OpenDestination("t", "d", "gcp_pubsub", config, {"service_account_json": key}, {})

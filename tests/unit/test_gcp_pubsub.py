@@ -16,6 +16,7 @@ from google.oauth2 import service_account
 from outpost import errors
 from outpost import settings as settings_
 from outpost.adapters import base, codes, extras
+from outpost.adapters.gcp import calls as gcp_calls
 from outpost.adapters.gcp import channels as grpc_channels
 from outpost.adapters.gcp import key as gcp_key
 from outpost.adapters.gcp import publisher as gcp_publisher
@@ -165,7 +166,7 @@ def test_a_key_whose_numbers_do_not_fit_is_refused(adapter: gcp_pubsub.PubSub) -
     ],
 )
 def test_an_endpoint_is_host_and_port(text: str, host: str, port: int) -> None:
-    assert gcp_publisher.Service(host, port, tls=False) == gcp_pubsub.parse_endpoint(text)
+    assert gcp_calls.Service(host, port, tls=False) == gcp_pubsub.parse_endpoint(text)
 
 
 @pytest.mark.parametrize(

@@ -75,18 +75,24 @@ def target(addresses: Sequence[str], port: int) -> str:
     return "ipv6:" + ",".join(f"[{address}]:{port}" for address in mapped)
 
 
-def plain(addresses: Sequence[str], host: str, port: int) -> grpc.aio.Channel:
-    """A channel without TLS to `host`, which has `addresses`."""
-    return grpc.aio.insecure_channel(target(addresses, port), options=_options(f"{_spelt(host)}:{port}"))
+def plain(addresses: Sequence[str], host: str, port: int, **options: int) -> grpc.aio.Channel:
+    """A channel without TLS to `host`, which has `addresses`; `options` as those of `_options`."""
+    told = _options(f"{_spelt(host)}:{port}", **options)
+    return grpc.aio.insecure_channel(target(addresses, port), options=told)
 
 
 def secure(
-    addresses: Sequence[str], host: str, port: int, roots: bytes | None = None, added: bytes = b""
+    addresses: Sequence[str],
+    host: str,
+    port: int,
+    roots: bytes | None = None,
+    added: bytes = b"",
+    **options: int,
 ) -> grpc.aio.Channel:
     """A channel with TLS to `host`, which has `addresses`. `roots`: PEM, where it is not gRPC's own list;
     `added`: PEM beside it."""
-    options = (*_options(_spelt(host)), ("grpc.ssl_target_name_override", host))
-    return grpc.aio.secure_channel(target(addresses, port), _credentials(roots, added), options=options)
+    told = (*_options(_spelt(host), **options), ("grpc.ssl_target_name_override", host))
+    return grpc.aio.secure_channel(target(addresses, port), _credentials(roots, added), options=told)
 
 
 def code_of(status: grpc.StatusCode, text: str) -> codes.Code:
@@ -101,7 +107,13 @@ def code_of(status: grpc.StatusCode, text: str) -> codes.Code:
     return _STATUS.get(status, codes.Code.ERR)
 
 
-def _options(authority: str) -> tuple[tuple[str, str | int], ...]:
+def _options(
+    authority: str,
+    *,
+    max_answer_bytes: int = MAX_ANSWER_BYTES,
+    keepalive_ms: int = KEEPALIVE_MS,
+    pings_without_data: int = 2,
+) -> tuple[tuple[str, str | int], ...]:
     return (
         ("grpc.default_authority", authority),
         ("grpc.use_local_subchannel_pool", 1),
@@ -109,12 +121,14 @@ def _options(authority: str) -> tuple[tuple[str, str | int], ...]:
         ("grpc.address_http_proxy_enabled_addresses", ""),
         ("grpc.enable_retries", 0),
         ("grpc.service_config_disable_resolution", 1),
-        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+        ("grpc.max_receive_message_length", max_answer_bytes),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ONLY),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", UNREAD_MS),
+        ("grpc.http2.ping_timeout_ms", UNREAD_MS),
+        ("grpc.http2.max_pings_without_data", pings_without_data),
         ("grpc.per_message_decompression", 0),  # a few kilobytes would become any number of them
     )
 

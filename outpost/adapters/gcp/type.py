@@ -15,6 +15,7 @@ import msgspec
 
 from outpost import errors
 from outpost.adapters import base, declared, extras
+from outpost.adapters.gcp import calls as gcp_calls
 from outpost.adapters.gcp import key as gcp_key
 from outpost.adapters.gcp import publisher as gcp_publisher
 from outpost.adapters.shared import resources as shared_
@@ -22,7 +23,7 @@ from outpost.adapters.shared import trust
 
 TYPE = "gcp_pubsub"
 AUDIENCE = "https://pubsub.googleapis.com/"
-GOOGLE = gcp_publisher.Service("pubsub.googleapis.com", 443)
+GOOGLE = gcp_calls.Service("pubsub.googleapis.com", 443)
 
 _ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
@@ -34,10 +35,10 @@ class PubSub(declared.Declared):
     # many hold 180 MB at most, and a destination that had to make room for another one pays the 7 ms again.
     max_open = 200
 
-    def __init__(self, shared: shared_.Shared, google: gcp_publisher.Service = GOOGLE) -> None:
+    def __init__(self, shared: shared_.Shared, google: gcp_calls.Service = GOOGLE) -> None:
         super().__init__(TYPE, shared, extras.missing(TYPE, "google.pubsub_v1", "gcp"))
         self._google = google
-        self._library: gcp_publisher.Library | None = None
+        self._library: gcp_calls.Library | None = None
 
     def problems(self, config: Mapping[str, str], credentials: Mapping[str, str]) -> list[errors.Problem]:
         """The endpoint, or the key where there is none: an emulator asks for nothing."""
@@ -69,9 +70,7 @@ class PubSub(declared.Declared):
         if added:
             service = msgspec.structs.replace(service, added=added)
         if self._library is None:
-            self._library = await asyncio.get_running_loop().run_in_executor(
-                self._shared.threads, gcp_publisher.load
-            )
+            self._library = await asyncio.get_running_loop().run_in_executor(self._shared.threads, gcp_calls.load)
         merger = self._metadata(destination)
         names = self._shared.addresses.for_tenant(destination.tenant)
         return gcp_publisher.Publisher(self._library, names, service, tokens, destination.config, merger)
@@ -82,12 +81,12 @@ def build(shared: shared_.Shared) -> PubSub:
     return PubSub(shared, GOOGLE)
 
 
-def parse_endpoint(text: str) -> gcp_publisher.Service | None:
+def parse_endpoint(text: str) -> gcp_calls.Service | None:
     """`host:port`, or None if it is anything else."""
     found = _ENDPOINT.fullmatch(text)
     if found is None or not 0 < int(found[2]) < 65_536:
         return None
-    return gcp_publisher.Service(found[1].strip("[]"), int(found[2]), tls=False)
+    return gcp_calls.Service(found[1].strip("[]"), int(found[2]), tls=False)
 
 
 def _tokens(text: str) -> gcp_key.Tokens:

@@ -15,7 +15,7 @@ import msgspec
 import trustme
 
 from outpost.adapters import base
-from outpost.adapters.gcp import publisher as gcp_publisher
+from outpost.adapters.gcp import calls as gcp_calls
 from outpost.adapters.gcp import type as gcp_pubsub
 from tests.harness import polling, toxic
 from tests.harness.destinations import world as worlds
@@ -77,7 +77,7 @@ class World(worlds.World):
         await self._server.__aenter__()
         self.proxy = toxic.Toxic("127.0.0.1", self._server.port)
         await self.proxy.__aenter__()
-        google = gcp_publisher.Service("127.0.0.1", self.proxy.port, roots=authority().cert_pem.bytes())
+        google = gcp_calls.Service("127.0.0.1", self.proxy.port, roots=authority().cert_pem.bytes())
         self._patch = mock.patch.object(gcp_pubsub, "GOOGLE", google)
         self._patch.start()
         return self

@@ -1,8 +1,8 @@
-"""A stand-in for Google Cloud Pub/Sub: the Publisher service over real gRPC, from google-cloud-pubsub's own types.
+"""A stand-in for Google Cloud Pub/Sub: its services over real gRPC, from google-cloud-pubsub's own types.
 
 Without TLS it is the emulator: no credentials, and a request that brings some is refused. With TLS it is Google:
 the self-signed token is checked against the public keys of the accounts that it knows, the account against the
-topic's publishers. Runs in the loop of the test, or alone:
+topic's publishers. What subscriptions do stands in `pubsub_subscriptions`. Runs in the loop of the test, or alone:
 `python -m tests.harness.destinations.pubsub_server PORT`.
 """
 
@@ -24,11 +24,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from google.pubsub_v1.types import pubsub
 
+from tests.harness.destinations import pubsub_subscriptions
+
 SERVICE = "google.pubsub.v1.Publisher"
 AUDIENCE = "https://pubsub.googleapis.com/"
 TOKEN_S = 3_600  # no token may be good for longer
 MOST_MESSAGES = 1_000
 MOST_BYTES = 10_000_000
+NOT_AUTHORIZED = "User not authorized to perform this action."
 MOST_ATTRIBUTE = 1_024  # bytes of an attribute's value
 
 
@@ -82,6 +85,9 @@ class Server:
         self.answer: tuple[str, str] | None = None
         self.refused: bytes | None = None
         self.most_bytes = MOST_BYTES
+        self.tokens: dict[str, str] = {}  # those that Google gave out itself, each with its account
+        self.owners: set[str] | None = None  # who may make and look at topics and subscriptions; None: everybody
+        self.subscriptions = pubsub_subscriptions.Subscriptions(self)
         self._tls = tls
         self._numbers = itertools.count(1)
         self._server: grpc.aio.Server | None = None
@@ -90,6 +96,7 @@ class Server:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)])
         publish = grpc.unary_unary_rpc_method_handler(self._publish)  # neither way decoded: that is done below
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Publish": publish}),))
+        server.add_generic_rpc_handlers(self.subscriptions.handlers())
         address = f"127.0.0.1:{self.port}"
         if self._tls is None:
             self.port = server.add_insecure_port(address)
@@ -112,22 +119,32 @@ class Server:
         metadata = {str(key): value for key, value in call.invocation_metadata() or ()}
         self.requests.append((metadata, raw))
         request = pubsub.PublishRequest.deserialize(raw)
-        who = self._who(metadata)
-        if who is None:
-            await _abort(call, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        who = await self.caller(call, metadata)
         topic = self.topics.get(request.topic)
         if topic is None:
-            await _abort(call, "NOT_FOUND", f"Resource not found (resource={request.topic.rpartition('/')[2]}).")
+            await abort(call, "NOT_FOUND", f"Resource not found (resource={request.topic.rpartition('/')[2]}).")
         if who and who not in topic.publishers:
-            await _abort(call, "PERMISSION_DENIED", "User not authorized to perform this action.")
-        if self.answer is not None:
-            status, text = self.answer
-            await _abort(call, status, text.format(**{"authorization": "", **metadata}))
+            await abort(call, "PERMISSION_DENIED", NOT_AUTHORIZED)
+        await self.refuse(call, metadata)
         if fault := self._fault(request, len(raw)):
-            await _abort(call, "INVALID_ARGUMENT", fault)
+            await abort(call, "INVALID_ARGUMENT", fault)
         ids = [str(next(self._numbers)) for _ in request.messages]
         topic.messages += request.messages
+        self.subscriptions.publish(request.topic, request.messages, ids)
         return pubsub.PublishResponse.serialize(pubsub.PublishResponse(message_ids=ids))
+
+    async def caller(self, call: grpc.aio.ServicerContext, metadata: dict[str, Any]) -> str:
+        """The account that calls, "" in an emulator; ends the call of one that is not known."""
+        who = self._who(metadata)
+        if who is None:
+            await abort(call, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        return who
+
+    async def refuse(self, call: grpc.aio.ServicerContext, metadata: dict[str, Any]) -> None:
+        """Ends the call with `answer`, if there is one."""
+        if self.answer is not None:
+            status, text = self.answer
+            await abort(call, status, text.format(**{"authorization": "", **metadata}))
 
     def _fault(self, request: pubsub.PublishRequest, size: int) -> str:
         if size > self.most_bytes:
@@ -149,6 +166,8 @@ class Server:
         if self._tls is None:
             return "" if token is None else None
         kind, _, text = str(token).partition(" ")
+        if kind == "Bearer" and text in self.tokens:
+            return self.tokens[text]
         if kind != "Bearer" or text.count(".") != 2:
             return None
         head, body, signature = text.split(".")
@@ -178,7 +197,8 @@ def _bytes(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-async def _abort(call: grpc.aio.ServicerContext, status: str, text: str) -> NoReturn:
+async def abort(call: grpc.aio.ServicerContext, status: str, text: str) -> NoReturn:
+    """Ends the call with that answer."""
     await call.abort(grpc.StatusCode[status], text)
     raise AssertionError("abort raises")
 

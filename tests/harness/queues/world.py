@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import asyncio
 from typing import Self
 
 from outpost.queue import broker
@@ -24,6 +25,10 @@ class World(abc.ABC):
 
     async def __aexit__(self, *_: object) -> None:  # noqa: B027  # most have nothing to end
         """Ends what was made for the test."""
+
+    def is_of_stand_in(self, task: asyncio.Task[object]) -> bool:
+        """Whether it is a task of a stand-in that runs in the loop of the test."""
+        return False
 
     @abc.abstractmethod
     def broker(self) -> broker.Broker:
