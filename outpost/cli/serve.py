@@ -9,7 +9,7 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -53,14 +53,21 @@ def run(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM. Raises ConfigurationError, StartRefused and EmbeddedError."""
     if args.embedded:
         return _run_embedded(args)
-    settings = settings_load.load(_environ(args, os.environ), args.config, args.service)
+    resolved = settings_load.checked(_environ(args, os.environ), args.config, args.service)
+    settings = resolved.settings
     host = args.host or settings.api_host or EVERYWHERE
-    return serve(settings, host, settings.api_port if args.port is None else args.port)
+    port = settings.api_port if args.port is None else args.port
+    return serve(settings, host, port, warnings=settings_load.later(resolved))
 
 
-def serve(settings: Settings, host: str, port: int, announce: Announce | None = None) -> int:
-    """One process on one event loop, or a parent with several of them; its exit code."""
+def serve(
+    settings: Settings, host: str, port: int, announce: Announce | None = None, *, warnings: Sequence[str] = ()
+) -> int:
+    """One process on one event loop, or a parent with several of them; its exit code. `warnings` about settings
+    are logged once, however many processes there are."""
     telemetry.configure(settings.log_level)
+    for sentence in warnings:
+        telemetry.emit("setting_warned", "warning", reason=sentence)
 
     def one(listening: socket.socket, up: Announce | None) -> int:
         return uvloop.run(supervise.run(settings, listening, up))
@@ -80,7 +87,7 @@ def _run_embedded(args: argparse.Namespace) -> int:
     held = folder.hold(args.folder)
     try:
         kept = folder.secrets(held.path)
-        settings = _embedded_settings(args, kept)
+        settings, warnings = _embedded_settings(args, kept)
         started = stores.start(held.path)
         try:
             settings = msgspec.structs.replace(
@@ -101,26 +108,28 @@ def _run_embedded(args: argparse.Namespace) -> int:
                 _print_banner(base_url, kept.api_key, held.path, settings)
 
             port = settings.api_port if args.port is None else args.port
-            return serve(settings, args.host or settings.api_host or LOOPBACK, port, announce)
+            host = args.host or settings.api_host or LOOPBACK
+            return serve(settings, host, port, announce, warnings=warnings)
         finally:
             started.stop()
     finally:
         held.release()
 
 
-def _embedded_settings(args: argparse.Namespace, kept: folder.Secrets) -> Settings:
-    """The settings, with the folder's secrets where none are given. Loopback destinations are allowed, because
-    whoever tries this out has nothing else."""
+def _embedded_settings(args: argparse.Namespace, kept: folder.Secrets) -> tuple[Settings, list[str]]:
+    """The settings, with the folder's secrets where none are given, and the warnings about them. Loopback
+    destinations are allowed, because whoever tries this out has nothing else."""
     made = {
         "API_KEY": kept.api_key,
         "AES_ENCRYPTION_SECRET": kept.aes_encryption_secret,
         "API_JWT_SECRET": kept.api_jwt_secret,
     }
     environ = _environ(args, {**made, **{k: v for k, v in os.environ.items() if v}})
-    settings = settings_load.load(environ, args.config, args.service, embedded=True)
+    resolved = settings_load.checked(environ, args.config, args.service, embedded=True)
+    settings, warnings = resolved.settings, settings_load.later(resolved)
     if settings.destinations_allowed_cidrs:
-        return settings
-    return msgspec.structs.replace(settings, destinations_allowed_cidrs=LOOPBACK_CIDRS)
+        return settings, warnings
+    return msgspec.structs.replace(settings, destinations_allowed_cidrs=LOOPBACK_CIDRS), warnings
 
 
 def _print_banner(base_url: str, api_key: str, path: Path, settings: Settings) -> None:

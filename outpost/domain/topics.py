@@ -146,6 +146,8 @@ def _stars(entries: Iterable[str]) -> int:
 
 
 def _broken_rule(entry: str, known: frozenset[str], wildcards: bool) -> str | None:
+    if not entry:
+        return "unknown" if known else None  # it takes events without a topic, as every entry does
     if rule := _unstorable(entry):
         return rule
     if not entry.strip(WILDCARD):

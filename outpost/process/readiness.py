@@ -7,6 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from outpost.process import loops
 from outpost.process.roles import base
 
+# The published names of workers, which monitors look for, each with the loops that do its work here.
+PUBLISHED_WORKERS = {
+    "retrymq-consumer": ("scheduler",),
+    "publishmq-consumer": ("publish-queue",),
+    "deliverymq-consumer": ("dispatcher", "worker"),
+    "logmq-consumer": ("log-projector",),
+}
+
 
 class Readiness:
     """Knows nothing until `observe` is called, as long as a process starts."""
@@ -20,8 +28,15 @@ class Readiness:
         self._loops, self._roles = running, roles
 
     def workers(self) -> Mapping[str, bool]:
-        """Whether each background loop of this process runs, by its name."""
-        return self._loops.running()
+        """Whether each background loop of this process runs, by its name, and by the published one of the worker
+        whose work it does."""
+        running = self._loops.running()
+        published = {
+            name: all(running[loop] for loop in doing)
+            for name, doing in PUBLISHED_WORKERS.items()
+            if all(loop in running for loop in doing)
+        }
+        return {**running, **published}
 
     def obstacles(self) -> Sequence[str]:
         """Why this process cannot do its work now: a store is away, or memory is used up."""

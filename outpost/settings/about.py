@@ -109,7 +109,7 @@ ABOUT = {
     "DESTINATIONS_WEBHOOK_HEADER_PREFIX": "What the names of our headers begin with.",
     "DESTINATIONS_WEBHOOK_SIGNATURE_ENCODING": "The encoding of signatures: `hex` or `base64`.",
     "DESTINATIONS_WEBHOOK_SIGNATURE_ALGORITHM": "The algorithm of signatures.",
-    "DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES": "How much of a receiver's answer an attempt keeps.",
+    "DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES": "How much of an answer an attempt keeps; 0: 1 MiB, the most.",
     "DESTINATIONS_HOOKDECK_API_URL": "Where tokens of `hookdeck` destinations are verified.",
     "DESTINATIONS_HOOKDECK_EVENTS_URL": "Where events of `hookdeck` destinations go.",
     "DESTINATIONS_AWS_KINESIS_METADATA_IN_PAYLOAD": "Puts data and metadata into a record, not the data alone.",

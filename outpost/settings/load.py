@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from outpost import errors
-from outpost.settings import RESERVED_HEADERS, Settings, queues, redis_url
+from outpost.settings import RESERVED_HEADERS, Settings, queues, redis_url, unbuilt
 from outpost.settings import sources as settings_sources
 from outpost.settings import table as settings_table
 from outpost.settings.rules import Broken, Variable
@@ -45,6 +45,16 @@ class Resolved(msgspec.Struct, frozen=True):
     file: ConfigFile
 
 
+def checked(
+    environ: Mapping[str, str], config_path: str | None, service: str | None, *, embedded: bool = False
+) -> Resolved:
+    """As `load`, with all that is known of them."""
+    resolved = resolve(environ, config_path, service, embedded=embedded)
+    if resolved.problems:
+        raise errors.ConfigurationError(list(resolved.problems))
+    return resolved
+
+
 def load(
     environ: Mapping[str, str], config_path: str | None, service: str | None, *, embedded: bool = False
 ) -> Settings:
@@ -53,10 +63,17 @@ def load(
     `embedded`: the stores are started by this process, which fills in where they are afterwards. Raises
     ConfigurationError with every problem.
     """
-    resolved = resolve(environ, config_path, service, embedded=embedded)
-    if resolved.problems:
-        raise errors.ConfigurationError(list(resolved.problems))
-    return resolved.settings
+    return checked(environ, config_path, service, embedded=embedded).settings
+
+
+def later(resolved: Resolved) -> list[str]:
+    """A sentence for each thing that is not built yet and whose settings are given, which it names."""
+    given = [variable for variable in settings_table.VARIABLES if variable.env in resolved.given]
+    found = []
+    for reason in unbuilt.LATER:
+        if names := [variable.env for variable in given if variable.idle == reason]:
+            found.append(f"{reason}, so these have no effect: {', '.join(names)}")
+    return found
 
 
 def resolve(

@@ -89,6 +89,17 @@ def integer(low: int, high: int) -> Rule:
     return Rule(parse)
 
 
+def cap(most: int) -> Rule:
+    """A whole number up to `most`; 0, which would be no cap at all, is as much as that."""
+    number = integer(0, most)
+
+    def parse(text: str) -> int | Broken:
+        found: int | Broken = number.parse(text)
+        return found or most
+
+    return Rule(parse)
+
+
 def port() -> Rule:
     """A port of a server. Kubernetes sets `REDIS_PORT=tcp://10.43.0.7:6379` in every pod of a namespace with a
     Service of that name: the port is taken from it."""

@@ -164,11 +164,11 @@ _REQUESTS = [
         rules.choice("hmac-sha256", "hmac-sha1"),
         yaml="destinations.webhook.signature_algorithm",
     ),
-    # The body is kept in the log, whose entries stand in Redis: no "unlimited" here.
+    # The body is kept in the log, whose entries stand in Redis: "unlimited" has a limit here.
     _sets(
         "webhook_max_response_body_bytes",
         "DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES",
-        rules.integer(1, 1_048_576),
+        rules.cap(1_048_576),
         yaml="destinations.webhook.max_response_body_bytes",
     ),
     _sets(

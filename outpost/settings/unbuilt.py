@@ -52,6 +52,9 @@ _OTEL = "OpenTelemetry export is not built yet"
 _LOG_QUEUE = "the log is read from its streams and needs no queue"
 _CLICKHOUSE = "the log is kept in Postgres"
 
+# Why what whoever sets it may count on has no effect, and will have one.
+LATER = (_PORTAL, _ALERTS, _OPERATOR_EVENTS, _OTEL)
+
 IDLE: tuple[Variable, ...] = (
     *_idle("one publish never waits for another: appends are batched", _names("", "", "PUBLISH_MAX_CONCURRENCY")),
     *_idle("each log runner writes one batch at a time, in order", _names("", "", "LOG_MAX_CONCURRENCY")),

@@ -55,6 +55,24 @@ async def test_they_listen_on_both_families(
                 assert 200 == (await client.get(f"http://{host}:{port}/healthz")).status_code
 
 
+async def test_settings_without_an_effect_yet_are_named_once_for_all_of_them(
+    redis70: RedisServer, postgres_url: str, tmp_path: Path
+) -> None:
+    given = {
+        "ALERT_CONSECUTIVE_FAILURE_COUNT": "7",
+        "ALERT_AUTO_DISABLE_DESTINATION": "true",
+        "PORTAL_LOGO": "hunter2",
+    }
+    async with Outpost(redis70, postgres_url, tmp_path, WORKERS="2", **given) as server:
+        await eventually(lambda: [1, 2] == started(server))
+        warned = [line["reason"] for line in server.lines() if line["event"] == "setting_warned"]
+    assert warned == [
+        "the portal is not built yet, so these have no effect: PORTAL_LOGO",
+        "alerts are not built yet, so these have no effect: "
+        "ALERT_CONSECUTIVE_FAILURE_COUNT, ALERT_AUTO_DISABLE_DESTINATION",
+    ]
+
+
 async def test_all_of_them_deliver_and_one_that_is_killed_is_replaced(
     redis70: RedisServer, postgres_url: str, tmp_path: Path, receiver: receivers.Receiver
 ):

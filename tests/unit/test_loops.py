@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from outpost import telemetry
-from outpost.process import loops, readiness
+from outpost import errors, telemetry
+from outpost.process import loops, readiness, roles
 from outpost.process.roles import base
 
 PHASES = (
@@ -126,6 +128,42 @@ def _idle() -> Callable[[asyncio.Event], Coroutine[Any, Any, Any]]:
         await stop.wait()
 
     return run
+
+
+@pytest.mark.behaviour(11)
+async def test_workers_have_their_published_names_beside_ours() -> None:
+    async def fails(stop: asyncio.Event) -> None:
+        raise errors.StoreUnavailable("redis", "away")
+
+    def named(**loop: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> loops.Loops:
+        each = [loops.Loop(name.replace("_", "-"), run, loops.READS) for name, run in loop.items()]
+        return loops.Loops(each)
+
+    well, bad = _idle(), fails
+    state = readiness.Readiness()
+    for running, published in (
+        (
+            named(scheduler=well, dispatcher=well, worker=well),
+            {"retrymq-consumer": True, "deliverymq-consumer": True},
+        ),
+        (named(dispatcher=well, worker=bad), {"deliverymq-consumer": False}),
+        (named(dispatcher=bad, worker=well), {"deliverymq-consumer": False}),
+        (named(log_projector=bad, publish_queue=well), {"logmq-consumer": False, "publishmq-consumer": True}),
+        (named(http_server=well, worker=well), {}),
+    ):
+        running.start()
+        await asyncio.sleep(0)
+        state.observe(running, [])
+        ours = {loop.name: loop.run is well for loop in running.loops}
+        assert {**ours, **published} == state.workers()
+        await running.cancel()
+
+
+def test_every_loop_behind_a_published_worker_is_one_of_a_role() -> None:
+    assert roles.__file__
+    source = "".join(path.read_text() for path in Path(roles.__file__).parent.glob("*.py"))
+    for loop in {loop for doing in readiness.PUBLISHED_WORKERS.values() for loop in doing}:
+        assert re.search(rf'Loop\(\s*"{loop}"', source), loop
 
 
 def test_readiness_tells_loops_that_are_required_from_others_and_each_reason_once() -> None:

@@ -159,6 +159,8 @@ EXAMPLES = [
     ("DESTINATIONS_WEBHOOK_SIGNATURE_ENCODING", "base64", "webhook_signature_encoding", "base64"),
     ("DESTINATIONS_WEBHOOK_SIGNATURE_ALGORITHM", "hmac-sha1", "webhook_signature_algorithm", "hmac-sha1"),
     ("DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES", "10", "webhook_max_response_body_bytes", 10),
+    ("DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES", "0", "webhook_max_response_body_bytes", 1_048_576),
+    ("DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES", "1048576", "webhook_max_response_body_bytes", 1_048_576),
     ("DESTINATIONS_HOOKDECK_API_URL", "http://127.0.0.1:1", "hookdeck_api_url", "http://127.0.0.1:1"),
     ("DESTINATIONS_HOOKDECK_EVENTS_URL", "https://e.test/x", "hookdeck_events_url", "https://e.test/x"),
     ("DESTINATIONS_AWS_KINESIS_METADATA_IN_PAYLOAD", "false", "kinesis_metadata_in_payload", False),
@@ -231,7 +233,11 @@ def test_no_variable_and_no_yaml_path_stands_twice_in_the_table():
             ("DESTINATIONS_WEBHOOK_SIGNATURE_ENCODING", "hexa"),
             ("DESTINATIONS_WEBHOOK_SIGNATURE_ALGORITHM", "md5"),
         ),
-        *(("DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES", "0"), ("REDIS_CLUSTER_ENABLED", "true")),
+        *(
+            ("DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES", "-1"),
+            ("DESTINATIONS_WEBHOOK_MAX_RESPONSE_BODY_BYTES", "1048577"),
+            ("REDIS_CLUSTER_ENABLED", "true"),
+        ),
         *(("DESTINATIONS_WEBHOOK_MODE", "standard"), ("DESTINATIONS_WEBHOOK_PROXY_URL", "http://proxy:8080")),
         *(
             ("DESTINATIONS_WEBHOOK_SIGNATURE_CONTENT_TEMPLATE", "{{.EventID}}.{{.Body}}"),
@@ -261,6 +267,27 @@ def test_what_breaks_a_rule_is_one_sentence_that_begins_with_the_variable(env, t
 )
 def test_what_says_the_truth_or_has_no_effect_is_accepted(env, text):
     assert load() == load({env: text})
+
+
+def test_what_will_have_an_effect_later_is_named_and_nothing_else(nowhere):
+    def later(**given: str) -> list[str]:
+        return settings_load.later(settings_load.checked(NEEDED | given, None, None))
+
+    assert [] == later(
+        GIN_MODE="debug", LOG_MAX_CONCURRENCY="3", DISABLE_TELEMETRY="true", CLICKHOUSE_DATABASE="d"
+    )
+    assert [] == later(PORTAL_LOGO="")
+    named = {
+        "the portal is not built yet": ["PORTAL_REFERER_URL", "PORTAL_ORGANIZATION_NAME"],
+        "alerts are not built yet": ["ALERT_CONSECUTIVE_FAILURE_COUNT"],
+        "operator events are not built yet": ["OPERATOR_EVENTS_TOPICS", "OPERATOR_EVENTS_HTTP_SIGNING_SECRET"],
+        "OpenTelemetry export is not built yet": ["OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT"],
+    }
+    given = {name: "hunter2" for names in named.values() for name in names}
+    expected = [f"{reason}, so these have no effect: {', '.join(names)}" for reason, names in named.items()]
+    assert expected == later(**given)
+    reasons = {variable.idle for variable in settings_table.VARIABLES if "not built yet" in variable.idle}
+    assert reasons == set(named)
 
 
 def test_every_problem_is_reported_at_once():

@@ -17,6 +17,17 @@ CONFIGURED = ("user.created", "user.deleted", "order.eu.completed")
 
 # A small alphabet, so that patterns, topics and sibling patterns often meet.
 TOPICS = st.text(alphabet="ab.", min_size=1, max_size=7)
+
+
+@pytest.mark.behaviour(42, 62)
+@pytest.mark.parametrize("wildcards", [True, False])
+def test_an_empty_topic_is_one_where_any_is_allowed(wildcards):
+    assert ("",) == topics.normalise([""], (), wildcards)
+    assert ("", "ok") == topics.normalise(["", "ok", ""], (), wildcards)
+    assert TopicsProblem("invalid") == topics.normalise(["", "*"], (), wildcards)
+    assert TopicsProblem("unknown", topics.INVALID, 0) == topics.normalise([""], CONFIGURED, wildcards)
+
+
 ENTRIES = st.text(alphabet="ab.*", min_size=1, max_size=6)
 LISTS = st.lists(ENTRIES, min_size=1, max_size=6)
 FILLINGS = st.text(alphabet="abc.*\n", max_size=4)
@@ -129,7 +140,6 @@ def test_an_enabled_pattern_may_match_anything_when_no_topic_is_configured():
 @pytest.mark.parametrize(
     ("entry", "rule"),
     [
-        ("", "length"),
         ("a" * 256, "length"),
         ("ü" * 128, "length"),
         ("a\x00b", "control"),

@@ -95,3 +95,15 @@ async def test_a_tenant_and_a_destination_without_metadata_show_none(api: Api, s
     assert kept.json()["metadata"] == {"a": "b"}
     for answer in (*made, created, emptied):
         assert not {"metadata", "delivery_metadata", "filter"} & answer.json().keys()
+
+
+@pytest.mark.behaviour(42, 62)
+async def test_an_empty_topic_is_one_where_any_is_allowed(api_without_topics: Api) -> None:
+    api = api_without_topics
+    await api.tenant()
+    created = await api.http.post(DESTINATIONS, json={**WEBHOOK, "id": "d1", "topics": [""]})
+    assert (created.status_code, created.json()["topics"]) == (201, [""])
+    assert (await api.http.get("/tenants/acme")).json()["topics"] == [""]
+    for said, matched in (({}, ["d1"]), ({"topic": ""}, ["d1"]), ({"topic": "*"}, ["d1"]), ({"topic": "a"}, [])):
+        answer = await api.http.post("/publish", json={"tenant_id": "acme", "data": {}, **said})
+        assert (answer.status_code, answer.json()["destination_ids"]) == (202, matched), said

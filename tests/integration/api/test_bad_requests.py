@@ -244,6 +244,7 @@ CREATES = [
     create("topics empty", {"topics": []}, "topics is required", message=TOPICS),
     create("topics text", {"topics": "user.created"}, "topics failed format validation", message=FORMAT),
     create("topics of wrong type", {"topics": [1]}, "topics failed format validation", message=FORMAT),
+    create("topic of nothing", {"topics": [""]}, "topics failed unknown validation", message=TOPICS),
     create("topic unknown", {"topics": ["nope"]}, "topics failed unknown validation", message=TOPICS),
     create("topic control", {"topics": ["user.\x00*"]}, "topics failed control validation", message=TOPICS),
     create("topic too long", {"topics": [LONG]}, "topics failed length validation", message=TOPICS),
