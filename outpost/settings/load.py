@@ -69,11 +69,11 @@ def load(
 def later(resolved: Resolved) -> list[str]:
     """A sentence for each thing that is not built yet and whose settings are given, which it names."""
     given = [variable for variable in settings_table.VARIABLES if variable.env in resolved.given]
-    found = []
-    for reason in unbuilt.LATER:
-        if names := [variable.env for variable in given if variable.idle == reason]:
-            found.append(f"{reason}, so these have no effect: {', '.join(names)}")
-    return found
+    return [
+        f"{reason}, so these have no effect: {', '.join(names)}"
+        for reason in unbuilt.LATER
+        if (names := [variable.env for variable in given if variable.idle == reason])
+    ]
 
 
 def resolve(

@@ -58,18 +58,21 @@ async def test_they_listen_on_both_families(
 async def test_settings_without_an_effect_yet_are_named_once_for_all_of_them(
     redis70: RedisServer, postgres_url: str, tmp_path: Path
 ) -> None:
-    given = {
-        "ALERT_CONSECUTIVE_FAILURE_COUNT": "7",
-        "ALERT_AUTO_DISABLE_DESTINATION": "true",
-        "PORTAL_LOGO": "hunter2",
-    }
-    async with Outpost(redis70, postgres_url, tmp_path, WORKERS="2", **given) as server:
+    async with Outpost(
+        redis70,
+        postgres_url,
+        tmp_path,
+        WORKERS="2",
+        ALERT_CONSECUTIVE_FAILURE_COUNT="7",
+        ALERT_AUTO_DISABLE_DESTINATION="true",
+        PORTAL_LOGO="hunter2",
+    ) as server:
         await eventually(lambda: [1, 2] == started(server))
         warned = [line["reason"] for line in server.lines() if line["event"] == "setting_warned"]
+    alerts = "ALERT_CONSECUTIVE_FAILURE_COUNT, ALERT_AUTO_DISABLE_DESTINATION"
     assert warned == [
         "the portal is not built yet, so these have no effect: PORTAL_LOGO",
-        "alerts are not built yet, so these have no effect: "
-        "ALERT_CONSECUTIVE_FAILURE_COUNT, ALERT_AUTO_DISABLE_DESTINATION",
+        f"alerts are not built yet, so these have no effect: {alerts}",
     ]
 
 
