@@ -28,7 +28,7 @@ NAMED = re.compile(r"`([^`\n]+)`")
 VARIABLE = re.compile(r"(?<![.\w])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # Words in capitals that name no setting of ours.
-NOT_SETTINGS = {"SSL_CERT_FILE", "SESSION_VARIABLES", "READER_LIMIT"}
+NOT_SETTINGS = {"SSL_CERT_FILE", "SESSION_VARIABLES", "READER_LIMIT", "PUBSUB_EMULATOR_HOST"}
 # The bench explains its own options, which nobody else needs.
 EXPLAINS_ITSELF = "bench"
 
