@@ -28,6 +28,7 @@ COMMANDS = {
     "demo": Command("publish one event through everything, and show what happened", "outpost.cli.demo"),
     "receive": Command("show the webhooks that arrive, and answer them as told", "outpost.cli.receive"),
     "streams": Command("look into the log: list, tail, show, groups, skip", "outpost.cli.streams"),
+    "queue": Command("look at the brokers of the queues, or empty one that is to be left", "outpost.cli.queue"),
     "doctor": Command("say what is wrong with a deployment, and what to do", "outpost.cli.doctor"),
     "migrate": Command("plan, apply or verify the schema in Postgres", "outpost.cli.migrate"),
     "config": Command("list the settings and where they are from", "outpost.cli.config"),

@@ -93,14 +93,14 @@ class Intake:
             for task in batches:
                 task.cancel()
             await asyncio.gather(*batches, return_exceptions=True)
-            await self._broker.close()
+            await broker.end(self._broker)
 
     async def _connect_again(self) -> None:
         if problems := await self._connect():
             raise broker.BrokerError("ERR", problems[0])
 
     async def _connect(self) -> list[str]:
-        await self._broker.close()
+        await broker.end(self._broker)
         async with broker.deadline(broker.PREPARE_S, "the broker did not answer"):
             problems = await self._broker.prepare(False)
         if not problems:

@@ -62,13 +62,15 @@ class Receiver(Protocol):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What a queue says of itself, for an operator. Times are Unix ms, None where there was none.
 
-    `through`: where first attempts go now, `broker` or `process`. `counts` are messages since the start, by what
+    `through`: where first attempts go now, `broker` or `process`. `away`: the broker was never reached, or not for
+    half a minute. `counts` are messages since the start, by what
     became of them; `lag_ms` is the age of the last chunk that arrived."""
 
     broker: str
     names: dict[str, str] = {}
     through: str = "process"
     reached_since_ms: int | None = None
+    away: bool = False
     last_error: str = ""
     last_error_ms: int | None = None
     lag_ms: int | None = None

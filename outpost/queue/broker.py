@@ -43,6 +43,13 @@ async def deadline(seconds: float, text: str) -> AsyncIterator[None]:
         raise BrokerError("timeout", text) from None
 
 
+async def end(opened: Broker) -> None:
+    """Closes it within `SETTLE_S`, whatever it waits for."""
+    with contextlib.suppress(BrokerError):
+        async with deadline(SETTLE_S, "closing did not end in time"):
+            await opened.close()
+
+
 def new_message_id() -> str:
     """What names a message of ours: random, 32 hex digits."""
     return os.urandom(16).hex()

@@ -74,7 +74,7 @@ class ChunkedQueue:
             for task in (sender, inbox):
                 task.cancel()
             await asyncio.gather(sender, inbox, return_exceptions=True)
-            await self._broker.close()
+            await broker.end(self._broker)
 
     def state(self) -> base.State:
         """See `base.Queue`."""

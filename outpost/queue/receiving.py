@@ -84,7 +84,7 @@ class Inbox:
             raise broker.BrokerError("ERR", problems[0])
 
     async def _connect(self) -> list[str]:
-        await self._broker.close()
+        await broker.end(self._broker)
         async with broker.deadline(broker.PREPARE_S, "the broker did not answer"):
             problems = await self._broker.prepare(self._provision)
         if not problems:

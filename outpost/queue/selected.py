@@ -28,6 +28,12 @@ def delivery_broker(settings: Settings) -> broker.Broker | None:
     return None if named is None else _opened(named)
 
 
+def dead_letters_broker(settings: Settings) -> broker.Broker | None:
+    """The dead letters of the delivery queue, as a queue of their own. Raises errors.StartRefused."""
+    named = queues.delivery_dead_letters(settings)
+    return None if named is None else _opened(named)
+
+
 def source_broker(settings: Settings) -> broker.Broker | None:
     """None: events are published over HTTP alone. Raises errors.StartRefused."""
     named = queues.source(settings)

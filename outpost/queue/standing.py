@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from outpost import telemetry
 from outpost.queue import base
 
+AWAY_S = 30.0  # a broker that is away for so long is an obstacle to a process that only delivers
 LAG_MS = 5_000  # while what arrives is older than this, new tasks do not queue up behind it
 
 
@@ -28,6 +29,8 @@ class Standing:
         self._last_error_ms: int | None = None
         self._counts: Counter[str] = Counter()
         self._away = asyncio.Event()
+        self._ever = False  # reached since the start
+        self._away_since = time.monotonic()
 
     @property
     def through(self) -> bool:
@@ -43,6 +46,13 @@ class Standing:
     def published(self) -> int:
         """Chunks handed to the broker since the start."""
         return self._counts["published"]
+
+    @property
+    def away(self) -> bool:
+        """The broker was never reached, or not for `AWAY_S`."""
+        if self._sends and self._receives:
+            return False
+        return not self._ever or time.monotonic() - self._away_since >= AWAY_S
 
     def count(self, what: str, n: int = 1) -> None:
         """Adds to `queue.<what>` and to what `state` tells."""
@@ -86,6 +96,7 @@ class Standing:
             names=dict(self._names),
             through="broker" if self.through else "process",
             reached_since_ms=self._reached_since_ms,
+            away=self.away,
             last_error=self._last_error,
             last_error_ms=self._last_error_ms,
             lag_ms=self._lag_ms,
@@ -93,12 +104,15 @@ class Standing:
         )
 
     def _fell(self, code: str, text: str) -> None:
+        if self._reached_since_ms is not None:
+            self._away_since = time.monotonic()
         self._reached_since_ms = None
         self._last_error, self._last_error_ms = f"{code}: {text}", _now_ms()
         self.health.fell(f"queue {self._name}", f"{code}: {text}")
 
     def _rose(self) -> None:
         if self._sends and self._receives:
+            self._ever = True
             self._reached_since_ms = self._reached_since_ms or _now_ms()
             self.health.rose()
 

@@ -79,6 +79,24 @@ def delivery(settings: Settings) -> Named | None:
     return next((found for _, found in _delivery(settings)), None)
 
 
+def delivery_dead_letters(settings: Settings) -> Named | None:
+    """The dead letters of the delivery queue, as a queue of their own."""
+    match delivery(settings):
+        case RabbitMQ() | SQS() as named:
+            return msgspec.structs.replace(named, queue=named.dead_letters, dead_letters="")
+        case PubSub() as named:
+            return msgspec.structs.replace(
+                named,
+                topic=named.dead_letter_topic,
+                subscription=named.dead_letter_subscription,
+                dead_letter_topic="",
+                dead_letter_subscription="",
+            )
+        case ServiceBus() as named:
+            return msgspec.structs.replace(named, subscription=f"{named.subscription}/$DeadLetterQueue")
+    return None
+
+
 def source(settings: Settings) -> Named | None:
     """The broker that events are published through; None: over HTTP alone."""
     return next((found for _, found in _source(settings)), None)

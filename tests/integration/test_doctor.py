@@ -81,7 +81,7 @@ async def world(own_redis: RedisServer, postgres_url: str) -> AsyncIterator[Worl
 async def test_of_a_healthy_deployment_all_is_well(world: World) -> None:
     found = await world.examine()
     assert {"ok"} == {each.severity for each in found}
-    assert {"redis", "memory", "clock", "tables", "processes", "dispatch", "config", "log", "tls"} == {
+    assert {"redis", "memory", "clock", "tables", "processes", "dispatch", "config", "log", "tls", "queues"} == {
         each.about for each in found
     }
 
@@ -315,5 +315,5 @@ async def test_it_shows_no_secret(
     monkeypatch.setenv("AES_ENCRYPTION_SECRET", "hunter2")
     assert 1 == await asyncio.to_thread(main.main, ["doctor"])
     out, err = capsys.readouterr()
-    assert ["problem", "problem", "ok", "2"] == [line.split()[0] for line in out.splitlines()]
+    assert ["problem", "problem", "ok", "ok", "2"] == [line.split()[0] for line in out.splitlines()]
     assert "hunter2" not in out + err

@@ -20,6 +20,7 @@ from outpost.cli.doctor import dispatch as doctor_dispatch
 from outpost.cli.doctor import findings as say
 from outpost.cli.doctor import postgres as doctor_postgres
 from outpost.cli.doctor import projections as doctor_projections
+from outpost.cli.doctor import queues as doctor_queues
 from outpost.cli.doctor import redis as doctor_redis
 from outpost.cli.doctor import tls as doctor_tls
 from outpost.cli.doctor.findings import Finding
@@ -72,6 +73,7 @@ async def _examine(log: client.Log, store: stores.Store, settings: Settings) -> 
         "postgres", doctor_postgres.look(store, log if redis_answers else None)
     )
     found = [*redis, *postgres, doctor_tls.look(settings)]
+    found += (await _look("queues", doctor_queues.look(settings)))[0]
     if redis_answers and await log.command("EXISTS", log.keys.meta):
         found += (await _look("dispatch", doctor_dispatch.look(log)))[0]
         found += (await _look("config", doctor_projections.config(log)))[0]

@@ -29,6 +29,7 @@ class Delivery(base.Role):
 
     def __init__(self, parts: base.Parts, memory: base.Memory) -> None:
         settings, log = parts.settings, parts.log
+        self._alone = settings.service == "delivery"
         holder = uuid.uuid4().hex
         slots = settings.delivery_max_concurrency
         limits = senders.Limits(slots, settings.delivery_timeout_ms, settings.delivery_lease_margin_ms)
@@ -68,9 +69,14 @@ class Delivery(base.Role):
             loops.Loop("publishers", self._publishers.run, loops.UPKEEP),
         )
 
+    def obstacles(self) -> Sequence[str]:
+        """A process that only delivers is not ready without its broker, so that a rollout with a wrong password
+        stops."""
+        return (self._queue.health.reason,) if self._alone and self._queue.state().away else ()
+
     def setbacks(self) -> Sequence[str]:
         """A broker that is away: deliveries go on in process."""
-        return (self._queue.health.reason,)
+        return () if self.obstacles() else (self._queue.health.reason,)
 
     async def _release(self) -> None:
         async def both() -> None:
