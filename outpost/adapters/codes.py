@@ -42,6 +42,8 @@ class Code(enum.StrEnum):
     TOPIC_NOT_FOUND = "topic_not_found"  # kafka
     UNROUTABLE = "unroutable"
     MESSAGE_TOO_LARGE = "message_too_large"
+    MESSAGE_REFUSED = "message_refused"  # it takes no such message, whoever sends it how often
+    ENCRYPTION_KEY_UNUSABLE = "encryption_key_unusable"  # AWS: the key of KMS that it encrypts with
     ANSWER_TOO_LARGE = "answer_too_large"  # it says more than is read from it
     THROTTLED = "throttled"
     CHANNEL_ERROR = "channel_error"  # rabbitmq
@@ -50,7 +52,7 @@ class Code(enum.StrEnum):
     KAFKA_ERROR = "kafka_error"
 
 
-NOT_RETRIED = frozenset({Code.MESSAGE_TOO_LARGE})
+NOT_RETRIED = frozenset({Code.MESSAGE_TOO_LARGE, Code.MESSAGE_REFUSED})
 UNFORMATTED = delivery.Failed(Code.ERR, {"error": "could not format event for delivery"})
 
 

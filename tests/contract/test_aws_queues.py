@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -120,6 +121,30 @@ async def test_an_endpoint_of_its_own_is_where_the_messages_of_a_queue_go(
     elsewhere = world.Target(config, target.credentials)
     assert ["OK"] == [outcome.code for outcome in await _sent(aws_sqs.build(shared), elsewhere, _events(b"{}"))]
     assert [b"{}"] == [message.body for message in await queues.arrived(target, 1)]
+
+
+@pytest.mark.case(36)
+async def test_an_event_without_a_topic_and_one_with_a_long_topic_arrive_beside_a_good_one(
+    buses: eventbridge.World, shared: shared_.Shared
+):
+    async def as_aws(asked: moto.Asked) -> moto.Reply | None:
+        types = [entry["DetailType"] for entry in json.loads(asked.body)["Entries"]]
+        if all(0 < len(type_) <= 128 for type_ in types):
+            return None
+        return moto.refusal(asked, "ValidationException", "DetailType must have 1 to 128 characters")
+
+    buses.front.hook = as_aws
+    target = await buses.target()
+    topics = ["", "t" * 200, "order.created"]
+    events = [
+        msgspec.structs.replace(event, topic=topic)
+        for event, topic in zip(_events(b"{}", b"[]", b"1"), topics, strict=True)
+    ]
+    outcomes = await _sent(aws_eventbridge.build(shared), target, events)
+    assert ["OK"] * 3 == [outcome.code for outcome in outcomes]
+    arrived = {message.body: message for message in await buses.arrived(target, 3)}
+    assert ["event", "t" * 128, "order.created"] == [arrived[event.data].extra["detail-type"] for event in events]
+    assert topics == [arrived[event.data].metadata["topic"] for event in events]
 
 
 @pytest.mark.parametrize("named", ["", "default"])

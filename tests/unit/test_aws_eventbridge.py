@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 
+import msgspec
 import pytest
 
 from outpost import errors
@@ -73,7 +74,7 @@ def test_a_bus_is_named_by_its_name_or_its_arn(adapter: aws_eventbridge.EventBri
 
 
 @pytest.mark.parametrize(
-    "bus", ["a b", "aws.partner/example.com/x", "arn:aws:sqs:eu-central-1:1:orders", "orders\n"]
+    "bus", ["a b", "aws.partner/example.com/x", "arn:aws:sqs:eu-central-1:1:orders", "or\nders"]
 )
 def test_what_is_no_bus_is_refused(adapter: aws_eventbridge.EventBridge, bus: str):
     problems = _problems(adapter, region=REGION, event_bus_name=bus)
@@ -132,6 +133,35 @@ def test_the_size_of_an_entry_is_counted_as_documented():
     assert 14 + 3 + len("order.created") + len(entry.value["Detail"]) == entry.size
 
 
+@pytest.mark.case(36)
+@pytest.mark.parametrize(
+    ("topic", "detail_type"),
+    [
+        ("", "event"),
+        ("*", "*"),
+        ("t" * 128, "t" * 128),
+        ("t" * 129, "t" * 128),
+        ("t" * 255, "t" * 128),
+        ("\u00e9" * 127, "\u00e9" * 127),
+    ],
+)
+def test_a_detail_type_is_neither_empty_nor_too_long_and_the_metadata_have_the_whole_topic(
+    topic: str, detail_type: str
+):
+    entry = _entry(msgspec.structs.replace(_event(), topic=topic))
+    assert (detail_type, topic) == (
+        entry.value["DetailType"],
+        json.loads(entry.value["Detail"])["metadata"]["topic"],
+    )
+    assert 14 + len("outpost") + len(detail_type.encode()) + len(entry.value["Detail"].encode()) == entry.size
+
+
+def test_blanks_around_pasted_values_are_trimmed(adapter: aws_eventbridge.EventBridge):
+    config = {"region": f" {REGION}\n", "event_bus_name": f"\t{ARN} "}
+    prepared = adapter.prepare(base.Save(config, CREDENTIALS, None, CREDENTIALS, True, 0))
+    assert ([], {"region": REGION, "event_bus_name": ARN}) == (prepared.problems, prepared.config)
+
+
 @pytest.mark.parametrize("bus", ["", "default"])
 def test_the_default_bus_is_named_by_no_name(bus: str):
     assert "EventBusName" not in _entry(_event(), bus).value
@@ -151,7 +181,7 @@ def test_data_that_is_no_text_is_not_sent():
     [
         ("ThrottlingException", "throttled"),
         ("InternalFailure", "ERR"),
-        ("MalformedDetail", "ERR"),
+        ("InvalidArgument", "ERR"),
         ("AccessDeniedException", "access_denied"),
         ("NotAuthorizedForSourceException", "access_denied"),
         ("NotAuthorizedForDetailTypeException", "access_denied"),
@@ -162,6 +192,13 @@ def test_an_entry_that_failed_in_a_call_that_did_not_is_a_failed_attempt(name: s
     sent, failed = aws_eventbridge.outcomes_of(answer, 2, [])
     assert delivery.Delivered("OK", {"event_id": "e-1"}) == sent
     assert delivery.Failed(code, {"error": f"{name}: why"}) == failed
+
+
+@pytest.mark.case(36)
+def test_what_the_service_never_takes_is_not_tried_again():
+    answer = {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "MalformedDetail", "ErrorMessage": "why"}]}
+    expected = delivery.Failed("message_refused", {"error": "MalformedDetail: why"}, retryable=False)
+    assert [expected] == aws_eventbridge.outcomes_of(answer, 1, [])
 
 
 def test_an_answer_for_fewer_events_than_were_asked_is_a_failure_of_all():

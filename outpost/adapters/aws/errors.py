@@ -39,11 +39,6 @@ _NAMES: dict[Code, tuple[str, ...]] = {
         "AccessDeniedException",
         "AccountProblem",
         "AllAccessDisabled",
-        "KMS.AccessDeniedException",
-        "KMSAccessDeniedException",
-        "KmsAccessDenied",
-        "KmsOptInRequired",
-        "KMSOptInRequired",
         "NotAuthorized",
         "NotAuthorizedForDetailTypeException",
         "NotAuthorizedForSourceException",
@@ -59,9 +54,6 @@ _NAMES: dict[Code, tuple[str, ...]] = {
     ),
     Code.THROTTLED: (
         "BandwidthLimitExceeded",
-        "KMS.ThrottlingException",
-        "KMSThrottlingException",
-        "KmsThrottled",
         "LimitExceededException",
         "PriorRequestNotComplete",
         "ProvisionedThroughputExceededException",
@@ -81,6 +73,26 @@ _NAMES: dict[Code, tuple[str, ...]] = {
         "MetadataTooLarge",
         "RequestEntityTooLarge",
     ),
+    Code.MESSAGE_REFUSED: (
+        "AWS.SimpleQueueService.InvalidMessageContents",
+        "InvalidMessageContents",
+        "KeyTooLongError",
+        "MalformedDetail",
+    ),
+}
+# The key by which a queue, a stream, a bucket or a bus is encrypted: each service has its own spelling of the same
+# words, such as KMS.DisabledException, KMSDisabledException and KmsDisabled.
+_KMS = re.compile(r"KMS\.?(?:KMS)?([A-Za-z]+?)(?:Exception)?", re.IGNORECASE)
+_OF_KMS = {
+    "accessdenied": Code.ACCESS_DENIED,
+    "optinrequired": Code.ACCESS_DENIED,
+    "throttled": Code.THROTTLED,
+    "throttling": Code.THROTTLED,
+    "disabled": Code.ENCRYPTION_KEY_UNUSABLE,
+    "invalidkeyusage": Code.ENCRYPTION_KEY_UNUSABLE,
+    "invalidstate": Code.ENCRYPTION_KEY_UNUSABLE,
+    "keyunavailable": Code.ENCRYPTION_KEY_UNUSABLE,
+    "notfound": Code.ENCRYPTION_KEY_UNUSABLE,
 }
 _BY_NAME = {name: code for code, names in _NAMES.items() for name in names}
 # A service behind a proxy, or one that only resembles AWS, may say no more than this.
@@ -100,6 +112,9 @@ _TOO_LARGE = re.compile(r"must be shorter than \d+ bytes|entries in the request 
 def code_of(name: str, status: int = 0, text: str = "") -> Code:
     """The code for the error that the service calls `name`, in an answer of that status and text."""
     if code := _BY_NAME.get(name):
+        return code
+    kms = _KMS.fullmatch(name)
+    if kms is not None and (code := _OF_KMS.get(kms[1].lower())):
         return code
     if _TOO_LARGE.search(text):
         return Code.MESSAGE_TOO_LARGE

@@ -1,6 +1,7 @@
 """The aws_eventbridge destination type: an event becomes one entry of PutEvents on an event bus.
 
-The detail holds the event's data byte for byte, and its metadata. A call that is answered with 200 may still have
+The detail holds the event's data byte for byte, and its metadata; the detail type is the topic as far as the
+service takes one. A call that is answered with 200 may still have
 entries that failed: each event has the outcome of its entry.
 """
 
@@ -24,6 +25,10 @@ from outpost.domain import delivery, times
 TYPE = "aws_eventbridge"
 NO_EVENT_ID = "the service gave the event no id"
 DEFAULT_BUS = "default"
+NO_TOPIC = "event"  # the detail type, which is required, of an event without a topic
+MAX_DETAIL_TYPE_CHARACTERS = (
+    128  # https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEventsRequestEntry.html
+)
 
 # "The total entry size must be less than 1MB", of all entries of a call together: botocore 1.44 quotes
 # https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html. It was 256 KB until 2026.
@@ -38,6 +43,12 @@ class EventBridge(declared.Declared):
     """The type; see base.Adapter."""
 
     max_open = aws_client.MAX_OPEN
+
+    def completed(
+        self, config: dict[str, str], credentials: dict[str, str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Without the blanks that come with pasting."""
+        return {key: value.strip() for key, value in config.items()}, credentials
 
     def target(self, destination: base.OpenDestination) -> tuple[str, str | None]:
         """The bus and where it is; its page in Amazon's console, unless the bus is another's."""
@@ -82,13 +93,15 @@ class Writer:
         self._bus = {"EventBusName": bus} if bus not in ("", DEFAULT_BUS) else {}
 
     def entry(self, event: base.Delivery) -> aws_batch.Entry | delivery.Failed:
-        """The time is the event's own, in seconds, as the service keeps it."""
+        """The time is the event's own, in seconds, as the service keeps it. Of a topic that is too long the
+        beginning is the detail type; the metadata have all of it."""
+        detail_type = event.topic[:MAX_DETAIL_TYPE_CHARACTERS] or NO_TOPIC
         detail = b'{"metadata":%b,"data":%b}' % (msgspec.json.encode(self._merger.merged(event)), event.data)
         try:
-            value = {"Source": self._source, "DetailType": event.topic, "Detail": detail.decode(), **self._bus}
+            value = {"Source": self._source, "DetailType": detail_type, "Detail": detail.decode(), **self._bus}
         except UnicodeDecodeError:
             return codes.UNFORMATTED
-        size = len(self._source.encode()) + len(event.topic.encode()) + len(detail)
+        size = len(self._source.encode()) + len(detail_type.encode()) + len(detail)
         moment = times.parse(event.time)
         if moment is None:  # the service takes the time of the call
             return aws_batch.Entry(value, size)
