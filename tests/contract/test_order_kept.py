@@ -20,6 +20,7 @@ LIMIT_S = 60.0  # only what fails waits so long
 # What makes a group of the events of one customer.
 GROUPED: dict[str, dict[str, str]] = {
     "aws_sqs": {"message_group_id_template": "data.customer"},
+    "aws_kinesis": {"partition_key_template": "data.customer"},
 }
 
 

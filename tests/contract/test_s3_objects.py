@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import email.header
+import hashlib
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from outpost import settings
 from outpost.adapters import base, registry
 from outpost.domain import delivery
-from tests.harness import servers
+from tests.harness import receiver, servers
 from tests.harness.destinations import s3
 
 DATA = b'{"a":  1}'
@@ -89,6 +92,47 @@ async def test_an_event_that_is_sent_again_overwrites_its_object(world: s3.World
     [arrived] = await world.arrived(target, 1)
     assert expected == arrived.extra["key"]
     assert "application/json" == arrived.extra["content_type"]
+
+
+@pytest.mark.case(37)
+@pytest.mark.parametrize("data", [b"{}", DATA, '"Zo\u00eb"'.encode(), b'"%b"' % (b"x" * 300_000)])
+async def test_a_store_of_somebody_elses_gets_no_checksum_header(adapter: base.Adapter, data: bytes):
+    credentials = {"key": "AKIDEXAMPLE", "secret": "a-secret-of-nobody"}
+    async with receiver.Receiver() as store:
+        store.always(receiver.answer(200, b"", 'ETag: "1"'))
+        config = {"bucket": "b", "region": "us-east-1", "endpoint": f"http://127.0.0.1:{store.port}"}
+        [outcome] = await send(adapter, config, credentials, base.Delivery("evt_1", "t", TIME, {}, data, 1))
+        assert "OK" == outcome.code
+        [request] = store.requests
+    checksums = ("x-amz-checksum", "x-amz-sdk-checksum", "x-amz-trailer", "content-encoding", "transfer-encoding")
+    assert [] == [name for name in request.headers if name.startswith(checksums)]
+    # What protects the bytes on their way: the signature, and the header that every service knows.
+    assert data == request.body
+    assert hashlib.sha256(data).hexdigest() == request.headers["x-amz-content-sha256"]
+    assert base64.b64encode(hashlib.md5(data).digest()).decode() == request.headers["content-md5"]
+
+
+@pytest.mark.case(37)
+async def test_an_object_arrives_where_nothing_but_its_signature_is_checked(
+    world: s3.World, adapter: base.Adapter
+):
+    target = await world.target()
+    [outcome] = await send(
+        adapter, target.config, target.credentials, base.Delivery("evt_1", "t", TIME, {}, DATA, 1)
+    )
+    assert "OK" == outcome.code
+    assert [DATA] == [arrived.body for arrived in await world.arrived(target, 1)]
+
+
+async def test_a_key_that_is_too_long_fails_once_and_others_arrive(world: s3.World, adapter: base.Adapter):
+    target = await world.target()
+    config = {**target.config, "key_template": "data.name"}
+    bodies = [json.dumps({"name": "\u00e9" * count}, ensure_ascii=False).encode() for count in (2, 513)]
+    events = [base.Delivery(f"evt_{len(body)}", "t", TIME, {}, body, 1) for body in bodies]
+    good, bad = await send(adapter, config, target.credentials, *events)
+    assert "OK" == good.code
+    assert isinstance(bad, delivery.Failed)
+    assert ("message_refused", False) == (bad.code, bad.retryable)
 
 
 async def test_an_object_arrives_without_metadata_that_it_cannot_carry(world: s3.World, adapter: base.Adapter):

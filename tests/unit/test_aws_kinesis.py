@@ -62,7 +62,6 @@ def test_a_region_may_have_three_or_four_parts(kinesis: aws_kinesis.Kinesis, reg
         ("region", "eu-central"),
         ("region", "EU-CENTRAL-1"),
         ("region", "us-a-b-c-1"),
-        ("region", "eu-central-1\n"),
         ("region", "eu-central-1.evil.example"),
         ("stream_name", "not a name"),
         ("stream_name", "arn:aws:kinesis"),
@@ -90,6 +89,34 @@ def test_what_does_not_match_is_a_problem_of_its_pattern(kinesis: aws_kinesis.Ki
 )
 def test_what_is_right_is_stored_as_it_is(kinesis: aws_kinesis.Kinesis, key: str, value: str):
     assert {**CONFIG, key: value} == saved(kinesis, {**CONFIG, key: value}, CREDENTIALS).config
+
+
+ARN = "arn:aws:kinesis:eu-central-1:123456789012:stream/orders"
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ({"stream_name": " orders\n", "region": "\teu-central-1 "}, CONFIG),
+        ({"stream_name": ARN, "region": "eu-central-1"}, {"stream_name": ARN, "region": "eu-central-1"}),
+        ({"stream_name": f"{ARN} "}, {"stream_name": ARN, "region": "eu-central-1"}),
+    ],
+)
+def test_a_stream_may_be_named_as_the_console_shows_it(
+    kinesis: aws_kinesis.Kinesis, sent: dict[str, str], stored: dict[str, str]
+):
+    prepared = saved(kinesis, sent, CREDENTIALS)
+    assert ([], stored) == (prepared.problems, prepared.config)
+
+
+def test_the_region_is_that_of_the_streams_arn(kinesis: aws_kinesis.Kinesis):
+    [problem] = problems(kinesis, stream_name=ARN, region="us-east-1")
+    assert "config.region must be the region in the ARN of the stream" == problem.sentence()
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("orders", "StreamName"), (ARN, "StreamARN")])
+def test_a_stream_is_asked_for_by_what_it_was_named_by(name: str, parameter: str):
+    assert {parameter: name} == aws_kinesis.stream_of(name)
 
 
 @pytest.mark.behaviour(132)
@@ -172,7 +199,7 @@ def test_without_metadata_in_the_payload_the_template_looks_at_the_data():
 def test_a_key_that_kinesis_does_not_take_fails_alone_and_says_why():
     long = base.Delivery("e" * 257, "t", EVENT.time, {}, b"{}", 1)
     told = "the partition key has 257 characters, and may have 256"
-    assert codes.failed(codes.Code.ERR, told) == writer().entry(long)
+    assert codes.failed(codes.Code.MESSAGE_REFUSED, told) == writer().entry(long)
 
 
 Answer = dict[str, Any] | aws_client.Refusal

@@ -186,7 +186,9 @@ def publisher(service: Service, template: str = "") -> aws_s3.Publisher:
     client: Any = service
     merger = metadata.Merger({"team": "blue"}, milliseconds=False, clock_ns=lambda: 1_800_000_000 * 10**9)
     keys = aws_s3.Keys(template, {"team": "blue"}, milliseconds=False)
-    return aws_s3.Publisher(client, merger, keys, {"Bucket": "my-bucket", "StorageClass": "STANDARD"})
+    return aws_s3.Publisher(
+        client, merger, keys, {"Bucket": "my-bucket", "StorageClass": "STANDARD"}, aws_s3.sha256
+    )
 
 
 @pytest.mark.behaviour(130, 133)
@@ -280,3 +282,46 @@ def test_an_attempt_names_what_was_left_out_up_to_twenty_keys():
     assert {"key": "k"} == metadata.noted({"key": "k"}, [])
     found = metadata.noted({}, [f"k{number}" for number in range(100)])
     assert [f"k{number}" for number in range(metadata.MAX_NOTED)] == found[metadata.LEFT_OUT]
+
+
+@pytest.mark.parametrize(
+    ("pasted", "stored"),
+    [
+        (" my-bucket\n", "my-bucket"),
+        ("arn:aws:s3:::my-bucket", "my-bucket"),
+        ("arn:aws-us-gov:s3:::my.bucket_1", "my.bucket_1"),
+        ("s3://my-bucket", "my-bucket"),
+        ("s3://my-bucket/", "my-bucket"),
+        (
+            "arn:aws:s3:eu-central-1:123456789012:accesspoint/a",
+            "arn:aws:s3:eu-central-1:123456789012:accesspoint/a",
+        ),
+    ],
+)
+def test_the_name_of_a_bucket_as_consoles_show_it_is_taken(s3: aws_s3.S3, pasted: str, stored: str):
+    credentials = {"key": "k", "secret": "s"}
+    prepared = s3.prepare(base.Save(CONFIG | {"bucket": pasted}, credentials, None, credentials, True, 0))
+    assert ([], stored) == (prepared.problems, prepared.config["bucket"])
+
+
+@pytest.mark.parametrize("bucket", ["my bucket", "bucket/folder", "s3://bucket/folder", "b" * 256, "b?x"])
+def test_what_no_bucket_can_be_called_is_refused_when_it_is_saved(s3: aws_s3.S3, bucket: str):
+    credentials = {"key": "k", "secret": "s"}
+    prepared = s3.prepare(base.Save(CONFIG | {"bucket": bucket}, credentials, None, credentials, True, 0))
+    assert [errors.Problem("config.bucket", "pattern")] == prepared.problems
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "amazons"),
+    [
+        ("", True),
+        ("https://s3.eu-central-1.amazonaws.com", True),
+        ("https://bucket.vpce-1.s3.eu-central-1.vpce.amazonaws.com", True),
+        ("https://s3.cn-north-1.amazonaws.com.cn", True),
+        ("https://minio.example:9000", False),
+        ("https://s3.amazonaws.com.example", False),
+        ("http://127.0.0.1:9000", False),
+    ],
+)
+def test_amazons_own_s3_is_known_by_its_name(endpoint: str, amazons: bool):
+    assert amazons == aws_s3.is_amazon(endpoint)
