@@ -260,7 +260,7 @@ class PubSubBroker:
         request = opened.pull(subscription=self._subscription, max_messages=asked).SerializeToString()
         place = gcp_calls.routing("subscription", self._subscription)
         deadline = asyncio.get_running_loop().time() + PULL_S + broker.RECEIVE_EXTRA_S
-        answer = await opened.calls.call(
+        answer = await opened.pulls.call(
             f"{_SUBSCRIBER}Pull", request, opened.pulled.FromString, place, deadline, PULL_S
         )
         if isinstance(answer, gcp_calls.Refused):

@@ -52,9 +52,12 @@ class Connection:
         # 0: any number of pings, since a call that waits for messages sends nothing meanwhile
         options = {"max_answer_bytes": MAX_ANSWER_BYTES, "keepalive_ms": KEEPALIVE_MS, "pings_without_data": 0}
         self.calls = gcp_calls.Calls(library, self._known, service, tokens, **options)
+        # Calls that wait have a channel of their own: a send that is cut off takes its channel with it.
+        self.pulls = gcp_calls.Calls(library, self._known, service, tokens, **options)
 
     async def close(self) -> None:
         """Cuts off what is under way."""
+        await self.pulls.close()
         await self.calls.close()
         self._known.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -277,6 +277,23 @@ async def test_a_connection_that_went_silent_is_noticed_and_replaced(
     await made.close()
 
 
+async def test_a_send_that_is_cut_off_takes_no_call_with_it_that_waits_for_messages(
+    world: World, opened: pubsub.PubSubBroker
+) -> None:
+    assert [] == await opened.receive(1, 0.1)
+    connection: Any = opened._open
+    sending, pulling = connection.calls._held._client, connection.pulls._held._client
+    world.proxy.stall()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await opened.send([b"x"])
+    assert sending is not connection.calls._held._client
+    assert pulling is connection.pulls._held._client
+    world.proxy.flow()
+    assert [True] == await opened.send([b"y"])
+    assert b"y" in {each.body for each in await received(opened, 1) + await opened.receive(1, 0.5)}
+
+
 async def test_an_emulator_is_used_without_tls_and_without_credentials(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
