@@ -12,7 +12,7 @@ from tests.harness.api_server import WEBHOOK, Api
 from tests.integration.api.test_logs import LogApi, logs  # noqa: F401 - a fixture
 
 DESTINATIONS = "/tenants/acme/destinations"
-LISTS = {"/events": "evt", "/attempts": "att", f"{DESTINATIONS}/d1/attempts": "att"}
+LISTS: dict[str, cursor.Resource] = {"/events": "evt", "/attempts": "att", f"{DESTINATIONS}/d1/attempts": "att"}
 EMPTY = ["limit=", "dir=", "order_by=", "next=", "prev=", "next=&prev="]
 EMPTY_TIMES = ["time[gte]=", "time[lte]=", "time[gt]=", "time[lt]=", "time[any]=", "time="]
 VERSION = "invalid cursor: cursor version mismatch: expected version 01"
@@ -107,3 +107,88 @@ async def test_an_empty_topic_is_one_where_any_is_allowed(api_without_topics: Ap
     for said, matched in (({}, ["d1"]), ({"topic": ""}, ["d1"]), ({"topic": "*"}, ["d1"]), ({"topic": "a"}, [])):
         answer = await api.http.post("/publish", json={"tenant_id": "acme", "data": {}, **said})
         assert (answer.status_code, answer.json()["destination_ids"]) == (202, matched), said
+
+
+LABELS = {
+    "webhook": "Webhook",
+    "aws_sqs": "AWS SQS",
+    "aws_kinesis": "AWS Kinesis",
+    "aws_s3": "AWS S3",
+    "gcp_pubsub": "GCP Pub/Sub",
+    "rabbitmq": "RabbitMQ",
+    "kafka": "Apache Kafka",
+}
+KEYS = {"key": "Access Key ID", "secret": "Secret Access Key"}
+TEMPLATE = {"partition_key_template": "Partition Key Template"}
+LOGIN = {"username": "Username", "password": "Password"}
+FIELDS = {
+    "webhook": {"url": "Webhook URL", "custom_headers": "Custom Headers"},
+    "aws_sqs": {"queue_url": "Queue URL", **KEYS},
+    "aws_kinesis": {
+        "stream_name": "Stream Name",
+        "region": "AWS Region",
+        "endpoint": "Endpoint",
+        **TEMPLATE,
+        **KEYS,
+        "session": "Session Token",
+    },
+    "aws_s3": {
+        "bucket": "Bucket Name",
+        "region": "AWS Region",
+        "key_template": "Object Key Template",
+        "storage_class": "S3 Storage Class",
+        **KEYS,
+        "session": "Session Token",
+    },
+    "gcp_pubsub": {
+        "project_id": "Project ID",
+        "topic": "Topic",
+        "endpoint": "Endpoint",
+        "service_account_json": "Service Account JSON",
+    },
+    "rabbitmq": {"server_url": "Server URL", "exchange": "Exchange", "tls": "TLS", **LOGIN},
+    "kafka": {
+        "brokers": "Brokers",
+        "topic": "Topic",
+        "tls": "TLS",
+        **TEMPLATE,
+        "sasl_mechanism": "SASL Mechanism",
+        **LOGIN,
+    },
+}
+
+
+@pytest.mark.behaviour(13)
+async def test_types_and_their_fields_have_the_published_labels(api: Api) -> None:
+    types = {each["type"]: each for each in (await api.http.get("/destination-types")).json()}
+    for name, label in LABELS.items():
+        assert types[name]["label"] == label
+        fields = [*types[name]["config_fields"], *types[name]["credential_fields"]]
+        labels = {field["key"]: field["label"] for field in fields}
+        assert FIELDS[name].items() <= labels.items(), name
+
+
+async def test_an_event_has_its_time_in_milliseconds(logs: LogApi) -> None:  # noqa: F811
+    await logs.event("e1", time="2026-01-02T03:04:05.678999Z")
+    await logs.project()
+    assert (await logs.get("/events/e1"))["time"] == "2026-01-02T03:04:05.678Z"
+
+
+async def test_a_topic_with_a_comma_stays_one(api_without_topics: Api) -> None:
+    api = api_without_topics
+    await api.tenant()
+    await api.http.post(DESTINATIONS, json={**WEBHOOK, "id": "d1", "topics": ["a,b"]})
+    assert (await api.http.get(f"{DESTINATIONS}/d1")).json()["topics"] == ["a,b"]
+    for topic, matched in (("a,b", ["d1"]), ("a", []), ("b", [])):
+        answer = await api.http.post("/publish", json={"tenant_id": "acme", "topic": topic, "data": {}})
+        assert answer.json()["destination_ids"] == matched
+
+
+async def test_the_cursors_of_the_published_server_are_refused(logs: LogApi) -> None:  # noqa: F811
+    await logs.destination(id="d1")
+    for path, text in (
+        ("/tenants", cursor.encode_cursor("tnt", "1700000000000")),
+        *((path, cursor.encode_cursor(resource, "1700000000000::x_1")) for path, resource in LISTS.items()),
+    ):
+        answer = await logs.http.get(path, params={"next": text})
+        assert (answer.status_code, answer.json()["message"][:14]) == (400, "invalid cursor"), path
