@@ -76,6 +76,26 @@ def test_the_event_is_read_back_from_the_broker_and_nothing_is_left(type_: str, 
     assert [] == processes_told_of(tmp_path)
 
 
+def test_a_webhook_is_delivered_over_rabbitmq_and_nothing_is_left(tmp_path: Path) -> None:
+    servers.require(servers.VALKEY_9)
+    servers.require(servers.POSTGRES_18)
+    if not rabbitmq.present():
+        servers.leave_out(rabbitmq.INSTALL)
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+    ran = subprocess.run(
+        [sys.executable, "-m", "outpost", "demo", "--queue", "rabbitmq"],
+        cwd=ROOT,
+        env={**kept, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert [0, ""] == [ran.returncode, ran.stderr]
+    assert re.search(r"^ +\d+  rabbitmq runs for the delivery queue", ran.stdout, re.MULTILINE)
+    assert [] == list(tmp_path.iterdir())
+    assert [] == processes_told_of(tmp_path)
+
+
 def _without(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else find(name))
@@ -130,6 +150,6 @@ def test_what_is_missing_is_named_and_nothing_is_started(
 def test_what_arrives_changed_ends_the_demo(changed: dict[str, Any], sentence: str):
     metadata = {"event-id": "e", "topic": demo_evidence.TOPIC}
     arrived = demo_services.Arrived(**{"body": demo_evidence.DATA, "metadata": metadata, "at": 0.0, **changed})
-    shown = demo._Demo(Console(file=io.StringIO()), "kafka")
+    shown = demo._Demo(Console(file=io.StringIO()), "kafka", "in-process")
     with pytest.raises(errors.OutpostError, match=sentence):
         shown._verify(None, arrived, "e", demo_evidence.Destination("d", {}))

@@ -12,6 +12,7 @@ import msgspec
 
 from outpost import errors
 from outpost.cli.bench import wire
+from outpost.cli.demo import queues
 
 KEY_VARIABLE = "OUTPOST_BENCH_KEY"
 
@@ -86,6 +87,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     allow_duplicates: bool = False
     black_holes: int = 0
     black_hole_events: int = 10
+    queue: str = "in-process"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,6 +154,12 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     which = target.add_mutually_exclusive_group()
     which.add_argument("--url", help="base URL with the API prefix, such as http://127.0.0.1:3333/api/v1")
     which.add_argument("--spawn", action="store_true", help="start a throw-away server (default)")
+    target.add_argument(
+        "--queue",
+        choices=list(queues.QUEUES),
+        default=Options().queue,
+        help="what carries deliveries of a throw-away server; a broker is started and measured (%(default)s)",
+    )
     target.add_argument("--key", default=None, help=f"API key of the target ({KEY_VARIABLE})")
     target.add_argument(
         "--pid",
@@ -192,6 +200,8 @@ def from_args(args: argparse.Namespace) -> Options:
         problems.append("--black-holes must not be negative, and --black-hole-events at least 1")
     if args.black_holes and args.closed:
         problems.append("--black-holes is about latency at a rate: it excludes --max")
+    if args.url is not None and args.queue != Options().queue:
+        problems.append("--queue is that of a throw-away server: it excludes --url")
     if args.payload_bytes < wire.SMALLEST_BODY_BYTES:
         problems.append(f"--payload-bytes must be at least {wire.SMALLEST_BODY_BYTES}")
     if problems:
@@ -216,6 +226,7 @@ def from_args(args: argparse.Namespace) -> Options:
         allow_duplicates=args.allow_duplicates,
         black_holes=args.black_holes,
         black_hole_events=args.black_hole_events,
+        queue=args.queue,
     )
 
 

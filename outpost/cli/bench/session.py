@@ -110,7 +110,7 @@ async def run(options: Options, tell: Callable[[str], None]) -> report.Result:
         url, key, pids = options.url, options.key, options.pids
         if url is None:
             tell("starting a throw-away server")
-            server = await stack.enter_async_context(spawn.spawned())
+            server = await stack.enter_async_context(spawn.spawned(options.queue))
             url, key, pids = server.url, server.key, (*server.pids, *options.pids)
         _refuse_absent(pids)
         plan = wire.Plan(

@@ -9,6 +9,7 @@ import msgspec
 
 from outpost.cli.bench import processes
 from outpost.cli.bench.options import Named
+from outpost.cli.demo import queues
 from outpost.cli.demo import spawned as throwaway
 
 
@@ -21,7 +22,12 @@ class Spawned(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def spawned() -> AsyncIterator[Spawned]:
-    """Start a server, yield it once it is ready, stop it. Raises `StartRefused` with the end of its log."""
-    async with throwaway.spawned("bench") as server:
-        yield Spawned(server.url, server.key, processes.discover(server.pid, server.folder))
+async def spawned(queue: str) -> AsyncIterator[Spawned]:
+    """Start a server whose deliveries `queue` carries, yield it once it is ready, stop it. Raises `StartRefused`
+    with the end of its log."""
+    with queues.QUEUES[queue]() as broker:
+        async with throwaway.spawned("bench", broker.settings) as server:
+            pids = processes.discover(server.pid, server.folder)
+            if broker.pid:
+                pids = (*pids, Named(queue, broker.pid))
+            yield Spawned(server.url, server.key, pids)

@@ -18,7 +18,7 @@ from rich.console import Console
 from outpost import errors
 from outpost.cli import local
 from outpost.cli.demo import brokers as demo_brokers
-from outpost.cli.demo import evidence, spawned
+from outpost.cli.demo import evidence, queues, spawned
 from outpost.cli.demo import services as demo_services
 from outpost.embedded import folder, valkey
 from outpost.log.redis import client
@@ -44,18 +44,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="destination type; a broker, or what stands in for it, is started for the demo and read from "
         "(%(default)s)",
     )
+    parser.add_argument(
+        "--queue",
+        choices=list(queues.QUEUES),
+        default="in-process",
+        help="what carries deliveries; a broker is started for the demo (%(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Shows one event's way; 0 if every step was as it has to be. Raises errors.OutpostError with the sentence."""
-    asyncio.run(_Demo(Console(highlight=False, markup=False, soft_wrap=True), args.type).run())
+    asyncio.run(_Demo(Console(highlight=False, markup=False, soft_wrap=True), args.type, args.queue).run())
     return 0
 
 
 class _Demo:
-    def __init__(self, console: Console, type_: str) -> None:
+    def __init__(self, console: Console, type_: str, queue: str) -> None:
         self._console = console
         self._type = type_
+        self._queue = queue
         self._steps = 0
         self._since = monotonic()
 
@@ -64,17 +71,23 @@ class _Demo:
         async with SERVICES[self._type]() as service:
             if service.name:
                 self._step(f"{service.name} runs", service.where)
-            async with spawned.spawned("demo") as server:
-                self._step("Outpost runs, with a Valkey and a Postgres of its own", server.url)
-                headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
-                async with httpx.AsyncClient(
-                    base_url=server.url, headers=headers, timeout=evidence.REQUEST_LIMIT_S, trust_env=False
-                ) as api:
-                    await self._through_everything(api, server, service)
-                self._since = monotonic()
+            with queues.QUEUES[self._queue]() as queue:
+                if queue.pid:
+                    self._step(f"{self._queue} runs for the delivery queue", "")
+                await self._over(queue, service)
         self._step("stopped in good order, folder deleted", "")
         arrived = "arrived, signed," if self._type == "webhook" else "arrived byte for byte"
         self._console.print(f"\nEverything {arrived} and is in the log.", style="bold green")
+
+    async def _over(self, queue: queues.Queue, service: demo_services.Service) -> None:
+        async with spawned.spawned("demo", queue.settings) as server:
+            self._step("Outpost runs, with a Valkey and a Postgres of its own", server.url)
+            headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+            async with httpx.AsyncClient(
+                base_url=server.url, headers=headers, timeout=evidence.REQUEST_LIMIT_S, trust_env=False
+            ) as api:
+                await self._through_everything(api, server, service)
+        self._since = monotonic()
 
     async def _through_everything(
         self, api: httpx.AsyncClient, server: spawned.Spawned, service: demo_services.Service

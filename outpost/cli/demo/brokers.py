@@ -129,8 +129,8 @@ class _Sqs(_Read):
 @contextlib.asynccontextmanager
 async def rabbit_mq() -> AsyncIterator[Service]:
     """The RabbitMQ of the machine, with a topic exchange and a queue."""
-    _require("rabbitmq", "aio_pika", "rabbitmq")
-    with _running("rabbitmq", rabbitmq.start, rabbitmq.RabbitMQ.kill) as broker:
+    require("rabbitmq", "aio_pika", "rabbitmq")
+    with running("rabbitmq", rabbitmq.start, rabbitmq.RabbitMQ.kill) as broker:
         import aio_pika
 
         connection = await aio_pika.connect(
@@ -149,8 +149,8 @@ async def rabbit_mq() -> AsyncIterator[Service]:
 @contextlib.asynccontextmanager
 async def kafka() -> AsyncIterator[Service]:
     """Tansu, with a topic of one partition."""
-    _require("kafka", "aiokafka", "kafka")
-    with _running("kafka", tansu.start, lambda broker: broker.server.stop()) as broker:
+    require("kafka", "aiokafka", "kafka")
+    with running("kafka", tansu.start, lambda broker: broker.server.stop()) as broker:
         from aiokafka import AIOKafkaConsumer, TopicPartition
         from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -173,19 +173,21 @@ async def kafka() -> AsyncIterator[Service]:
 @contextlib.asynccontextmanager
 async def sqs() -> AsyncIterator[Service]:
     """moto, which checks signatures, with a queue and a user."""
-    _require("aws_sqs", "botocore", "aws")
-    with _running("aws-sqs", moto.start, lambda server: server.server.stop()) as server:
+    require("aws_sqs", "botocore", "aws")
+    with running("aws-sqs", moto.start, lambda server: server.server.stop()) as server:
         made = await asyncio.to_thread(server.client("sqs").create_queue, QueueName=NAME)
         yield _Sqs(server, made["QueueUrl"])
 
 
-def _require(type_: str, module: str, extra: str) -> None:
+def require(type_: str, module: str, extra: str) -> None:
+    """Raises errors.EmbeddedError where the library is missing."""
     if sentence := extras.missing(type_, module, extra):
         raise errors.EmbeddedError(sentence)
 
 
 @contextlib.contextmanager
-def _running(name: str, start: Callable[[Path], T], stop: Callable[[T], None]) -> Iterator[T]:
+def running(name: str, start: Callable[[Path], T], stop: Callable[[T], None]) -> Iterator[T]:
+    """What `start` starts, in a folder that is deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix=f"outpost-demo-{name}-")).resolve()
     try:
         started = start(folder)

@@ -47,17 +47,18 @@ class Spawned(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def spawned(name: str) -> AsyncIterator[Spawned]:
+async def spawned(name: str, settings: Mapping[str, str] | None = None) -> AsyncIterator[Spawned]:
     """Starts a server, yields it once it is ready, stops it and deletes its folder.
 
-    `name` is in the folder's name. Raises errors.StartRefused with the end of its log.
+    `name` is in the folder's name; `settings` are its own, beside what it needs. Raises errors.StartRefused with
+    the end of its log.
     """
     folder = _new_folder(name)
     log, config = folder.with_suffix(".log"), folder.with_suffix(".yaml")
     try:
         port = free_port()
         config.touch()  # empty, and named, so that no file of another server is found
-        process = await _start(folder, port, log, config)
+        process = await _start(folder, port, log, config, settings or {})
         try:
             await _ready(process, port, log)
             key = embedded_folder.secrets(folder).api_key
@@ -80,7 +81,9 @@ def _new_folder(name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"outpost-{name}-")).resolve()
 
 
-async def _start(folder: Path, port: int, log: Path, config: Path) -> asyncio.subprocess.Process:
+async def _start(
+    folder: Path, port: int, log: Path, config: Path, settings: Mapping[str, str]
+) -> asyncio.subprocess.Process:
     command = [sys.executable, "-m", "outpost", "serve", "--embedded", "--folder", str(folder)]
     command += ["--port", str(port), "--config", str(config)]
     if setpriv := shutil.which("setpriv"):  # a killed command must not leave a server behind
@@ -88,7 +91,7 @@ async def _start(folder: Path, port: int, log: Path, config: Path) -> asyncio.su
     with log.open("wb") as output:
         return await asyncio.create_subprocess_exec(
             *command,
-            env=environment(os.environ),
+            env={**environment(os.environ), **settings},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
