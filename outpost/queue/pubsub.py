@@ -51,8 +51,6 @@ class PubSubBroker:
         self._named = named
         words = ("topic", "subscription", "dead_letter_topic", "dead_letter_subscription")
         self.names: Mapping[str, str] = {word: getattr(named, word) for word in words if getattr(named, word)}
-        # Only a delivery queue has its dead letters named.
-        self._prefix = "GCP_PUBSUB_DELIVERY_" if named.dead_letter_topic else "PUBLISH_GCP_PUBSUB_"
         self._topic = self._path("topics", named.topic)
         self._subscription = self._path("subscriptions", named.subscription)
         self._letters = ""  # the topic of dead letters, as the subscription names it
@@ -75,7 +73,7 @@ class PubSubBroker:
     async def prepare(self, provision: bool) -> list[str]:
         """See `broker.Broker`."""
         try:
-            self._open = self._open or await pubsub_connection.connected(self._named, self._prefix, self._pull)
+            self._open = self._open or await pubsub_connection.connected(self._named, self._pull)
             self._gone = None
             problems = await (self._provide() if provision else self._look())
             return problems or await self._learn()
@@ -199,7 +197,7 @@ class PubSubBroker:
             ("subscription", named.dead_letter_subscription, "DLQ_SUBSCRIPTION"),
         ):
             if name and await self._get(kind, self._path(f"{kind}s", name)) is None:
-                problems.append(f"Pub/Sub has no {kind} {name!r}, which {self._prefix}{word} names")
+                problems.append(f"Pub/Sub has no {kind} {name!r}, which {self._named.prefix}{word} names")
         return problems
 
     async def _learn(self) -> list[str]:
@@ -209,7 +207,7 @@ class PubSubBroker:
             raise broker.BrokerError(codes.Code.TARGET_NOT_FOUND, "the subscription is not there yet")
         self._letters = found.dead_letter_policy.dead_letter_topic
         self._lock_s = float(found.ack_deadline_seconds or LOCK_S)
-        variable = f"{self._prefix}SUBSCRIPTION"
+        variable = f"{self._named.prefix}SUBSCRIPTION"
         if found.topic == DELETED:
             return [
                 f"the subscription that {variable} names had a topic that was deleted: delete the subscription too"

@@ -63,8 +63,8 @@ class Connection:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-async def connected(named: queues.PubSub, prefix: str, ask: polls.Ask) -> Connection:
-    """Not connected yet; `prefix` is that of the variables. Raises Unusable."""
+async def connected(named: queues.PubSub, ask: polls.Ask) -> Connection:
+    """Not connected yet. Raises Unusable."""
     threads = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="outpost-pubsub")
     try:
         loop = asyncio.get_running_loop()
@@ -74,7 +74,7 @@ async def connected(named: queues.PubSub, prefix: str, ask: polls.Ask) -> Connec
         if host := os.environ.get(EMULATOR):
             service = _emulator(host)
         elif named.credentials:
-            variable = _CREDENTIALS if prefix.startswith("GCP") else f"PUBLISH_{_CREDENTIALS}"
+            variable = _CREDENTIALS if named.prefix.startswith("GCP") else f"PUBLISH_{_CREDENTIALS}"
             tokens = await loop.run_in_executor(threads, _tokens, named.credentials, variable)
         else:
             tokens = default_tokens.DefaultTokens(threads)

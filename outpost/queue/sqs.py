@@ -212,13 +212,11 @@ class SQSBroker:
         return []
 
     async def _look(self) -> list[str]:
-        """Verifies, and names the variable of what is missing. Only a delivery queue has its dead letters
-        named."""
+        """Verifies, and names the variable of what is missing."""
         named, problems = self._named, []
-        variable = "AWS_SQS_DELIVERY_QUEUE" if named.dead_letters else "PUBLISH_AWS_SQS_QUEUE"
         url = await self._found(named.queue)
         if url is None:
-            problems.append(_MISSING.format(named.queue, variable))
+            problems.append(_MISSING.format(named.queue, named.variable))
         letters = await self._found(named.dead_letters) if named.dead_letters else ""
         if letters is None:
             problems.append(_MISSING.format(named.dead_letters, "AWS_SQS_DELIVERY_DLQ"))

@@ -36,7 +36,8 @@ class RabbitMQ(_Masked, frozen=True, kw_only=True):
 
 
 class SQS(_Masked, frozen=True, kw_only=True):
-    """`queue` and `dead_letters` are names or URLs. Without keys the chain of the SDK is asked."""
+    """`queue` and `dead_letters` are names or URLs. Without keys the chain of the SDK is asked. `variable` names
+    the queue."""
 
     region: str
     endpoint: str
@@ -44,10 +45,12 @@ class SQS(_Masked, frozen=True, kw_only=True):
     secret_access_key: str
     queue: str
     dead_letters: str = ""
+    variable: str = "AWS_SQS_DELIVERY_QUEUE"
 
 
 class PubSub(_Masked, frozen=True, kw_only=True):
-    """`credentials`: the JSON of a key, a path, or "" for the default credentials."""
+    """`credentials`: the JSON of a key, a path, or "" for the default credentials. `prefix`: of the variables that
+    name topic and subscription."""
 
     project: str
     credentials: str
@@ -55,6 +58,7 @@ class PubSub(_Masked, frozen=True, kw_only=True):
     subscription: str
     dead_letter_topic: str = ""
     dead_letter_subscription: str = ""
+    prefix: str = "GCP_PUBSUB_DELIVERY_"
 
 
 class ServiceBus(_Masked, frozen=True, kw_only=True):
@@ -82,8 +86,11 @@ def delivery(settings: Settings) -> Named | None:
 def delivery_dead_letters(settings: Settings) -> Named | None:
     """The dead letters of the delivery queue, as a queue of their own."""
     match delivery(settings):
-        case RabbitMQ() | SQS() as named:
+        case RabbitMQ() as named:
             return msgspec.structs.replace(named, queue=named.dead_letters, dead_letters="")
+        case SQS() as named:
+            variable = "AWS_SQS_DELIVERY_DLQ"
+            return msgspec.structs.replace(named, queue=named.dead_letters, dead_letters="", variable=variable)
         case PubSub() as named:
             return msgspec.structs.replace(
                 named,
@@ -91,6 +98,7 @@ def delivery_dead_letters(settings: Settings) -> Named | None:
                 subscription=named.dead_letter_subscription,
                 dead_letter_topic="",
                 dead_letter_subscription="",
+                prefix="GCP_PUBSUB_DELIVERY_DLQ_",
             )
         case ServiceBus() as named:
             return msgspec.structs.replace(named, subscription=f"{named.subscription}/$DeadLetterQueue")
@@ -188,6 +196,7 @@ def _source(s: Settings) -> Iterator[tuple[str, Named]]:
                 access_key_id=s.publish_aws_sqs_access_key_id,
                 secret_access_key=s.publish_aws_sqs_secret_access_key,
                 queue=s.publish_aws_sqs_queue,
+                variable="PUBLISH_AWS_SQS_QUEUE",
             ),
         )
     if s.publish_azure_servicebus_connection_string:
@@ -207,6 +216,7 @@ def _source(s: Settings) -> Iterator[tuple[str, Named]]:
                 credentials=s.publish_gcp_pubsub_service_account_credentials,
                 topic=s.publish_gcp_pubsub_topic,
                 subscription=s.publish_gcp_pubsub_subscription,
+                prefix="PUBLISH_GCP_PUBSUB_",
             ),
         )
     if s.publish_rabbitmq_server_url:

@@ -24,6 +24,7 @@ from tests.harness.polling import eventually, free_port
 from tests.harness.queues.pubsub import World
 
 types = pubsub_server.pubsub
+PUBLISH = {"dead_letter_topic": "", "dead_letter_subscription": "", "prefix": "PUBLISH_GCP_PUBSUB_"}
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ async def test_a_subscription_that_is_there_stays_as_it_is_and_says_how_long_its
 async def test_what_is_missing_is_named_with_its_variable(
     world: World, letters: bool, variables: list[str]
 ) -> None:
-    changes = {} if letters else {"dead_letter_topic": "", "dead_letter_subscription": ""}
+    changes = {} if letters else PUBLISH
     problems = await told(pubsub.open_broker(world.named(**changes)))
     assert variables == [problem.split()[-2] for problem in problems]
 
@@ -337,7 +338,7 @@ async def test_a_key_may_be_in_a_file(world: World, tmp_path: Path) -> None:
 async def test_credentials_that_cannot_be_used_are_told_without_them(
     world: World, credentials: str, sentence: str, prefix: str
 ) -> None:
-    letters = {} if prefix.startswith("GCP") else {"dead_letter_topic": "", "dead_letter_subscription": ""}
+    letters = {} if prefix.startswith("GCP") else PUBLISH
     [problem] = await told(pubsub.open_broker(world.named(credentials=credentials, **letters)))
     assert problem.startswith(f"{prefix}SERVICE_ACCOUNT_CREDENTIALS {sentence}")
     assert "hunter2" not in problem

@@ -87,7 +87,7 @@ async def test_a_queue_may_be_named_by_its_url(world: World, opened: sqs.SQSBrok
     ("changes", "variables"),
     [
         ({}, ["AWS_SQS_DELIVERY_QUEUE", "AWS_SQS_DELIVERY_DLQ"]),
-        ({"dead_letters": ""}, ["PUBLISH_AWS_SQS_QUEUE"]),
+        ({"dead_letters": "", "variable": "PUBLISH_AWS_SQS_QUEUE"}, ["PUBLISH_AWS_SQS_QUEUE"]),
     ],
 )
 @pytest.mark.parametrize("url", [False, True])

@@ -133,11 +133,20 @@ SOURCES = {
     ),
     "sqs": (
         {"PUBLISH_AWS_SQS_REGION": "eu-central-1", "PUBLISH_AWS_SQS_QUEUE": "p.fifo"},
-        queues.SQS(region="eu-central-1", endpoint="", access_key_id="", secret_access_key="", queue="p.fifo"),
+        queues.SQS(
+            region="eu-central-1",
+            endpoint="",
+            access_key_id="",
+            secret_access_key="",
+            queue="p.fifo",
+            variable="PUBLISH_AWS_SQS_QUEUE",
+        ),
     ),
     "pubsub": (
         {"PUBLISH_GCP_PUBSUB_PROJECT": "acme-1", "PUBLISH_GCP_PUBSUB_SUBSCRIPTION": "sub"},
-        queues.PubSub(project="acme-1", credentials="", topic="", subscription="sub"),
+        queues.PubSub(
+            project="acme-1", credentials="", topic="", subscription="sub", prefix="PUBLISH_GCP_PUBSUB_"
+        ),
     ),
     "service bus": (
         {
