@@ -192,3 +192,13 @@ async def test_the_cursors_of_the_published_server_are_refused(logs: LogApi) -> 
     ):
         answer = await logs.http.get(path, params={"next": text})
         assert (answer.status_code, answer.json()["message"][:14]) == (400, "invalid cursor"), path
+
+
+@pytest.mark.behaviour(35)
+async def test_an_id_filter_tells_letters_by_their_case_and_takes_commas(api: Api) -> None:
+    for id_ in ("acme", "ACME", "acme,ACME"):
+        await api.http.put(f"/tenants/{id_.replace(',', '%2C')}")
+    for id_ in ("acme", "ACME", "acme,ACME"):
+        page = (await api.http.get("/tenants", params={"id": id_})).json()
+        assert ([tenant["id"] for tenant in page["models"]], page["count"]) == ([id_], 1)
+    assert (await api.http.get("/tenants", params={"id": "Acme"})).json()["count"] == 0
