@@ -398,3 +398,54 @@ async def test_nothing_of_our_environment_is_used(
 
 def test_the_guard_judges_googles_own_name_as_well():
     assert egress.Name("pubsub.googleapis.com") == egress.Guard().host(gcp_pubsub.GOOGLE.host)
+
+
+@pytest.mark.case(40)
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:{}", "http://127.0.0.1:{}/"])
+async def test_an_emulator_is_named_with_or_without_its_scheme_and_needs_no_key(
+    stack: AsyncExitStack, emulator: pubsub_server.Server, endpoint: str
+):
+    publish = await publisher(stack, CONFIG | {"endpoint": endpoint.format(emulator.port)}, "")
+    assert ["OK"] == words(await publish())
+
+
+@pytest.mark.case(40)
+async def test_ordering_keys_come_from_the_template_or_are_the_tenant(
+    stack: AsyncExitStack, emulator: pubsub_server.Server
+):
+    publish = await publisher(stack, emulated(emulator) | {"ordering_key_template": "data.customer"})
+    bodies = [
+        b'{"customer":"c-1"}',
+        b'{"customer":7}',
+        b"{}",
+        b'{"customer":""}',
+        b'{"customer":"%b"}' % (b"x" * 1_025),
+    ]
+    *sent, refused = await publish(*(event(body) for body in bodies))
+    assert ["OK"] * 4 == words(sent)
+    assert isinstance(refused, delivery.Failed)
+    assert ("message_refused", False) == (refused.code, refused.retryable)
+    found = {message.data: message.ordering_key for message in emulator.topics[PATH].messages}
+    assert dict(zip(bodies, ["c-1", "7", "t", "t"], strict=False)) == found
+
+
+async def test_a_bad_message_among_those_of_a_key_leaves_the_order_of_the_others(
+    stack: AsyncExitStack, emulator: pubsub_server.Server
+):
+    publish = await publisher(stack, emulated(emulator) | {"ordering_key_template": "'all'"})
+    emulator.uneven = True
+    emulator.refused = b"5"
+    outcomes = await publish(*(event(str(n).encode()) for n in range(12)))
+    assert ["OK"] * 5 + ["ERR"] + ["OK"] * 6 == words(outcomes)
+    assert [str(n).encode() for n in range(12) if n != 5] == bodies(emulator)
+
+
+@pytest.mark.case(40)
+async def test_an_attribute_that_the_service_never_takes_fails_once(
+    stack: AsyncExitStack, emulator: pubsub_server.Server
+):
+    emulator.answer = ("INVALID_ARGUMENT", "The request contains an attribute key that is not valid.")
+    publish = await publisher(stack, emulated(emulator))
+    [refused] = await publish()
+    assert isinstance(refused, delivery.Failed)
+    assert ("message_refused", False) == (refused.code, refused.retryable)

@@ -67,10 +67,81 @@ def rules(adapter: gcp_pubsub.PubSub, text: str) -> list[str]:
 
 
 @pytest.mark.behaviour(130, 136)
-def test_project_topic_and_key_are_required_with_an_endpoint_too(adapter: gcp_pubsub.PubSub) -> None:
+def test_project_topic_and_key_are_required_and_an_emulator_needs_no_key(adapter: gcp_pubsub.PubSub) -> None:
     missing = [("config.project_id", "required"), ("config.topic", "required"), (PATH, "required")]
     assert missing == problems(save(adapter, {}, {}))
-    assert missing == problems(save(adapter, {"endpoint": "localhost:8085", "topic": ""}, {}))
+    assert missing[:2] == problems(save(adapter, {"endpoint": "localhost:8085", "topic": ""}, {}))
+    assert [] == problems(save(adapter, CONFIG | {"endpoint": "localhost:8085"}, {}))
+
+
+@pytest.mark.behaviour(136)
+@pytest.mark.parametrize(
+    "told", [{}, {"client_email": "a@b"}, {"private_key": "p"}, {"client_email": "", "private_key": 7}]
+)
+async def test_a_key_that_signs_nothing_is_saved_and_its_deliveries_fail(
+    adapter: gcp_pubsub.PubSub, told: dict[str, Any]
+) -> None:
+    credentials = {"service_account_json": json.dumps({"type": "service_account", **told})}
+    assert [] == save(adapter, CONFIG, credentials).problems
+    publisher = await adapter.connect(base.OpenDestination("t", "d", "gcp_pubsub", CONFIG, credentials, {}))
+    events = [base.Delivery(f"e{n}", "t", "2026-01-02T03:04:05Z", {}, b"{}", 1) for n in range(2)]
+    outcomes = await publisher.send(events, 0.0)
+    assert ["invalid_credentials"] * 2 == [outcome.code for outcome in outcomes]
+    assert all("has no " in str(outcome.response) for outcome in outcomes)
+    await publisher.close()
+
+
+@pytest.mark.case(40)
+@pytest.mark.parametrize(
+    ("project", "topic", "stored"),
+    [
+        ("project-1", "projects/project-1/topics/orders", ("project-1", "orders")),
+        ("", "projects/project-1/topics/orders", ("project-1", "orders")),
+        ("project-1", "//pubsub.googleapis.com/projects/project-1/topics/orders", ("project-1", "orders")),
+        (
+            "project-1",
+            "https://pubsub.googleapis.com/v1/projects/project-1/topics/orders",
+            ("project-1", "orders"),
+        ),
+        (" project-1\t", "orders \n", ("project-1", "orders")),
+        ("example.com:p", "projects/example.com:p/topics/a+b~c%", ("example.com:p", "a+b~c%")),
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["", "localhost:8085"])
+def test_the_full_name_of_a_topic_is_taken_apart(
+    adapter: gcp_pubsub.PubSub, project: str, topic: str, stored: tuple[str, str], endpoint: str
+) -> None:
+    config = {"project_id": project, "topic": topic, "endpoint": endpoint}
+    prepared = save(adapter, config, {"service_account_json": key()})
+    assert [] == prepared.problems
+    assert stored == (prepared.config["project_id"], prepared.config["topic"])
+
+
+@pytest.mark.case(40)
+@pytest.mark.parametrize(
+    ("topic", "sentence"),
+    [
+        ("projects/another/topics/orders", gcp_pubsub.PROJECT),
+        ("projects/project-1/subscriptions/orders", gcp_pubsub.TOPIC),
+        ("orders/new", gcp_pubsub.TOPIC),
+        ("or ders", gcp_pubsub.TOPIC),
+        ("1orders", gcp_pubsub.TOPIC),
+        ("goog-orders", gcp_pubsub.TOPIC),
+        ("ab", gcp_pubsub.TOPIC),
+        ("t" * 256, gcp_pubsub.TOPIC),
+    ],
+)
+def test_what_is_no_topic_of_the_project_is_refused_with_a_sentence(
+    adapter: gcp_pubsub.PubSub, topic: str, sentence: str
+) -> None:
+    prepared = save(adapter, CONFIG | {"topic": topic}, {"service_account_json": key()})
+    assert [sentence] == [problem.sentence() for problem in prepared.problems]
+
+
+def test_an_ordering_key_template_that_is_none_is_refused(adapter: gcp_pubsub.PubSub) -> None:
+    config = CONFIG | {"ordering_key_template": "data.["}
+    found = problems(save(adapter, config, {"service_account_json": key()}))
+    assert [("config.ordering_key_template", "pattern")] == found
 
 
 @pytest.mark.behaviour(136)
@@ -163,6 +234,8 @@ def test_a_key_whose_numbers_do_not_fit_is_refused(adapter: gcp_pubsub.PubSub) -
         ("127.0.0.1:1", "127.0.0.1", 1),
         ("[::1]:65535", "::1", 65_535),
         ("pubsub.emulator_1.svc:443", "pubsub.emulator_1.svc", 443),
+        ("http://localhost:8085", "localhost", 8085),
+        ("http://[::1]:8085/", "::1", 8085),
     ],
 )
 def test_an_endpoint_is_host_and_port(text: str, host: str, port: int) -> None:
@@ -179,9 +252,18 @@ def test_an_endpoint_is_host_and_port(text: str, host: str, port: int) -> None:
             "localhost:0",
             "localhost:65536",
             "localhost:80/path",
-            "localhost:80\n",
+            "localhost:80\n1",
         ),
-        *("a:1,b:2", "::1:80", "u@h:80", "loc alhost:80", "http://localhost:8085", "unix:/run/x", "dns:///a:80"),
+        *(
+            "a:1,b:2",
+            "::1:80",
+            "u@h:80",
+            "loc alhost:80",
+            "https://localhost:8085",
+            "http://localhost",
+            "unix:/run/x",
+            "dns:///a:80",
+        ),
     ],
 )
 def test_any_other_endpoint_is_refused(adapter: gcp_pubsub.PubSub, text: str) -> None:
@@ -204,10 +286,8 @@ def test_the_key_is_masked(adapter: gcp_pubsub.PubSub) -> None:
     assert {"service_account_json": '{"ty*********'} == shown
 
 
-async def test_what_is_stored_and_cannot_be_used_is_told_when_connecting(adapter: gcp_pubsub.PubSub) -> None:
+async def test_a_stored_endpoint_that_cannot_be_used_is_told_when_connecting(adapter: gcp_pubsub.PubSub) -> None:
     broken = [
-        (CONFIG, "{}"),
-        (CONFIG, key(private_key="no PEM")),
         (CONFIG | {"endpoint": "nonsense"}, key()),
     ]
     for config, text in broken:

@@ -85,6 +85,7 @@ class Server:
         self.answer: tuple[str, str] | None = None
         self.refused: bytes | None = None
         self.most_bytes = MOST_BYTES
+        self.uneven = False  # whether a request takes longer than the next one
         self.tokens: dict[str, str] = {}  # those that Google gave out itself, each with its account
         self.owners: set[str] | None = None  # who may make and look at topics and subscriptions; None: everybody
         self.subscriptions = pubsub_subscriptions.Subscriptions(self)
@@ -119,6 +120,8 @@ class Server:
         metadata = {str(key): value for key, value in call.invocation_metadata() or ()}
         self.requests.append((metadata, raw))
         request = pubsub.PublishRequest.deserialize(raw)
+        if self.uneven:
+            await asyncio.sleep(0.01 if len(self.requests) % 2 else 0)
         who = await self.caller(call, metadata)
         topic = self.topics.get(request.topic)
         if topic is None:
@@ -151,6 +154,8 @@ class Server:
             return "Request payload size exceeds the limit: 10485760 bytes."
         if not 0 < len(request.messages) <= MOST_MESSAGES:
             return f"The request must hold 1 to {MOST_MESSAGES} messages."
+        if len({message.ordering_key for message in request.messages}) > 1:
+            return "All messages of a request must have the same ordering key."
         for message in request.messages:
             if not message.data and not message.attributes:
                 return "One or more messages in the publish request is empty."
