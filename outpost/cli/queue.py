@@ -24,12 +24,13 @@ PROBLEM = 1
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One queue. `problems` are sentences; a count is None where the broker does not tell it."""
+    """One queue. `problems` and `advice` are sentences; a count is None where the broker does not tell it."""
 
     use: str  # `delivery` or `publish`
     broker: str
     names: dict[str, str] = {}
     problems: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
     ready: int | None = None
     unacknowledged: int | None = None
     consumers: int | None = None
@@ -73,6 +74,7 @@ async def _row(use: str, opened: broker.Broker | None) -> Row:
         async with broker.deadline(broker.PREPARE_S, "the broker did not answer"):
             problems = await opened.prepare(False)
             depth = None if problems else await opened.depth()
+            advice = await opened.advice() if isinstance(opened, broker.Advising) and not problems else []
     except broker.BrokerError as exc:
         return Row(use=use, broker=opened.name, names=names, problems=(str(exc),))
     finally:
@@ -83,6 +85,7 @@ async def _row(use: str, opened: broker.Broker | None) -> Row:
         broker=opened.name,
         names=names,
         problems=tuple(problems),
+        advice=tuple(advice),
         ready=depth.ready,
         unacknowledged=depth.unacknowledged,
         consumers=depth.consumers,
@@ -99,6 +102,8 @@ def _print(rows: Sequence[Row], out: TextIO, *, as_json: bool) -> None:
         print(f"{row.use:<9} {row.broker:<11} {names}".rstrip(), file=out)
         for problem in row.problems:
             print(f"          problem: {problem}", file=out)
+        for sentence in row.advice:
+            print(f"          advice: {sentence}", file=out)
         if row.broker != "in process" and not row.problems:
             counts = ("ready", "unacknowledged", "consumers", "dead_letters")
             told = [f"{name.replace('_', ' ')} {_told(getattr(row, name))}" for name in counts]

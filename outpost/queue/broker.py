@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -85,6 +85,14 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
     unacknowledged: int | None = None
     consumers: int | None = None
     dead_letters: int | None = None
+
+
+@runtime_checkable
+class Advising(Protocol):
+    """A broker that is able to say more than problems. To be prepared."""
+
+    async def advice(self) -> list[str]:
+        """What works and should be otherwise, a sentence each."""
 
 
 class Broker(Protocol):

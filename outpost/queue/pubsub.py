@@ -25,8 +25,17 @@ MESSAGE_BYTES = 9_990_000
 REASON = "outpost-reason"
 REASON_CHARACTERS = 250
 DELETED = "_deleted-topic_"
+GET_POLICY = "/google.iam.v1.IAMPolicy/GetIamPolicy"
 
 _PUBLISHER, _SUBSCRIBER = "/google.pubsub.v1.Publisher/", "/google.pubsub.v1.Subscriber/"
+_SHORT_LOCK = "messages of the subscription {!r} come again after {:g} s: {} s are better"
+_AGENT = "@gcp-sa-pubsub.iam.gserviceaccount.com"
+_MORE_ROLES = ("roles/pubsub.editor", "roles/pubsub.admin", "roles/editor", "roles/owner")
+_GRANT = (
+    "Pub/Sub may not forward dead letters, as far as the {0} {1!r} says:"
+    " gcloud pubsub {0}s add-iam-policy-binding {1} --project={3} --role={2}"
+    " --member=serviceAccount:service-PROJECT_NUMBER" + _AGENT
+)
 _CERTAIN = (codes.Code.INVALID_CREDENTIALS, codes.Code.ACCESS_DENIED)
 
 
@@ -145,6 +154,38 @@ class PubSubBroker:
     async def depth(self) -> broker.Depth | None:
         """Only another service, that of metrics, would tell."""
         return None
+
+    async def advice(self) -> list[str]:
+        """See `broker.Advising`. Without the grants nothing is ever forwarded, and what cannot be read comes again
+        for as long as the subscription keeps it."""
+        found: list[str] = []
+        subscription = self._named.subscription
+        if self._lock_s < LOCK_S:
+            found.append(_SHORT_LOCK.format(subscription, self._lock_s, LOCK_S))
+        if not self._letters:
+            return [*found, f"the subscription {subscription!r} has no dead-letter topic"]
+        for kind, path, role in (
+            ("topic", self._letters, "roles/pubsub.publisher"),
+            ("subscription", self._subscription, "roles/pubsub.subscriber"),
+        ):
+            if await self._granted(path, role) is False:
+                name = path.rpartition("/")[2]
+                found.append(_GRANT.format(kind, name, role, self._named.project))
+        return found
+
+    async def _granted(self, path: str, role: str) -> bool | None:
+        """Whether Pub/Sub's own account has the role there; None where nobody says so."""
+        from google.iam.v1 import iam_policy_pb2, policy_pb2
+
+        request = iam_policy_pb2.GetIamPolicyRequest(resource=path)
+        try:
+            policy = await self._ask(GET_POLICY, request, policy_pb2.Policy, ("resource", path))
+        except _Refused:
+            return None
+        members = (
+            member for each in policy.bindings if each.role in (role, *_MORE_ROLES) for member in each.members
+        )
+        return any(member.endswith(_AGENT) for member in members)
 
     async def close(self) -> None:
         """See `broker.Broker`. What nobody took goes back."""

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ WAIT_S = 2.0  # of a call that waits: it ends within a stop, since what a call t
 LOCK_S = 60
 LONGEST_LOCK_S = 43_190.0  # 12 h from the moment of the receive, less what our call takes
 MAX_RECEIVES = 6  # then a message is a dead letter
+LEAST_RECEIVES = 3  # fewer give up what two processes have died with
 BATCH = destination_type.LIMITS.entries
 # Ten messages of 1 MiB, of which JSON may write each character of two bytes as six.
 MAX_ANSWER_BYTES = 33_554_432
@@ -184,6 +186,20 @@ class SQSBroker:
         return broker.Depth(
             ready=ready, unacknowledged=unacknowledged, dead_letters=_number(letters.get(_DEPTH[0]))
         )
+
+    async def advice(self) -> list[str]:
+        """See `broker.Advising`."""
+        found: list[str] = []
+        queue = self._named.queue
+        told = (await self._attributes(self._url, "RedrivePolicy")).get("RedrivePolicy", "")
+        receives = re.search(r'"maxReceiveCount"\s*:\s*"?([0-9]{1,4})"?', told)
+        if receives is None:
+            found.append(f"the queue {queue!r} has no redrive policy, or its role may not see it")
+        elif int(receives[1]) < LEAST_RECEIVES:
+            found.append(f"the queue {queue!r} gives messages up after {receives[1]} receives: 6 are better")
+        if self._named.dead_letters and self._message_bytes < OLDER_QUEUE_BYTES:
+            found.append(f"the queue {queue!r} takes {self._message_bytes:,} bytes a message: chunks are smaller")
+        return found
 
     async def close(self) -> None:
         """See `broker.Broker`. Calls that wait for messages end by themselves, since what they get once they are

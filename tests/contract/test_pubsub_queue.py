@@ -441,3 +441,28 @@ async def test_a_token_is_asked_for_once_by_all_that_want_one(world: World, meta
         tokens._ask = counted  # type: ignore[method-assign]
         assert {"token-one"} == set(await asyncio.gather(*(tokens.fresh() for _ in range(20))))
     assert [1] == asked
+
+
+async def test_what_pubsub_itself_may_not_do_is_advised_with_the_commands(
+    world: World, opened: pubsub.PubSubBroker
+) -> None:
+    assert [] == await opened.advice()
+    world.server.subscriptions.forwards = False
+    topic, subscription = await opened.advice()
+    assert f"gcloud pubsub topics add-iam-policy-binding {world.topic}-dlq" in topic
+    assert "--role=roles/pubsub.publisher" in topic
+    assert f"gcloud pubsub subscriptions add-iam-policy-binding {world.topic}-sub" in subscription
+    assert "--role=roles/pubsub.subscriber" in subscription
+
+
+async def test_a_short_lock_and_a_missing_dead_letter_policy_are_advised(world: World) -> None:
+    made = world.broker()
+    assert [] == await told(made, True)
+    live = world.server.subscriptions.get(world.subscription).made
+    live.ack_deadline_seconds = 10
+    del live.dead_letter_policy
+    assert [] == await made.prepare(False)
+    lock, letters = await made.advice()
+    assert "come again after 10 s" in lock
+    assert "no dead-letter topic" in letters
+    await made.close()

@@ -395,3 +395,16 @@ async def test_keys_that_were_withdrawn_are_named_while_it_runs(world: World, op
     assert "invalid_credentials" == told.value.code
     shown: Any = str(told.value)
     assert world.aws.permitted.secret not in shown
+
+
+async def test_what_a_queue_lacks_is_advised(world: World, opened: sqs.SQSBroker) -> None:
+    assert [] == await opened.advice()
+    url = await world.url(world.queue)
+    arn = (await world.call("get_queue_attributes", QueueUrl=url, AttributeNames=["QueueArn"]))["Attributes"]
+    redrive = json.dumps({"deadLetterTargetArn": arn["QueueArn"] + "-dlq", "maxReceiveCount": 1})
+    changed = {"RedrivePolicy": redrive, "MaximumMessageSize": "65536"}
+    await world.call("set_queue_attributes", QueueUrl=url, Attributes=changed)
+    assert [] == await opened.prepare(False)
+    receives, size = await opened.advice()
+    assert "after 1 receives" in receives
+    assert "65,536 bytes" in size

@@ -10,6 +10,8 @@ from outpost.settings import Settings, queues
 
 _ADVICE = "check the broker, the names and the login in the settings; `outpost queue status` shows what it says"
 
+_ADVISED = "see docs/queues.md, What each service needs"
+
 
 async def look(settings: Settings) -> list[Finding]:
     """The delivery queue and, where there is one, the publish queue."""
@@ -23,6 +25,7 @@ async def look(settings: Settings) -> list[Finding]:
         if row.problems:
             continue
         found.append(say.ok("queues", f"the {row.use} queue is {_described(row)}"))
+        found += [say.warn("queues", f"{row.use}: {sentence}", _ADVISED) for sentence in row.advice]
         if row.dead_letters:
             found.append(
                 say.warn(
