@@ -34,6 +34,7 @@ SLOW = {
     "test_streams_command.py",
     "test_webhook_delivery.py",
 }
+LONGEST_BYTES_IN_A_NAME = 40
 ALONE = ("cluster", "crash", "hostile")  # each test of these starts what it needs, and shares it with no other
 
 
@@ -48,6 +49,14 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "outpost"))
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes that are no short text give a test their length as its name: a gzip holds the time at which it was
+    made, and parallel workers have to collect the same names."""
+    if isinstance(val, bytes) and (len(val) > LONGEST_BYTES_IN_A_NAME or not val.decode("latin-1").isprintable()):
+        return f"{len(val)}-bytes"
+    return None
 
 
 def pytest_report_header() -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from docs.models import marks
+from docs.models import chunks, marks
 from docs.models.delivery import scenarios as delivery
 from docs.models.search import Result
 
-SCENARIOS = (*delivery.SCENARIOS, *marks.SCENARIOS)
-SHORT = (*delivery.SHORT, *marks.SCENARIOS)  # those that every run of the unit tests searches
-GUARDS = delivery.GUARDS | marks.GUARDS  # guard -> the scenario that breaks without it
+SCENARIOS = (*delivery.SCENARIOS, *chunks.SCENARIOS, *marks.SCENARIOS)
+SHORT = (*delivery.SHORT, *chunks.SHORT, *marks.SCENARIOS)  # those that every run of the unit tests searches
+GUARDS = delivery.GUARDS | chunks.GUARDS | marks.GUARDS  # guard -> the scenario that breaks without it
 
 
 def run(name: str) -> Result:
     """Searches one scenario."""
-    return marks.search(name) if name in marks.SCENARIOS else delivery.search(name)
+    model = next(each for each in (chunks, marks, delivery) if name in each.SCENARIOS)
+    return model.search(name)
