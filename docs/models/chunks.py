@@ -1,14 +1,14 @@
 """The delivery queue over a broker (docs/queues.md) on top of the model of deliveries.
 
 What a dispatcher opens does not go into its lanes but becomes one chunk of all tasks of that `open`, which is
-published, or kept where the broker is away. What a scheduler claims goes into its own lanes. A chunk is one message
-with at most two copies, and it is lost, doubled and delayed at will. It is acknowledged when its tasks are in lanes.
-Besides, at any moment and with no guard against it, it is acknowledged too early (its reader dies, or takes it for
-stale: it is gone, unread), too late or never (it stays although its tasks are in lanes), its confirm is lost (it is
-in the broker and in the lanes of its sender), or `outpost queue drain` takes it.
+published, or kept where the broker is away. What a scheduler claims goes into its own lanes. A chunk is one
+message with at most two copies, and it is lost, doubled and delayed at will. It is acknowledged when its tasks
+are in lanes. Besides, at any moment and with no guard against it, it is acknowledged too early (its reader
+dies, or takes it for stale: it is gone, unread), too late or never (it stays although its tasks are in lanes),
+its confirm is lost (it is in the broker and in the lanes of its sender), or `outpost queue drain` takes it.
 
-So whatever the broker and the acknowledgements do costs latency only. In the calm scenarios no watchdog ever ends,
-and nothing may wait for one (N4), not even while the broker is away. Not modelled: time, hunger, sizes.
+So whatever the broker and the acknowledgements do costs latency only. In the calm scenarios no watchdog ever
+ends, and nothing may wait for one (N4), not even while the broker is away. Not modelled: time, hunger, sizes.
 """
 
 from __future__ import annotations
