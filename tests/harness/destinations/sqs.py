@@ -18,6 +18,7 @@ class World(moto.AwsWorld):
     """One queue a target; `key` is its URL, past the proxy."""
 
     type = "aws_sqs"
+    codes = moto.AwsWorld.codes | {"partial": "message_refused"}
     batches = True
     throttling = ("RequestThrottled", "Request is throttled.", 400)
 
