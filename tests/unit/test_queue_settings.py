@@ -256,3 +256,89 @@ def test_every_variable_is_explained_and_secret_ones_are_known() -> None:
     assert {variable.env for variable in queue_table.VARIABLES} == set(queue_table.ABOUT)
     settings = loaded(**RABBITMQ, **SIX, AWS_SQS_REGION="eu-central-1")
     assert "hunter2" not in repr(settings) + pretty_repr(settings)
+
+
+# What the published sample of the environment says (.env.example of hookdeck/outpost), a broker after the other.
+SAMPLE = {
+    "rabbitmq": {
+        "RABBITMQ_SERVER_URL": "amqp://guest:guest@rabbitmq:5672",
+        "RABBITMQ_EXCHANGE": "outpost",
+        "RABBITMQ_DELIVERY_QUEUE": "outpost-delivery",
+        "RABBITMQ_LOG_QUEUE": "outpost-log",
+        "PUBLISH_RABBITMQ_SERVER_URL": "amqp://guest:guest@rabbitmq:5672",
+        "PUBLISH_RABBITMQ_QUEUE": "publish",
+        "PUBLISH_RABBITMQ_EXCHANGE": "outpost",
+    },
+    "sqs": {
+        "AWS_SQS_ENDPOINT": "http://aws:4566",
+        "AWS_SQS_REGION": "eu-central-1",
+        "AWS_SQS_ACCESS_KEY_ID": "test",
+        "AWS_SQS_SECRET_ACCESS_KEY": "test",
+        "AWS_SQS_DELIVERY_QUEUE": "outpost-delivery",
+        "AWS_SQS_LOG_QUEUE": "outpost-log",
+        "PUBLISH_AWS_SQS_ENDPOINT": "http://aws:4566",
+        "PUBLISH_AWS_SQS_REGION": "eu-central-1",
+        "PUBLISH_AWS_SQS_ACCESS_KEY_ID": "test",
+        "PUBLISH_AWS_SQS_SECRET_ACCESS_KEY": "test",
+        "PUBLISH_AWS_SQS_QUEUE": "publish_sqs_queue",
+    },
+    "pubsub": {
+        "GCP_PUBSUB_PROJECT": "test",
+        "GCP_PUBSUB_SERVICE_ACCOUNT_CREDENTIALS": "",
+        "GCP_PUBSUB_DELIVERY_TOPIC": "outpost-delivery",
+        "GCP_PUBSUB_DELIVERY_SUBSCRIPTION": "outpost-delivery-sub",
+        "GCP_PUBSUB_LOG_TOPIC": "outpost-log",
+        "GCP_PUBSUB_LOG_SUBSCRIPTION": "outpost-log-sub",
+        "PUBLISH_GCP_PUBSUB_PROJECT": "test",
+        "PUBLISH_GCP_PUBSUB_SERVICE_ACCOUNT_CREDENTIALS": "",
+        "PUBLISH_GCP_PUBSUB_TOPIC": "outpost-publish",
+        "PUBLISH_GCP_PUBSUB_SUBSCRIPTION": "outpost-publish-sub",
+    },
+    "service bus": {
+        "AZURE_SERVICEBUS_TENANT_ID": "",
+        "AZURE_SERVICEBUS_CLIENT_ID": "",
+        "AZURE_SERVICEBUS_CLIENT_SECRET": "",
+        "AZURE_SERVICEBUS_SUBSCRIPTION_ID": "",
+        "AZURE_SERVICEBUS_RESOURCE_GROUP": "",
+        "AZURE_SERVICEBUS_NAMESPACE": "",
+        "AZURE_SERVICEBUS_DELIVERY_TOPIC": "outpost-delivery",
+        "AZURE_SERVICEBUS_DELIVERY_SUBSCRIPTION": "outpost-delivery-sub",
+        "AZURE_SERVICEBUS_LOG_TOPIC": "outpost-log",
+        "AZURE_SERVICEBUS_LOG_SUBSCRIPTION": "outpost-log-sub",
+        "AZURE_SERVICEBUS_CONNECTION_STRING": AZURE,
+        "PUBLISH_AZURE_SERVICEBUS_CONNECTION_STRING": AZURE,
+        "PUBLISH_AZURE_SERVICEBUS_TOPIC": "outpost-publish",
+        "PUBLISH_AZURE_SERVICEBUS_SUBSCRIPTION": "outpost-publish-sub",
+    },
+}
+SAMPLE_OF_THE_REST = {
+    "API_PORT": "3333",
+    "API_KEY": "apikey",
+    "API_JWT_SECRET": "jwtsecret",
+    "AES_ENCRYPTION_SECRET": "encryptionsecret",
+    "TOPICS": "user.created,user.updated,user.deleted",
+    "REDIS_HOST": "redis",
+    "REDIS_PORT": "6379",
+    "REDIS_PASSWORD": "password",
+    "REDIS_DATABASE": "0",
+    "REDIS_TLS_ENABLED": "false",
+    "REDIS_CLUSTER_ENABLED": "false",
+    "POSTGRES_URL": "postgres://outpost:outpost@postgres:5432/outpost?sslmode=disable",
+    "PORTAL_ORGANIZATION_NAME": "Acme",
+    "DESTINATIONS_WEBHOOK_HEADER_PREFIX": "x-outpost-",
+    "DESTINATIONS_WEBHOOK_DISABLE_DEFAULT_TOPIC_HEADER": "false",
+    "DESTINATIONS_WEBHOOK_SIGNATURE_CONTENT_TEMPLATE": "{{.Body}}",
+    "DESTINATIONS_WEBHOOK_SIGNATURE_HEADER_TEMPLATE": 'v0={{.Signatures | join ","}}',
+    "DESTINATIONS_WEBHOOK_SIGNATURE_ENCODING": "hex",
+    "DESTINATIONS_WEBHOOK_SIGNATURE_ALGORITHM": "hmac-sha256",
+    "DISABLE_TELEMETRY": "true",
+    "OTEL_SERVICE_NAME": "outpost",
+}
+
+
+@pytest.mark.parametrize("broker", SAMPLE)
+def test_the_published_sample_of_the_environment_is_taken_as_it_is(broker: str) -> None:
+    settings = load.load(SAMPLE_OF_THE_REST | SAMPLE[broker], None, None)
+    assert queues.delivery(settings) is not None
+    assert type(queues.delivery(settings)) is type(queues.source(settings))
+    assert [] == queues.warnings(settings)
