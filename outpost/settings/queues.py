@@ -62,11 +62,12 @@ class PubSub(_Masked, frozen=True, kw_only=True):
 
 
 class ServiceBus(_Masked, frozen=True, kw_only=True):
-    """Either `connection_string` or the six values of an application."""
+    """Either `connection_string` or the six values of an application. `source`: others send there, not we."""
 
     connection_string: str
     topic: str
     subscription: str
+    source: bool = False
     tenant_id: str = ""
     client_id: str = ""
     client_secret: str = ""
@@ -206,6 +207,7 @@ def _source(s: Settings) -> Iterator[tuple[str, Named]]:
                 connection_string=s.publish_azure_servicebus_connection_string,
                 topic=s.publish_azure_servicebus_topic,
                 subscription=s.publish_azure_servicebus_subscription,
+                source=True,
             ),
         )
     if s.publish_gcp_pubsub_project:

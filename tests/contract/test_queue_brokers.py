@@ -10,7 +10,7 @@ import pytest
 
 from outpost.queue import broker, chunk, chunked
 from tests.harness.polling import eventually
-from tests.harness.queues import memory, pubsub, rabbitmq, sqs, world
+from tests.harness.queues import memory, pubsub, rabbitmq, servicebus, sqs, world
 from tests.unit.test_chunk import SECRET, an_event, tasks_of
 from tests.unit.test_chunked_queue import Lanes
 
@@ -19,6 +19,7 @@ WORLDS: dict[str, type[world.World]] = {
     "rabbitmq": rabbitmq.World,
     "sqs": sqs.World,
     "pubsub": pubsub.World,
+    "servicebus": servicebus.World,
 }
 
 

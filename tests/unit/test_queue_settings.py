@@ -154,7 +154,7 @@ SOURCES = {
             "PUBLISH_AZURE_SERVICEBUS_TOPIC": "t",
             "PUBLISH_AZURE_SERVICEBUS_SUBSCRIPTION": "s",
         },
-        queues.ServiceBus(connection_string=AZURE, topic="t", subscription="s"),
+        queues.ServiceBus(connection_string=AZURE, topic="t", subscription="s", source=True),
     ),
 }
 

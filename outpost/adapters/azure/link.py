@@ -1,4 +1,6 @@
-"""One sender of azure-servicebus on a connection to a judged address, and what its errors are called.
+"""One link of azure-servicebus on a connection to a judged address: a sender, and what its errors are called.
+
+`receiving` has the other kind of link.
 
 The library resolves names itself, so its `custom_endpoint_address` is the judged address; the context that it gets
 shakes hands under the name all the same. Its retries and its keep-alive task are off, and its environment variable
@@ -14,8 +16,8 @@ import functools
 import logging
 import ssl
 import struct
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from outpost import collecting
 from outpost.adapters.azure import connection_string as servicebus_string
@@ -25,8 +27,8 @@ from outpost.adapters.http import failures
 from outpost.adapters.shared import answers, tls_faults, tracebacks
 
 if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken, AzureNamedKeyCredential, AzureSasCredential
     from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
-    from azure.servicebus.aio import ServiceBusSender
 
 READ_AHEAD_BYTES = 262_144  # what a connection that is given up may have received
 _ATTACHED = 3  # the library's LinkState.ATTACHED
@@ -57,18 +59,23 @@ _UNREADABLE = (TypeError, LookupError, AttributeError, ArithmeticError, Recursio
 logging.getLogger("azure.servicebus").setLevel(logging.CRITICAL + 1)
 
 
-class Link:
-    """An open sender. `largest` and `largest_batch` are bytes, as the service wants them on this link."""
+class Credential(Protocol):
+    """Where tokens come from that are not made of a connection string."""
 
-    def __init__(self, sender: ServiceBusSender, handlers: list[Any]) -> None:
-        self._sender = sender
+    async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
+        """A token for one scope."""
+
+
+class Opened:
+    """The part of a link that both kinds have. `client` is the library's sender or receiver, and open."""
+
+    def __init__(self, client: Any, handlers: list[Any]) -> None:
+        self._client = client
         self._handlers = handlers
         self._link = handlers[-1]._link  # noqa: SLF001
         self._connection = handlers[-1]._connection  # noqa: SLF001
         self._wire = self._connection._transport  # noqa: SLF001
         self._allowance = self._wire.allowance
-        self.largest: int = sender._max_message_size_on_link  # noqa: SLF001
-        self.largest_batch = min(self.largest, sender._max_batch_size_on_link)  # noqa: SLF001
 
     @property
     def lost(self) -> bool:
@@ -77,29 +84,50 @@ class Link:
         gone = wire.writer is None or wire.writer.is_closing() or wire.reader.at_eof()
         return bool(gone or self._link.state.value != _ATTACHED)
 
+    async def close(self) -> None:
+        """Says good-bye, and ends the connection whatever comes of that."""
+        try:
+            await self._client.close()
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        _abort(self._handlers)
+        _end(self._connection)  # of which the handler knows nothing, where it was closed in good order
+
+    @contextlib.contextmanager
+    def reasoned(self) -> Iterator[None]:
+        """Raises in place of an error what it means: a link that is closed meanwhile says why only in itself."""
+        try:
+            yield
+        except Exception as exc:
+            reason = self._link._error  # noqa: SLF001
+            if isinstance(reason, Exception) and reason is not exc:
+                raise reason from exc
+            raise
+
+
+class Link(Opened):
+    """An open sender. `largest` and `largest_batch` are bytes, as the service wants them on this link."""
+
+    def __init__(self, client: Any, handlers: list[Any]) -> None:
+        super().__init__(client, handlers)
+        self.largest: int = client._max_message_size_on_link  # noqa: SLF001
+        self.largest_batch = min(self.largest, client._max_batch_size_on_link)  # noqa: SLF001
+
     async def batch(self) -> ServiceBusMessageBatch:
         """An empty batch of at most `largest_batch` bytes. One made without the sender is encoded twice."""
-        return await self._sender.create_message_batch(self.largest_batch)
+        made: ServiceBusMessageBatch = await self._client.create_message_batch(self.largest_batch)
+        return made
 
     async def send(self, parcel: ServiceBusMessage | ServiceBusMessageBatch) -> None:
         """Until the service has it. Raises what `told_by` knows."""
         if self.lost:
             raise ConnectionResetError  # the library would open another one by itself
         self._allowance.refill()
-        try:
-            await self._sender.send_messages(parcel)
-        except Exception as exc:
-            if self._link._error is not None:  # noqa: SLF001 -- a link that is closed meanwhile says why only here
-                raise self._link._error from exc  # noqa: SLF001
-            raise
-
-    async def close(self) -> None:
-        """Says good-bye, and ends the connection whatever comes of that."""
-        try:
-            await self._sender.close()
-        finally:
-            _abort(self._handlers)
-            _end(self._connection)  # of which the handler knows nothing, where it was closed in good order
+        with self.reasoned():
+            await self._client.send_messages(parcel)
 
 
 async def open_link(
@@ -108,24 +136,88 @@ async def open_link(
     judged: Sequence[str],
     trust: ssl.SSLContext,
     limit_s: float,
+    credential: Credential | None = None,
 ) -> Link:
-    """A link to `entity` by the first of the `judged` addresses that answers, within `limit_s`. Raises what
-    `told_by` knows."""
+    """A link to `entity` by the first of the `judged` addresses that answers, within `limit_s`. `credential`: in
+    place of what the connection string has. Raises what `told_by` knows."""
 
-    async def connect(address: str) -> Link:
-        sender, handlers = _sender(namespace, entity, address, trust)
-        try:
-            await sender.__aenter__()
-        except BaseException as exc:
-            _abort(handlers)
-            tracebacks.clear(exc)
-            raise
-        return Link(sender, handlers)
+    async def opened(address: str) -> Link:
+        from azure.servicebus.aio import ServiceBusSender
 
+        # A topic is addressed as a queue is.
+        return await opened_by(Link, ServiceBusSender, namespace, address, trust, credential, queue_name=entity)
+
+    return await by_first(judged, opened, limit_s)
+
+
+_Kind = TypeVar("_Kind", bound=Opened)
+
+
+async def by_first(judged: Sequence[str], opened: Callable[[str], Awaitable[_Kind]], limit_s: float) -> _Kind:
+    """What opens by the first of the `judged` addresses that answers."""
     deadline = asyncio.get_running_loop().time() + limit_s
-    return await connecting.first_reachable(
-        judged, connect, deadline, lambda exc: told_by(exc)[0] in _NEXT_ADDRESS
+    return await connecting.first_reachable(judged, opened, deadline, lambda exc: told_by(exc)[0] in _NEXT_ADDRESS)
+
+
+async def opened_by(
+    kind: type[_Kind],
+    client_type: type[Any],
+    namespace: servicebus_string.Namespace,
+    address: str,
+    trust: ssl.SSLContext,
+    credential: Credential | None,
+    **named: Any,
+) -> _Kind:
+    """A link of that kind through the library's `client_type`, which gets `named`."""
+    client = _watched(client_type)(  # type: ignore[arg-type]  # a class is hashable
+        namespace.host,
+        credential or _own_credential(namespace),
+        custom_endpoint_address=f"sb://{f'[{address}]' if ':' in address else address}:{namespace.port}",
+        transport_type=_transport_type(),
+        use_tls=namespace.tls,
+        ssl_context=_Named(trust, namespace.host),
+        retry_total=0,
+        keep_alive=0,  # publishers that are idle for a minute are closed, long before the service would
+        **named,
     )
+    try:
+        await client.__aenter__()
+        return kind(client, client.handlers)
+    except BaseException as exc:
+        _abort(client.handlers)
+        tracebacks.clear(exc)
+        raise
+
+
+async def parcels(
+    messages: list[ServiceBusMessage], link: Link
+) -> AsyncGenerator[tuple[list[int], ServiceBusMessage | ServiceBusMessageBatch | None]]:
+    """What goes out in one piece, each with the numbers of its messages: batches, a message that is larger than a
+    batch may be, or None for one that the link does not take."""
+    from azure.servicebus import ServiceBusMessageBatch
+    from azure.servicebus.exceptions import MessageSizeExceededError
+
+    def fits(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
+        try:
+            batch.add_message(message)
+        except MessageSizeExceededError:
+            return False
+        return True
+
+    batch, numbers = await link.batch(), list[int]()
+    for number, message in enumerate(messages):
+        if fits(batch, message):
+            numbers.append(number)
+            continue
+        if numbers:
+            yield numbers, batch
+        batch, numbers = await link.batch(), []
+        if fits(batch, message):
+            numbers.append(number)
+        else:
+            yield [number], message if fits(ServiceBusMessageBatch(link.largest), message) else None
+    if numbers:
+        yield numbers, messages[numbers[0]] if len(numbers) == 1 else batch
 
 
 def told_by(exc: BaseException) -> tuple[Code, str]:
@@ -179,46 +271,34 @@ class _Named:
         return self._context.wrap_bio(incoming, outgoing, server_hostname=self._name)
 
 
-def _sender(
-    namespace: servicebus_string.Namespace, entity: str, address: str, trust: ssl.SSLContext
-) -> tuple[ServiceBusSender, list[Any]]:
-    """A sender that is not open yet, and the list of its handlers to be, of which it forgets those that fail."""
+def _own_credential(namespace: servicebus_string.Namespace) -> AzureNamedKeyCredential | AzureSasCredential:
     from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+
+    if namespace.signature:
+        return AzureSasCredential(namespace.signature)
+    return AzureNamedKeyCredential(namespace.key_name, namespace.key)
+
+
+def _transport_type() -> Any:
     from azure.servicebus import TransportType
 
-    credential: AzureNamedKeyCredential | AzureSasCredential
-    if namespace.signature:
-        credential = AzureSasCredential(namespace.signature)
-    else:
-        credential = AzureNamedKeyCredential(namespace.key_name, namespace.key)
-    sender = _watched()(
-        namespace.host,
-        credential,
-        queue_name=entity,  # a topic is addressed in the same way
-        custom_endpoint_address=f"sb://{f'[{address}]' if ':' in address else address}:{namespace.port}",
-        transport_type=TransportType.Amqp,
-        use_tls=namespace.tls,
-        ssl_context=_Named(trust, namespace.host),
-        retry_total=0,
-        keep_alive=0,  # publishers that are idle for a minute are closed, long before the service would
-    )
-    return sender, sender.handlers
+    return TransportType.Amqp
 
 
 @functools.cache
-def _watched() -> Any:
-    """The library's sender, which tells the handlers that it makes. Each reads within the limits of
-    `servicebus_frames`: the library has no other place to say with what a connection reads."""
+def _watched(client_type: type[Any]) -> Any:
+    """The library's sender or receiver, which tells the handlers that it makes, also those that fail, and which it
+    forgets. Each reads within the limits of `frames`: the library has no other place to say with what a connection
+    reads."""
     from azure.core.settings import settings
     from azure.servicebus._pyamqp.aio import _connection_async
-    from azure.servicebus.aio import ServiceBusSender
 
     from outpost.adapters.azure import frames as servicebus_frames
 
     _connection_async.SASLTransport = servicebus_frames.Transport  # type: ignore[attr-defined]
     settings.tracing_implementation = None  # else AZURE_SDK_TRACING_IMPLEMENTATION is read, and adds metadata
 
-    class Watched(ServiceBusSender):
+    class Watched(client_type):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.handlers: list[Any] = []

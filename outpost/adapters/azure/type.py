@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from outpost import errors
@@ -30,8 +30,6 @@ STRING = "connection_string"
 CONTENT_TYPE = "application/json"
 LONGEST_ID = 128  # characters of a message id; the service's limit
 TOO_LARGE = "The message is larger than the {} bytes that the queue or topic takes"
-
-Parcel = tuple[list[int], "ServiceBusMessage | ServiceBusMessageBatch | None"]
 
 
 class AzureServiceBus(declared.Declared):
@@ -143,7 +141,9 @@ class Publisher:
         too_large = codes.failed(codes.Code.MESSAGE_TOO_LARGE, TOO_LARGE.format(link.largest))
         outcomes: list[delivery.Outcome] = [too_large] * len(events)
         broken: delivery.Outcome | None = None
-        async for numbers, parcel in _parcels([_message(event, self._merger) for event in events], link):
+        async for numbers, parcel in servicebus_link.parcels(
+            [_message(event, self._merger) for event in events], link
+        ):
             if parcel is None:
                 continue
             outcome = broken or await self._outcome(link, parcel)
@@ -178,32 +178,3 @@ def _message(event: base.Delivery, merger: metadata.Merger) -> ServiceBusMessage
     return ServiceBusMessage(
         event.data, application_properties=properties, message_id=name, content_type=CONTENT_TYPE
     )
-
-
-async def _parcels(messages: list[ServiceBusMessage], link: servicebus_link.Link) -> AsyncIterator[Parcel]:
-    """What goes out in one piece, each with the numbers of its messages: batches, a message that is larger than a
-    batch may be, or None for one that the link does not take."""
-    from azure.servicebus import ServiceBusMessageBatch
-    from azure.servicebus.exceptions import MessageSizeExceededError
-
-    def fits(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
-        try:
-            batch.add_message(message)
-        except MessageSizeExceededError:
-            return False
-        return True
-
-    batch, numbers = await link.batch(), list[int]()
-    for number, message in enumerate(messages):
-        if fits(batch, message):
-            numbers.append(number)
-            continue
-        if numbers:
-            yield numbers, batch
-        batch, numbers = await link.batch(), []
-        if fits(batch, message):
-            numbers.append(number)
-        else:
-            yield [number], message if fits(ServiceBusMessageBatch(link.largest), message) else None
-    if numbers:
-        yield numbers, messages[numbers[0]] if len(numbers) == 1 else batch

@@ -47,6 +47,7 @@ class World(world.World):
     batches = True
 
     port: ClassVar[int]  # the stand-in's own, without the proxy
+    http_port: ClassVar[int]  # of Entra ID and management
     _control_port: ClassVar[int]
     _server: ClassVar[process.Server | None] = None
     _folder: ClassVar[Path]
@@ -71,13 +72,13 @@ class World(world.World):
     @classmethod
     def _start(cls) -> None:
         cls._folder = servers.new_folder()
-        cls.port, cls._control_port = process.free_port(), process.free_port()
+        cls.port, cls._control_port, cls.http_port = (process.free_port() for _ in range(3))
         script = Path(__file__).with_name("servicebus_server.py")
         lock = claim.take(cls._folder / "servicebus.lock", str(script))
         try:
             cls._server = process.spawn(
                 "the Service Bus stand-in",
-                [PYTHON, script, str(cls.port), str(cls._control_port)],
+                [PYTHON, script, str(cls.port), str(cls._control_port), str(cls.http_port)],
                 lock=lock,
                 log=cls._folder / "servicebus.log",
                 cwd=cls._folder,

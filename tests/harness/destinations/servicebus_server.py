@@ -1,7 +1,8 @@
 """A stand-in for Azure Service Bus: queues in memory behind real AMQP 1.0, and a port that tells it what to be.
 
 It speaks what a sender needs: CBS put-token with the signature checked, claims at the attach, a largest message by
-link, batches, refusals. Run by the Python that has qpid-proton: `python3 servicebus_server.py PORT CONTROL_PORT`.
+link, batches, refusals. `tests/harness/azure` adds what a receiver needs, Entra ID and management.
+Run by the Python that has qpid-proton: `python3 servicebus_server.py PORT CONTROL_PORT HTTP_PORT`.
 A control connection carries one JSON object a line, either way; see `Control`.
 """
 
@@ -16,13 +17,19 @@ import sys
 import threading
 import time
 import urllib.parse
+from pathlib import Path
 from typing import Any
 
 from proton import Condition, Data, Delivery, Handler, Message, Terminus, int32
 from proton.reactor import Container
 
+sys.path.insert(0, str(Path(__file__).parents[3]))  # it runs as a script
+
+from tests.harness.azure import http, topics  # from there
+
 CBS = "$cbs"
 CREDIT = 300
+LARGEST = 256 * 1024  # bytes of a message, of what management makes
 DATA_SECTION = 0x75
 SECTIONS = range(0x70, 0x79)  # the descriptors of a message's sections
 UNAUTHORIZED = "amqp:unauthorized-access"
@@ -39,17 +46,19 @@ class Queue:
         self.messages: list[dict[str, Any]] = []
 
 
-class State:
+class State(topics.State):
     """What the control port sets and the AMQP side goes by."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.queues: dict[str, Queue] = {}
-        self.keys: dict[str, tuple[str, bool]] = {}  # name -> the key, and whether it may send
+        self.keys: dict[str, tuple[str, bool, bool]] = {}  # name -> the key, whether it may send and listen
 
 
 class Control(socketserver.StreamRequestHandler):
     """`{"do": what, ..}` in, one answer out: `queue` (name, largest) makes one, `key` (name, key, send) sets one,
-    `fault` (queue, condition, detach) refuses from now on, `received` (queue) tells the messages."""
+    `fault` (queue, condition, detach) refuses from now on, `received` (queue) tells the messages, `topics` (call,
+    ..) calls what `topics.State` has."""
 
     state: State
 
@@ -62,11 +71,14 @@ class Control(socketserver.StreamRequestHandler):
     def _queue(self, name: str, largest: int) -> None:
         self.state.queues[name] = Queue(largest)
 
-    def _key(self, name: str, key: str, send: bool = True) -> None:
-        self.state.keys[name] = (key, send)
+    def _key(self, name: str, key: str, send: bool = True, listen: bool = True) -> None:
+        self.state.keys[name] = (key, send, listen)
 
     def _fault(self, queue: str, condition: str, detach: bool = False) -> None:
         self.state.queues[queue].fault, self.state.queues[queue].detach = condition, detach
+
+    def _topics(self, call: str, **arguments: Any) -> Any:
+        return getattr(self.state, call)(**arguments)
 
     def _received(self, queue: str) -> list[dict[str, Any]]:
         return self.state.queues[queue].messages
@@ -79,11 +91,24 @@ class ServiceBus(Handler):
         super().__init__()
         self._url = f"amqp://127.0.0.1:{port}"
         self._state = state
-        self._may_send: dict[str, bool] = {}  # connections with a valid token
+        self._claims: dict[str, tuple[bool, bool, float]] = {}  # by connection: may send, may listen, until
         self._answers: dict[str, Any] = {}  # where the answers of $cbs go
+
+        self._receivers = topics.Receivers(state)
 
     def on_reactor_init(self, event: Any) -> None:
         event.container.listen(self._url)
+        event.reactor.schedule(topics.TICK_S, self)
+
+    def on_timer_task(self, event: Any) -> None:
+        now = time.time()
+        ended = {peer for peer, (_, _, until) in self._claims.items() if until <= now}
+        self._receivers.tick(ended)
+        event.reactor.schedule(topics.TICK_S, self)
+
+    def on_link_flow(self, event: Any) -> None:
+        if event.link.is_sender:
+            self._receivers.pump()
 
     def on_connection_remote_open(self, event: Any) -> None:
         event.connection.container = "servicebus-stand-in"
@@ -100,10 +125,12 @@ class ServiceBus(Handler):
 
     def on_transport_closed(self, event: Any) -> None:
         if event.connection is not None:
-            self._may_send.pop(event.connection.remote_container, None)
+            self._claims.pop(event.connection.remote_container, None)
+            self._receivers.forget(event.connection.remote_container)
             self._answers.pop(event.connection.remote_container, None)
 
     def on_link_remote_close(self, event: Any) -> None:
+        self._receivers.closed(event.link)
         event.link.close()
 
     on_link_remote_detach = on_link_remote_close
@@ -119,18 +146,28 @@ class ServiceBus(Handler):
                 link.flow(CREDIT)
             else:
                 self._answers[peer] = link
-        elif not self._may_send.get(peer):
+            return
+        may_send, may_listen, until = self._claims.get(peer, (False, False, 0.0))
+        if until <= time.time():
             _refuse(link, UNAUTHORIZED, NO_CLAIM)
-        elif _path(link) not in self._state.queues:
-            _refuse(link, "amqp:not-found", f"The messaging entity '{_path(link)}' could not be found.")
+        elif (path := _path(link)).endswith(topics.MANAGEMENT) or link.is_sender:
+            if not may_listen:
+                _refuse(link, UNAUTHORIZED, NO_CLAIM.replace("Send", "Listen"))
+            elif refusal := self._receivers.opened(link, path, peer):
+                _refuse(link, *refusal)
+        elif not may_send:
+            _refuse(link, UNAUTHORIZED, NO_CLAIM)
+        elif path not in self._state.queues:
+            _refuse(link, "amqp:not-found", f"The messaging entity '{path}' could not be found.")
         else:
-            link.max_message_size = self._state.queues[_path(link)].largest
+            link.max_message_size = self._state.queues[path].largest
             link.open()
             link.flow(CREDIT)
 
     def on_delivery(self, event: Any) -> None:
         delivery, link = event.delivery, event.link
-        if not link.is_receiver:  # the peer settles an answer of $cbs
+        if not link.is_receiver:  # the peer settles an answer of $cbs, or a message
+            self._receivers.settled(link, delivery)
             delivery.settle()
             return
         if delivery.partial or not delivery.readable:
@@ -139,6 +176,8 @@ class ServiceBus(Handler):
         link.advance()
         if _path(link) == CBS:
             self._put_token(event.connection.remote_container, raw)
+        elif _path(link).endswith(topics.MANAGEMENT):
+            self._receivers.asked(link, event.connection.remote_container, raw)
         elif not self._take(delivery, link, raw):
             return
         if not delivery.settled:
@@ -159,15 +198,25 @@ class ServiceBus(Handler):
             delivery.update(Delivery.REJECTED)
             delivery.settle()
         else:
-            queue.messages += [_told(one) for one in _unpacked(raw)]
+            unpacked = _unpacked(raw)
+            queue.messages += [_told(one) for one in unpacked]
+            self._state.put_raw(_path(link), unpacked)
+            self._receivers.pump()
         return True
 
     def _put_token(self, peer: str, raw: bytes) -> None:
         asked = Message()
         asked.decode(raw)
         token = asked.body if isinstance(asked.body, str) else bytes(asked.body).decode()
-        fault, may_send = self._judged(token)
-        self._may_send[peer] = may_send and not fault
+        if not token.startswith("SharedAccessSignature "):  # the library calls both `jwt`
+            until = self._state.tokens.get(token, 0.0)
+            fault, claims = (
+                ("" if until > time.time() else "InvalidToken: The token is invalid."),
+                (True, True, until),
+            )
+        else:
+            fault, claims = self._judged(token)
+        self._claims[peer] = (False, False, 0.0) if fault else claims
         told = {"status-code": int32(401 if fault else 202), "status-description": fault or "Accepted"}
         link = self._answers[peer]
         answer = link.delivery(link.delivery_tag())
@@ -175,18 +224,20 @@ class ServiceBus(Handler):
         link.advance()
         answer.settle()
 
-    def _judged(self, token: str) -> tuple[str, bool]:
-        """What is wrong with the token, and whether its key may send."""
+    def _judged(self, token: str) -> tuple[str, tuple[bool, bool, float]]:
+        """What is wrong with the token, what its key may do, and its end."""
         pairs = (pair.partition("=") for pair in token.partition(" ")[2].split("&"))
         fields = {name: value for name, _, value in pairs}  # `sr` is signed as it is spelt
+        nothing = (False, False, 0.0)
         if not {"sr", "sig", "se", "skn"} <= fields.keys():
-            return "MalformedToken: The token is malformed.", False
-        key, may_send = self._state.keys.get(fields["skn"], ("", False))
+            return "MalformedToken: The token is malformed.", nothing
+        key, may_send, may_listen = self._state.keys.get(fields["skn"], ("", False, False))
         signed = f"{fields['sr']}\n{fields['se']}".encode()
         good = base64.b64encode(hmac.new(key.encode(), signed, hashlib.sha256).digest()).decode()
         if not key or not hmac.compare_digest(good, urllib.parse.unquote(fields["sig"])):
-            return "InvalidSignature: The token has an invalid signature.", False
-        return ("ExpiredToken: The token is expired." if int(fields["se"]) < time.time() else ""), may_send
+            return "InvalidSignature: The token has an invalid signature.", nothing
+        end = int(fields["se"])
+        return ("ExpiredToken: The token is expired." if end < time.time() else ""), (may_send, may_listen, end)
 
 
 def _path(link: Any) -> str:
@@ -234,9 +285,11 @@ def _told(raw: bytes) -> dict[str, Any]:
     }
 
 
-def main(port: int, control_port: int) -> None:
+def main(port: int, control_port: int, http_port: int) -> None:
     """Serves until it is killed."""
     Control.state = State()
+    Control.state.new_queue = lambda name: Queue(LARGEST)
+    http.serve(http_port, Control.state)
     socketserver.ThreadingTCPServer.allow_reuse_address = True
     control = socketserver.ThreadingTCPServer(("127.0.0.1", control_port), Control)
     threading.Thread(target=control.serve_forever, daemon=True).start()
@@ -244,4 +297,4 @@ def main(port: int, control_port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))
