@@ -13,7 +13,7 @@ import pytest
 from outpost import settings
 from outpost.adapters import base, registry
 from tests.harness import servers
-from tests.harness.destinations import moto, world, world_of
+from tests.harness.destinations import moto, servicebus, world, world_of
 
 COUNT = 60
 LIMIT_S = 60.0  # only what fails waits so long
@@ -22,6 +22,7 @@ GROUPED: dict[str, dict[str, str]] = {
     "aws_sqs": {"message_group_id_template": "data.customer"},
     "aws_kinesis": {"partition_key_template": "data.customer"},
     "gcp_pubsub": {"ordering_key_template": "data.customer"},
+    "azure_servicebus": {"session_id_template": "data.customer"},
 }
 
 
@@ -29,6 +30,7 @@ GROUPED: dict[str, dict[str, str]] = {
 def session() -> Iterator[None]:
     yield
     moto.AwsWorld.end_session()
+    servicebus.World.end_session()
 
 
 @pytest.fixture
@@ -73,4 +75,27 @@ async def _ordered(started: Any) -> world.Target:
     if started.type == "gcp_pubsub":
         started._server.uneven = True
     found: world.Target = await started.target()
+    if started.type == "azure_servicebus":
+        await started.told(do="queue", name=found.key, largest=servicebus.LARGEST, sessions=True)
     return found
+
+
+async def test_a_queue_that_demands_sessions_gets_the_tenant_as_one(stack: AsyncExitStack) -> None:
+    if missing := servicebus.World.missing():
+        servers.leave_out(missing)
+    started = await stack.enter_async_context(servicebus.World())
+    target = await _ordered(started)
+    types = registry.build(settings.Settings(destinations_allowed_cidrs=("127.0.0.0/8",)))
+    stack.push_async_callback(types.close)
+    adapter = types.get(started.type)
+    assert adapter is not None
+    opened = base.OpenDestination("tenant-1", "d", started.type, target.config, target.credentials, {})
+    publisher = await adapter.connect(opened)
+    stack.push_async_callback(publisher.close)
+    events = [base.Delivery(f"evt_{n}", "t", "2026-01-02T03:04:05Z", {}, b"%d" % n, 1) for n in range(9)]
+    for batch in (events[:5], events[5:]):
+        outcomes = await publisher.send(batch, asyncio.get_running_loop().time() + LIMIT_S)
+        assert ["OK"] * len(batch) == [outcome.code for outcome in outcomes]
+    arrived = await started.arrived(target, len(events), LIMIT_S)
+    assert [event.data for event in events] == [message.body for message in arrived]
+    assert {"tenant-1"} == {message.extra["session"] for message in arrived}

@@ -4,11 +4,16 @@ The body is the event's data, its application properties the metadata, its messa
 duplicate detection works. Any host is taken: its addresses are judged, and the library connects to a judged one
 while TLS checks the name (`servicebus_link`). Events that wait together go as one batch, which succeeds or fails
 as a whole; one that the link does not take fails alone.
+
+One batch at a time is under way, so that events keep their order. Those of different sessions go in batches of
+their own: a batch has the session of its first message. Where a queue demands sessions and no template names them,
+the tenant is the session, which is learned from the first refusal.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
@@ -17,7 +22,7 @@ from outpost import errors
 from outpost.adapters import base, codes, declared, extras
 from outpost.adapters.azure import connection_string as servicebus_string
 from outpost.adapters.azure import link as servicebus_link
-from outpost.adapters.shared import batches, long_lived_client, metadata, trust
+from outpost.adapters.shared import batches, long_lived_client, metadata, templates, trust
 from outpost.adapters.shared import resources as shared_
 from outpost.domain import delivery
 
@@ -28,7 +33,10 @@ if TYPE_CHECKING:
 TYPE = "azure_servicebus"
 STRING = "connection_string"
 CONTENT_TYPE = "application/json"
-LONGEST_ID = 128  # characters of a message id; the service's limit
+TEMPLATE = "session_id_template"
+LONGEST_ID = 128  # characters of a message id, or of a session's; the service's limit
+# What the service says of a message without a session, where a queue demands one.
+_DEMANDED = re.compile(r"SessionId was not set", re.IGNORECASE)
 TOO_LARGE = "The message is larger than the {} bytes that the queue or topic takes"
 
 
@@ -48,12 +56,16 @@ class AzureServiceBus(declared.Declared):
         self, config: dict[str, str], credentials: dict[str, str]
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Without the white space that comes with pasting."""
+        if "name" in config:
+            config["name"] = config["name"].strip()
         if STRING in credentials:
             credentials[STRING] = credentials[STRING].strip()
         return config, credentials
 
     def problems(self, config: Mapping[str, str], credentials: Mapping[str, str]) -> list[errors.Problem]:
-        """The connection string, as far as it can be judged without asking the service."""
+        """The template, and the connection string as far as it can be judged without asking the service."""
+        if found := templates.problems(config, TEMPLATE):
+            return found
         rule = servicebus_string.parse(credentials[STRING])
         if isinstance(rule, servicebus_string.Namespace):
             if rule.entity in ("", config["name"]):
@@ -77,7 +89,10 @@ class AzureServiceBus(declared.Declared):
         await self._shared.imported("azure.servicebus.aio")
         context = self._trust or trust.plain(self._shared.settings.destinations_ca_file)
         merger = self._metadata(destination)
-        return Publisher(self._shared, destination.tenant, parsed, destination.config["name"], merger, context)
+        template = destination.config.get(TEMPLATE, "")
+        sessions = templates.compiled(template) if template else None
+        entity = destination.config["name"]
+        return Publisher(self._shared, destination.tenant, parsed, entity, merger, context, sessions)
 
 
 def build(shared: shared_.Shared) -> AzureServiceBus:
@@ -98,7 +113,11 @@ class Publisher:
         entity: str,
         merger: metadata.Merger,
         trust: ssl.SSLContext,
+        template: templates.Template | None = None,
     ) -> None:
+        self._tenant = tenant
+        self._template = template
+        self._demanded = template is not None  # whether every message has a session
         self._addresses = shared.addresses.for_tenant(tenant)
         self._namespace = namespace
         self._entity = entity
@@ -122,6 +141,18 @@ class Publisher:
         return await servicebus_link.open_link(self._namespace, self._entity, judged, self._trust, self._limit_s)
 
     async def _post(self, events: list[base.Delivery]) -> list[delivery.Outcome]:
+        outcomes = await self._posted(events)
+        if self._demanded:
+            return outcomes
+        again = [number for number, outcome in enumerate(outcomes) if _demands_session(outcome)]
+        if again:
+            self._demanded = True
+            sent = await self._posted([events[number] for number in again])
+            for number, outcome in zip(again, sent, strict=True):
+                outcomes[number] = outcome
+        return outcomes
+
+    async def _posted(self, events: list[base.Delivery]) -> list[delivery.Outcome]:
         try:
             link = await self._held.get()
             if link.lost:
@@ -138,12 +169,24 @@ class Publisher:
             raise
 
     async def _through(self, link: servicebus_link.Link, events: list[base.Delivery]) -> list[delivery.Outcome]:
+        messages = [self._message(event) for event in events]
+        sessions: dict[str | None, list[int]] = {}
+        for number, message in enumerate(messages):
+            sessions.setdefault(message.session_id, []).append(number)
+        outcomes: dict[int, delivery.Outcome] = {}
+        for numbers in sessions.values():
+            if link.lost:
+                found: list[delivery.Outcome] = [self._failed(ConnectionResetError())] * len(numbers)
+            else:
+                found = await self._sent(link, [messages[number] for number in numbers])
+            outcomes.update(zip(numbers, found, strict=True))
+        return [outcomes[number] for number in range(len(events))]
+
+    async def _sent(self, link: servicebus_link.Link, messages: list[ServiceBusMessage]) -> list[delivery.Outcome]:
         too_large = codes.failed(codes.Code.MESSAGE_TOO_LARGE, TOO_LARGE.format(link.largest))
-        outcomes: list[delivery.Outcome] = [too_large] * len(events)
+        outcomes: list[delivery.Outcome] = [too_large] * len(messages)
         broken: delivery.Outcome | None = None
-        async for numbers, parcel in servicebus_link.parcels(
-            [_message(event, self._merger) for event in events], link
-        ):
+        async for numbers, parcel in servicebus_link.parcels(messages, link):
             if parcel is None:
                 continue
             outcome = broken or await self._outcome(link, parcel)
@@ -167,14 +210,28 @@ class Publisher:
         final = code is codes.Code.BLOCKED_ADDRESS and self._addresses.refuses(self._namespace.host)
         return codes.failed(code, text, (self._namespace.key, self._namespace.signature), final=final)
 
+    def _message(self, event: base.Delivery) -> ServiceBusMessage:
+        from azure.servicebus import ServiceBusMessage
 
-def _message(event: base.Delivery, merger: metadata.Merger) -> ServiceBusMessage:
-    from azure.servicebus import ServiceBusMessage
+        merged = self._merger.merged(event)
+        session = None
+        if self._demanded:
+            session = _id(templates.of_event(self._template, event.data, merged) or self._tenant)
+        return ServiceBusMessage(
+            event.data,
+            application_properties=cast("dict[str | bytes, PrimitiveTypes]", merged),
+            message_id=_id(event.event_id),  # the whole of it is in the metadata
+            session_id=session,
+            content_type=CONTENT_TYPE,
+        )
 
-    name = event.event_id
-    if len(name) > LONGEST_ID:  # the whole of it is in the metadata
-        name = hashlib.sha256(name.encode()).hexdigest()
-    properties = cast("dict[str | bytes, PrimitiveTypes]", merger.merged(event))
-    return ServiceBusMessage(
-        event.data, application_properties=properties, message_id=name, content_type=CONTENT_TYPE
-    )
+
+def _id(text: str) -> str:
+    """`text`, or its digest where it is longer than the service takes."""
+    return text if len(text) <= LONGEST_ID else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _demands_session(outcome: delivery.Outcome) -> bool:
+    if not isinstance(outcome, delivery.Failed):
+        return False
+    return _DEMANDED.search(str((outcome.response or {}).get("error", ""))) is not None

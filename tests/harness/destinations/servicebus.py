@@ -112,7 +112,7 @@ class World(world.World):
         end = time.monotonic() + limit_s
         while len(found := await self.told(do="received", queue=target.key)) < count and time.monotonic() < end:
             await asyncio.sleep(0.01)
-        extra = ("id", "content_type")
+        extra = ("id", "content_type", "session")
         return [
             world.Arrived(base64.b64decode(one["body"]), one["metadata"], {name: one[name] for name in extra})
             for one in found

@@ -33,14 +33,17 @@ LARGEST = 256 * 1024  # bytes of a message, of what management makes
 DATA_SECTION = 0x75
 SECTIONS = range(0x70, 0x79)  # the descriptors of a message's sections
 UNAUTHORIZED = "amqp:unauthorized-access"
+NO_SESSION = "The SessionId was not set on a message, and it cannot be sent to the entity."
 NO_CLAIM = "Unauthorized access. 'Send' claim(s) are required to perform this operation."
 
 
 class Queue:
-    """`fault` is the condition that every message is refused with, "" for none; `detach` if the link goes, too."""
+    """`sessions`: whether it demands them.
+    `fault` is the condition that every message is refused with, "" for none; `detach` if the link goes, too."""
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, *, sessions: bool = False) -> None:
         self.largest = largest
+        self.sessions = sessions
         self.fault = ""
         self.detach = False
         self.messages: list[dict[str, Any]] = []
@@ -56,9 +59,9 @@ class State(topics.State):
 
 
 class Control(socketserver.StreamRequestHandler):
-    """`{"do": what, ..}` in, one answer out: `queue` (name, largest) makes one, `key` (name, key, send) sets one,
-    `fault` (queue, condition, detach) refuses from now on, `received` (queue) tells the messages, `topics` (call,
-    ..) calls what `topics.State` has."""
+    """`{"do": what, ..}` in, one answer out: `queue` (name, largest, sessions) makes one, `key` (name, key, send)
+    sets one, `fault` (queue, condition, detach) refuses from now on, `received` (queue) tells the messages,
+    `topics` (call, ..) calls what `topics.State` has."""
 
     state: State
 
@@ -68,8 +71,8 @@ class Control(socketserver.StreamRequestHandler):
             answer = getattr(self, f"_{asked.pop('do')}")(**asked)
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 
-    def _queue(self, name: str, largest: int) -> None:
-        self.state.queues[name] = Queue(largest)
+    def _queue(self, name: str, largest: int, sessions: bool = False) -> None:
+        self.state.queues[name] = Queue(largest, sessions=sessions)
 
     def _key(self, name: str, key: str, send: bool = True, listen: bool = True) -> None:
         self.state.keys[name] = (key, send, listen)
@@ -193,13 +196,19 @@ class ServiceBus(Handler):
             link.condition = Condition(too_large or queue.fault, "The link is closed.")
             link.close()
             return False
-        if queue.fault:
-            delivery.local.condition = Condition(queue.fault, "The request was refused.", {"tracking-id": "1"})
+        unpacked = _unpacked(raw)
+        told = [_told(one) for one in unpacked]
+        fault, text = queue.fault, "The request was refused."
+        if queue.sessions and not fault:
+            sessions = {one["session"] for one in told}
+            fault = "amqp:not-allowed" if None in sessions or len(sessions) > 1 else ""
+            text = NO_SESSION if None in sessions else "A batch has messages of one session."
+        if fault:
+            delivery.local.condition = Condition(fault, text, {"tracking-id": "1"})
             delivery.update(Delivery.REJECTED)
             delivery.settle()
         else:
-            unpacked = _unpacked(raw)
-            queue.messages += [_told(one) for one in unpacked]
+            queue.messages += told
             self._state.put_raw(_path(link), unpacked)
             self._receivers.pump()
         return True
@@ -281,6 +290,7 @@ def _told(raw: bytes) -> dict[str, Any]:
         "body": base64.b64encode(bytes(message.body)).decode(),
         "metadata": message.properties or {},
         "id": message.id,
+        "session": message.group_id,
         "content_type": message.content_type,
     }
 
