@@ -159,7 +159,7 @@ class Publisher:
             return ids_of(answer, len(messages))
         text = str((answer.outcome.response or {}).get("error", ""))
         if answer.status == "INVALID_ARGUMENT" and _NEVER.search(text):
-            return answer._replace(outcome=codes.failed(codes.Code.MESSAGE_REFUSED, text))
+            return gcp_calls.Refused(codes.failed(codes.Code.MESSAGE_REFUSED, text), answer.status)
         return answer
 
 
