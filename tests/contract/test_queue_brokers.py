@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from outpost.queue import broker, chunk, chunked
+from tests.harness.destinations import moto
 from tests.harness.polling import eventually
 from tests.harness.queues import memory, pubsub, rabbitmq, servicebus, sqs, world
 from tests.unit.test_chunk import SECRET, an_event, tasks_of
@@ -21,6 +22,12 @@ WORLDS: dict[str, type[world.World]] = {
     "pubsub": pubsub.World,
     "servicebus": servicebus.World,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    yield
+    moto.AwsWorld.end_session()
 
 
 @pytest.fixture(params=WORLDS)
