@@ -68,7 +68,7 @@ class Receiver:
                 script = receivers.after(self._chance.uniform(*SLOW_S), receivers.answer())
             case _:
                 script = receivers.answer()
-        self.taken[id_, request.headers["x-outpost-event-id"]] += 1
+        self.taken[id_, urllib.parse.unquote(request.headers["x-outpost-event-id"])] += 1
         return script
 
 

@@ -308,7 +308,7 @@ async def test_an_emulator_is_used_without_tls_and_without_credentials(
 
 
 async def test_an_emulator_that_is_no_address_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "http://127.0.0.1:1/")
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "http://127.0.0.1:1/path")
     assert ["PUBSUB_EMULATOR_HOST must be host:port"] == await told(world.broker())
 
 

@@ -109,7 +109,7 @@ class World(world.World):
         self.events.always([Do.HANG])
 
     async def cut(self, target: world.Target) -> None:
-        self.events.then([Do.RESET])
+        self.events.then([Do.RESET], [Do.RESET])  # the request goes out once more where nothing was answered
 
     async def rotate(self, target: world.Target) -> world.Target:
         return world.Target({}, {"token": self.token(target.key)}, target.key)

@@ -89,7 +89,7 @@ class World(world.World):
         self.receiver.always([Do.HANG])
 
     async def cut(self, target: world.Target) -> None:
-        self.receiver.then([Do.RESET])
+        self.receiver.then([Do.RESET], [Do.RESET])  # the request goes out once more where nothing was answered
 
     async def rotate(self, target: world.Target) -> world.Target:
         self._secrets[target.key] = f"whsec_{uuid.uuid4().hex}"
