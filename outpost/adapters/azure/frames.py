@@ -21,6 +21,7 @@ MIN_FRAME_BYTES = 4_096  # of a frame to the service; with less, a message would
 MAX_BYTES = 131_072  # of the answers to one send, or of opening a link
 MAX_ELEMENTS = 1_024  # of lists, maps and arrays in one frame; decoding takes up to 4 us for each
 MAX_DEPTH = 16
+FRAMES_A_TURN = 8  # that are read before others have their turn of the loop: each may take 4 ms to decode
 MAX_BEGUN = 4  # links of a connection on which a message has begun; ours has four links
 
 HEADER_BYTES = 8
@@ -121,6 +122,8 @@ class Transport(_sasl_async.SASLTransport):
         payload = await self._exactly(size - HEADER_BYTES)
         self._header = None
         self.frames += 1
+        if not self.frames % FRAMES_A_TURN:
+            await asyncio.sleep(0)  # what has arrived already is read without waiting
         self.allowance.take(size + answers.FRAME_COST_BYTES)
         body = memoryview(payload)[offset - 2 :]  # as the library has it
         if body:
