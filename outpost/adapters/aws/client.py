@@ -149,9 +149,8 @@ class Client:
         loop, turns = asyncio.get_running_loop(), self._turns
         await turns.wait(self._place.tenant)
         try:
-            session = self._session or sessions.of_destinations()
             building = self._threads.submit(
-                _build, self._place, self._timeout_s, self._ca_file, session, self._config
+                _build, self._place, self._timeout_s, self._ca_file, self._session, self._config
             )
         except BaseException:  # the process ends
             turns.passed()
@@ -230,12 +229,15 @@ def _broken(exc: Exception) -> tuple[codes.Code, str]:
 _described: set[str] = set()  # services whose description botocore has loaded; it keeps that for good
 
 
-def _build(place: Place, timeout_s: float, ca_file: str, session: sessions.Session, config: dict[str, Any]) -> Any:
-    """A client, in a thread."""
+def _build(
+    place: Place, timeout_s: float, ca_file: str, given: sessions.Session | None, config: dict[str, Any]
+) -> Any:
+    """A client, in a thread: the library takes 50 ms to import, and a session 5 ms to make."""
     from botocore import config as configs
 
     from outpost.adapters.aws import sockets as aws_sockets
 
+    session = given or sessions.of_destinations()
     with session.building:
         client = session.made.create_client(
             place.service,
