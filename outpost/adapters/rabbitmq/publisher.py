@@ -187,6 +187,11 @@ class Publisher:
                     return told
             except exceptions.ChannelInvalidStateError:  # closed before it went out
                 self._discard(message.lane)
+            except exceptions.ConnectionClosed as exc:  # another gave it up before the message went out
+                if message.out or exc.args != wires.CLOSED_BY_US:
+                    raise
+                self._discard(message.lane, ended=True)
+                self._lanes.forget_failure()  # it was about the connection that is gone
             except exceptions.AMQPChannelError as exc:
                 self._discard(message.lane)
                 if self._is_refused(exc, message) or alone:

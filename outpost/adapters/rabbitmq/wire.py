@@ -27,6 +27,7 @@ from outpost.adapters.shared import tracebacks
 
 # Keeps idle connections alive in whatever stands between. Who sends notices a dead broker at its deadline.
 HEARTBEAT_S = 30
+CLOSED_BY_US = (0, "closed")  # what the library raises for whoever waits on a connection that we end
 CLOSE_S = 1.0  # what a broker may take to say goodbye
 
 # Every failure is an outcome of ours; the library would say it again, a line or a traceback each.
@@ -60,11 +61,12 @@ class Wire:
         self._users = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._closing = False
 
     @property
     def open(self) -> bool:
-        """Whether it can be sent over, as far as is known."""
-        return self.connection.is_opened
+        """Whether it can be sent over, as far as is known. One that is being closed takes nothing new."""
+        return self.connection.is_opened and not self._closing
 
     @contextlib.contextmanager
     def use(self, body: int, headers: int) -> Iterator[None]:
@@ -87,10 +89,12 @@ class Wire:
 
     async def close(self) -> None:
         """Waits for those that send, each of which has its deadline, says goodbye and ends the socket."""
+        self._closing = True
         try:
-            await self._idle.wait()
+            while self._users:
+                await self._idle.wait()
             async with asyncio.timeout(CLOSE_S):
-                await self.connection.close(exceptions.ConnectionClosed(0, "closed"))
+                await self.connection.close(exceptions.ConnectionClosed(*CLOSED_BY_US))
         finally:
             self._writer.transport.abort()
             # The library's connection is a cycle, and holds what was sent last: what is ours is taken out of it.

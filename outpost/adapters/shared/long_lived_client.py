@@ -61,7 +61,7 @@ class LongLivedClient(Generic[T]):
     async def close(self) -> None:
         """Ends the client; who still uses it fails."""
         self._closed = True
-        self._forget()
+        self.forget_failure()
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
@@ -84,12 +84,13 @@ class LongLivedClient(Generic[T]):
             if self._closed:
                 self.discard(self._client)
         elif isinstance(failure, Exception):
-            self._forget()
+            self.forget_failure()
             self._failure = (time.monotonic() + REMEMBERED_S, failure)
-            self._forgetting = asyncio.get_running_loop().call_later(REMEMBERED_S, self._forget)
+            self._forgetting = asyncio.get_running_loop().call_later(REMEMBERED_S, self.forget_failure)
 
-    def _forget(self) -> None:
-        """Lets go of the last failure: its traceback holds the frames, and so the events, of who heard of it."""
+    def forget_failure(self) -> None:
+        """Lets the next `get` try again at once, and lets go of the last failure: its traceback holds the frames, and
+        so the events, of who heard of it."""
         self._failure = None
         if self._forgetting is not None:
             self._forgetting.cancel()
