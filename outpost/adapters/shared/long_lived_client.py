@@ -89,8 +89,8 @@ class LongLivedClient(Generic[T]):
             self._forgetting = asyncio.get_running_loop().call_later(REMEMBERED_S, self.forget_failure)
 
     def forget_failure(self) -> None:
-        """Lets the next `get` try again at once, and lets go of the last failure: its traceback holds the frames, and
-        so the events, of who heard of it."""
+        """Lets the next `get` try again at once, and lets go of the last failure: its traceback holds the frames,
+        and so the events, of who heard of it."""
         self._failure = None
         if self._forgetting is not None:
             self._forgetting.cancel()
